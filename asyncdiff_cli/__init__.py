@@ -1,0 +1,3 @@
+"""Asynchronous timestep conditioning for text-to-image flow models."""
+
+__version__ = "0.1.0"
