@@ -1,0 +1,111 @@
+"""What `sample` and its kin refuse before they start. Every check raises InputError, one line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyncdiff_cli.engine.errors import InputError
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not known, with the nearest one if there is one."""
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})"
+
+
+def check_choice(kind: str, name: str, known: Iterable[str]) -> None:
+    """`name` is one of the known ones."""
+    if name not in known:
+        raise InputError(unknown(kind, str(name), known))
+
+
+def check_gamma(gamma: float) -> None:
+    """γ is a finite number."""
+    if not isinstance(gamma, int | float) or not math.isfinite(gamma):
+        raise InputError(f"gamma is a finite number, not {gamma!r}")
+
+
+def check_steps(num_inference_steps: int) -> None:
+    """There is at least one whole step."""
+    whole = isinstance(num_inference_steps, int) and not isinstance(num_inference_steps, bool)
+    if not whole or num_inference_steps < 1:
+        raise InputError(
+            f"the number of steps is a whole number from 1, not {num_inference_steps!r}"
+        )
+
+
+def check_size(height: int, width: int, multiple: int) -> None:
+    """Height and width in pixels fit the VAE and the patches."""
+    for name, pixels in (("height", height), ("width", width)):
+        if pixels < multiple or pixels % multiple:
+            nearest = max(multiple, round(pixels / multiple) * multiple)
+            raise InputError(
+                f"the {name} is {pixels}, and this backbone needs a multiple of {multiple},"
+                f" for example {nearest}"
+            )
+
+
+def check_text(
+    prompts: list[str] | None,
+    negative_prompt: str | Sequence[str] | None,
+    prompt_embeds: Tensor | None,
+    pooled_prompt_embeds: Tensor | None,
+    negative_prompt_embeds: Tensor | None,
+    negative_pooled_prompt_embeds: Tensor | None,
+) -> int:
+    """Each branch has one source of text, of fitting shapes. Returns the number of images."""
+    positive, negative = prompt_embeds, negative_prompt_embeds
+    if (prompts is None) == (positive is None):
+        raise InputError("pass either prompts or prompt_embeds")
+    if prompts is not None and not all(isinstance(prompt, str) for prompt in prompts):
+        raise InputError("prompts are strings")
+    if negative_prompt is not None and negative is not None:
+        raise InputError("pass either negative_prompt or negative_prompt_embeds")
+    for embeds, pooled in (
+        (positive, pooled_prompt_embeds),
+        (negative, negative_pooled_prompt_embeds),
+    ):
+        if (embeds is None) != (pooled is None):
+            raise InputError("prompt embeddings come in pairs: the sequence and the pooled one")
+    if positive is not None and negative is not None and positive.shape != negative.shape:
+        raise InputError(
+            f"prompt_embeds {list(positive.shape)} and negative_prompt_embeds"
+            f" {list(negative.shape)} differ in shape"
+        )
+    batch = len(positive) if positive is not None else len(prompts or ())
+    if batch == 0:
+        raise InputError("there is no prompt")
+    return batch
+
+
+def check_batch(
+    batch: int,
+    shape: tuple[int, ...],
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    negative_prompts: Sequence[str] | None,
+    latents: Tensor | None,
+) -> None:
+    """What is given per image is given for each image."""
+    if isinstance(generator, Sequence) and len(generator) != batch:
+        raise InputError(f"{len(generator)} generators for {batch} images")
+    if negative_prompts is not None and len(negative_prompts) != batch:
+        raise InputError(f"{len(negative_prompts)} negative prompts for {batch} images")
+    if latents is not None and latents.shape != shape:
+        raise InputError(f"latents of shape {list(latents.shape)}; this run needs {list(shape)}")
+
+
+def check_encoders(pipe: Any) -> None:
+    """The pipeline can encode text."""
+    if pipe.text_encoder is None or pipe.text_encoder_2 is None:
+        raise InputError(
+            "this pipeline has no text encoders: pass prompt_embeds and pooled_prompt_embeds,"
+            " and the negative ones for classifier-free guidance"
+        )

@@ -1,0 +1,69 @@
+"""The arithmetic of asynchronous conditioning (AsyncDiff, Eq. 6 and 9-13), as pure functions.
+
+Times are flow-matching times in [0, 1]: 1 is noise, 0 is the image. `sigma` and `sigma_next` are
+two neighbours of the integrator's grid, `scheduler.sigmas[k]` and `scheduler.sigmas[k + 1]`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SIGMA_MIN = 1e-3
+"""The cleanest time that the denoiser is ever conditioned on (Algorithm 2, line 10)."""
+
+TIMESTEPS = 1000
+"""Timesteps of a diffusers flow model per unit of time."""
+
+
+def deviation_from_ratio(ratio: Tensor, bound: float) -> Tensor:
+    """D = 2·bound·(r − 0.5): Eq. 11 for `bound` 0.5, Eq. 13 for 1. `ratio` in [0, 1], any shape."""
+    return 2 * bound * (ratio - 0.5)
+
+
+def ratio_from_deviation(deviation: Tensor, bound: float) -> Tensor:
+    """r = 0.5 + D / (2·bound), the inverse of `deviation_from_ratio`."""
+    return 0.5 + deviation / (2 * bound)
+
+
+def eta(deviation: Tensor, gamma: float) -> Tensor:
+    """η = 1 + γ·D, the factor of the grid's interval (Eq. 10, 12)."""
+    return 1 + gamma * deviation
+
+
+def next_cond_sigma(sigma: Tensor, sigma_next: Tensor, eta: Tensor, sigma_max: Tensor) -> Tensor:
+    """t*_{k+1} = clamp(t_k + η·(t_{k+1} − t_k), σ_min, t_0) (Eq. 6; Algorithm 2, line 10).
+
+    Args:
+        sigma, sigma_next, sigma_max: t_k, t_{k+1} and t_0, each of shape [].
+        eta: [B], one factor per image. Where it is 1, the answer is `sigma_next` to the bit.
+
+    Returns:
+        [B], in [min(σ_min, t_{k+1}), t_0].
+    """
+    cond_sigma = (sigma + eta * (sigma_next - sigma)).clamp(min=SIGMA_MIN).minimum(sigma_max)
+    return torch.where(eta == 1, sigma_next, cond_sigma)
+
+
+def clean_estimate(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """x̂0 = x − t·v, in fp32 (Algorithm 2, line 7). `latents` and `velocity` share a shape."""
+    return latents.float() - sigma * velocity.float()
+
+
+def model_timestep(timestep: Tensor, sigma: Tensor, cond_sigma: Tensor) -> Tensor:
+    """The timesteps that make a model see t*: 1000·t* where t* differs from the grid's time.
+
+    Elsewhere it is the scheduler's own `timestep`, which some schedulers round to integers, so
+    that a synchronous image is conditioned exactly as without this project.
+
+    Args:
+        timestep: the model's own timesteps for this evaluation, [n].
+        sigma: t_k, shape [].
+        cond_sigma: t*_k, [B]; n is B, or 2·B for classifier-free guidance in one call, in which
+            case both halves see the same times.
+
+    Returns:
+        [n], fp32.
+    """
+    cond_sigma = cond_sigma.repeat(len(timestep) // len(cond_sigma))
+    return torch.where(cond_sigma == sigma, timestep.float(), TIMESTEPS * cond_sigma)

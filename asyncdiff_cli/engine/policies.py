@@ -1,0 +1,202 @@
+"""Who chooses how far the conditioning time runs ahead of the integrator, and when.
+
+A policy is asked after each evaluation of the denoiser but the last one, and answers with the
+deviation D of the next: 0 is synchronous, +1 looks one whole interval ahead (cleaner), -1 repeats
+the previous time (noisier). Scaling by γ comes later and is not a policy's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.errors import InputError
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What is known after evaluation k of the denoiser, before the latents move (Eq. 7).
+
+    Latents are as the pipeline holds them: [B, C, H, W] for SD3, packed [B, HW/4, 4C] for FLUX.
+    """
+
+    index: int
+    """k, in 0 … num_evaluations − 1. A step of Heun's method evaluates twice."""
+    num_evaluations: int
+    sigma: Tensor
+    """t_k, shape []."""
+    sigma_next: Tensor
+    """t_{k+1}, shape []."""
+    cond_sigma: Tensor
+    """t*_k, fp32 [B]: what the velocity was conditioned on."""
+    latents: Tensor
+    """x_k."""
+    velocity: Tensor
+    """v*_k, after guidance; same shape as the latents."""
+    prompt_embeds: Tensor
+    """[B, tokens, channels]."""
+    pooled_prompt_embeds: Tensor
+    """[B, channels]."""
+
+    @property
+    def progress(self) -> str:
+        """Which step this is, for messages."""
+        return f"step {self.index + 1} of {self.num_evaluations}"
+
+    @property
+    def clean(self) -> Tensor:
+        """x̂0_k, fp32, same shape as the latents."""
+        return desync.clean_estimate(self.latents, self.velocity, self.sigma)
+
+
+class Policy(Protocol):
+    """Anything with a bound that can be asked for a deviation."""
+
+    @property
+    def bound(self) -> float:
+        """Half-width of the deviation: 0.5 (Eq. 6, 11) or 1 (lifted, Eq. 13)."""
+        ...
+
+    def __call__(self, state: StepState) -> Tensor:
+        """The deviation of evaluation k + 1, before γ: in [-bound, bound], shape [B] or []."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and settings as JSON values; `policy_from_dict` makes the policy from them."""
+        ...
+
+
+class _Described:
+    """A policy whose settings are its dataclass fields."""
+
+    name: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Synchronous(_Described):
+    """D = 0: the stock pipeline, to the bit."""
+
+    name: ClassVar[str] = "synchronous"
+    bound: ClassVar[float] = 1.0
+
+    def __call__(self, state: StepState) -> Tensor:
+        return torch.zeros(())
+
+
+@dataclass(frozen=True)
+class FixedDeviation(_Described):
+    """One constant deviation (AsyncDiff, end of section 4.2).
+
+    Args:
+        deviation: D in [-1, 1], for all images, or a sequence or tensor with one per image.
+
+    Raises:
+        InputError: for a value outside [-1, 1] or not a number.
+    """
+
+    deviation: float | tuple[float, ...]
+
+    name: ClassVar[str] = "fixed"
+    bound: ClassVar[float] = 1.0
+
+    def __init__(self, deviation: float | Sequence[float] | Tensor) -> None:
+        values = _checked(deviation, self.bound)
+        object.__setattr__(self, "deviation", values if np.ndim(deviation) else values[0])
+
+    def __call__(self, state: StepState) -> Tensor:
+        return torch.tensor(self.deviation)
+
+
+@dataclass(frozen=True)
+class ScheduledDeviation(_Described):
+    """A deviation per decision, resampled linearly for runs with another number of decisions.
+
+    Args:
+        deviations: D for evaluations 1 … K − 1, each in [-bound, bound].
+        bound: 0.5 or 1.
+
+    Raises:
+        InputError: for an empty list, another bound, or a value outside it or not a number.
+    """
+
+    deviations: tuple[float, ...]
+    bound: float = 1.0
+
+    name: ClassVar[str] = "schedule"
+
+    def __init__(self, deviations: Sequence[float] | Tensor, bound: float = 1.0) -> None:
+        object.__setattr__(self, "bound", _checked_bound(bound))
+        object.__setattr__(self, "deviations", _checked(deviations, bound))
+
+    @classmethod
+    def ramp(
+        cls, start: float, end: float, decisions: int, shape: float = 1.0, bound: float = 1.0
+    ) -> ScheduledDeviation:
+        """From `start` to `end` along u^shape: linear at 1, late above it, early below it.
+
+        Raises:
+            InputError: as the class, and for `decisions` < 1 or `shape` ≤ 0.
+        """
+        if decisions < 1 or not shape > 0:
+            raise InputError(
+                f"a ramp needs at least 1 decision and a shape above 0, not {decisions}, {shape}"
+            )
+        values = start + (end - start) * np.linspace(0, 1, decisions) ** shape
+        return cls(values.tolist(), bound)
+
+    def __call__(self, state: StepState) -> Tensor:
+        return torch.tensor(self.resampled(state.num_evaluations - 1)[state.index])
+
+    def resampled(self, decisions: int) -> tuple[float, ...]:
+        """The schedule for another number of decisions; unchanged for its own."""
+        if decisions == len(self.deviations):
+            return self.deviations
+        own = np.linspace(0, 1, len(self.deviations))
+        return tuple(np.interp(np.linspace(0, 1, decisions), own, self.deviations).tolist())
+
+
+POLICIES: dict[str, type] = {p.name: p for p in (Synchronous, FixedDeviation, ScheduledDeviation)}
+
+
+def policy_from_dict(description: dict[str, Any]) -> Policy:
+    """The policy that `to_dict` described: `{"name": "fixed", "deviation": 0.5}`.
+
+    Raises:
+        InputError: for an unknown name (with the nearest one) or settings that do not fit.
+    """
+    settings = dict(description)
+    name = str(settings.pop("name", None))
+    check_choice("policy", name, POLICIES)
+    try:
+        return POLICIES[name](**settings)
+    except TypeError as error:
+        raise InputError(f"policy {name}: {error}") from None
+
+
+def _checked(deviation: Any, bound: float) -> tuple[float, ...]:
+    try:
+        values = torch.as_tensor(deviation, dtype=torch.float64).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"a deviation is a number, not {deviation!r}") from None
+    if not values:
+        raise InputError("no deviation given")
+    for value in values:
+        if not abs(value) <= bound:  # also NaN
+            raise InputError(f"deviation {value:g} is outside [-{bound:g}, {bound:g}]")
+    return tuple(values)
+
+
+def _checked_bound(bound: float) -> float:
+    if bound not in (0.5, 1.0):
+        raise InputError(f"bound is 0.5 or 1, not {bound!r}")
+    return float(bound)

@@ -1,0 +1,168 @@
+"""What an image was drawn from, kept in the image: enough to draw its bytes again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import asyncdiff_cli
+from asyncdiff_cli.engine.backbones import Backbone
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.policies import Policy
+from asyncdiff_cli.engine.sampler import SampleResult
+
+CHUNK = "asyncdiff"
+"""The keyword of the PNG text chunk."""
+
+
+class Drawn(BaseModel):
+    """What tells one image of a batch from the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    seed: int
+
+
+class Provenance(BaseModel):
+    """Everything that an image depends on, and the times that it was conditioned on.
+
+    There is no date in it: the same command writes the same bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    revision: str | None
+    """Commit of the repository that it was loaded from."""
+    fingerprint: str | None
+    """SHA-256 of the directory that it was loaded from."""
+    batch: tuple[Drawn, ...]
+    """All images of the batch: floating point repeats to the bit only in the same batch."""
+    index: int
+    """Which of them this is."""
+    negative_prompt: str | None
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    scheduler: str
+    dtype: str
+    device: str
+    policy: dict[str, Any]
+    gamma: float
+    cond_sigmas: tuple[float, ...]
+    deviations: tuple[float, ...]
+    versions: dict[str, str]
+
+    @property
+    def prompt(self) -> str:
+        return self.batch[self.index].prompt
+
+    @property
+    def seed(self) -> int:
+        return self.batch[self.index].seed
+
+
+def describe(
+    backbone: Backbone,
+    result: SampleResult,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    policy: Policy,
+    gamma: float,
+    num_inference_steps: int,
+    guidance_scale: float,
+    height: int,
+    width: int,
+    negative_prompt: str | None = None,
+) -> list[Provenance]:
+    """The provenance of each image of one call of `sample`, whose arguments these were."""
+    device = backbone.device
+    packages = ("torch", "diffusers", "transformers")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return [
+        Provenance(
+            backbone=backbone.name,
+            revision=backbone.revision,
+            fingerprint=backbone.fingerprint,
+            batch=tuple(Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)),
+            index=index,
+            negative_prompt=negative_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            height=height,
+            width=width,
+            scheduler=type(backbone.pipe.scheduler).__name__,
+            dtype=str(backbone.dtype).removeprefix("torch."),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            policy=policy.to_dict(),
+            gamma=gamma,
+            cond_sigmas=tuple(result.cond_sigmas[index].tolist()),
+            deviations=tuple(result.deviations[index].tolist()),
+            versions={"asyncdiff-cli": asyncdiff_cli.__version__, **versions},
+        )
+        for index in range(len(prompts))
+    ]
+
+
+def save_png(image: Image.Image, path: str | Path, provenance: Provenance) -> None:
+    """Write the image with its provenance; the file appears complete or not at all.
+
+    Raises:
+        AsyncDiffError: if it cannot be written.
+    """
+    path = Path(path)
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(CHUNK, provenance.model_dump_json())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".png")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                image.save(file, format="PNG", pnginfo=text)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_provenance(path: str | Path) -> Provenance:
+    """Read back what `save_png` wrote.
+
+    Raises:
+        InputError: for a file that is missing, not an image, or without a valid provenance.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = getattr(image, "text", {}).get(CHUNK)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is not a readable image: {error}") from None
+    if text is None:
+        raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
+    try:
+        return Provenance.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "record"
+        raise InputError(f"{path}: its provenance is damaged: {where}: {first['msg']}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
