@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -26,6 +26,9 @@ from transformers import (
     T5Tokenizer,
 )
 
+from asyncdiff_cli.engine import Backbone, SampleResult, backbone_from_pipeline, sample
+from asyncdiff_cli.engine.backbones import MINI_DIRECTORY
+
 torch.set_num_threads(1)
 
 
@@ -35,13 +38,13 @@ def clip_tokenizer() -> CLIPTokenizer:
     words = [*letters, *(f"{letter}</w>" for letter in letters)]
     specials = ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: number for number, token in enumerate([*words, *specials])}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=24)
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=48)
 
 
 def t5_tokenizer() -> T5Tokenizer:
     pieces = ["<pad>", "</s>", "<unk>", "▁", *map(chr, range(ord("a"), ord("z") + 1))]
     vocabulary = [(piece, -float(number)) for number, piece in enumerate(pieces)]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=16)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 
 
 def clip_text_config() -> CLIPTextConfig:
@@ -53,7 +56,7 @@ def clip_text_config() -> CLIPTextConfig:
         num_hidden_layers=2,
         num_attention_heads=2,
         projection_dim=16,
-        max_position_embeddings=24,
+        max_position_embeddings=48,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -96,8 +99,8 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
         transformer=SD3Transformer2DModel(
             sample_size=8,
             patch_size=2,
-            in_channels=4,
-            out_channels=4,
+            in_channels=16,
+            out_channels=16,
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=4,
@@ -108,7 +111,7 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
             qk_norm="rms_norm",
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(latent_channels=4),
+        vae=vae(latent_channels=16),
         text_encoder=CLIPTextModelWithProjection(clip_text_config()),
         tokenizer=clip_tokenizer(),
         text_encoder_2=CLIPTextModelWithProjection(clip_text_config()),
@@ -162,7 +165,64 @@ def flux() -> FluxPipeline:
     return quiet(tiny_flux())
 
 
-@pytest.fixture
-def generators() -> Callable[[int], list[torch.Generator]]:
-    """One seeded generator for each of the first n images."""
-    return lambda n: [torch.Generator().manual_seed(seed) for seed in range(n)]
+@dataclass(frozen=True)
+class Case:
+    """A pipeline, and how to ask it and `sample` for the same two images."""
+
+    pipe: Any
+    stock: dict[str, Any]
+    ours: dict[str, Any]
+
+    @property
+    def backbone(self) -> Backbone:
+        return backbone_from_pipeline(self.pipe)
+
+    def draw_stock(self, **options: Any) -> torch.Tensor:
+        settings = {**SHARED, "generator": seeded(2), **self.stock, **options}
+        return self.pipe(PROMPTS, **settings).images
+
+    def draw(self, *policy: Any, **options: Any) -> SampleResult:
+        settings = {**SHARED, "generator": seeded(2), **self.ours, **options}
+        return sample(self.backbone, PROMPTS, *policy, **settings)
+
+
+PROMPTS = ["a cat", "an octopus on a yellow background"]
+SHARED = {"num_inference_steps": 4, "output_type": "pt"}
+CASES = ("sd3", "sd3-plain", "flux", "flux-cfg", "mini")
+
+
+def seeded(count: int) -> list[torch.Generator]:
+    """One generator per image."""
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def make_case(name: str) -> Case:
+    size = {"height": 16, "width": 24}
+    if name == "sd3":
+        both = {**size, "guidance_scale": 5.0}
+        return Case(quiet(tiny_sd3()), both, both)
+    if name == "sd3-plain":
+        both = {**size, "guidance_scale": 1.0}
+        return Case(quiet(tiny_sd3()), both, both)
+    if name == "flux":
+        both = {**size, "guidance_scale": 5.0}
+        return Case(quiet(tiny_flux()), both, both)
+    if name == "flux-cfg":
+        both = {**size, "guidance_scale": 3.5, "true_cfg_scale": 2.0}
+        stock = {**both, "negative_prompt": ["a dog", "a dog"]}
+        return Case(quiet(tiny_flux()), stock, {**both, "negative_prompt": "a dog"})
+    mini = StableDiffusion3Pipeline.from_pretrained(MINI_DIRECTORY)
+    return Case(quiet(mini), {"guidance_scale": 5.0}, {"guidance_scale": 5.0})
+
+
+@pytest.fixture(scope="session")
+def _cases() -> dict[str, Case]:
+    return {}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, _cases: dict[str, Case]) -> Case:
+    """Each pipeline in turn; shared by the session, so leave it as it is."""
+    if request.param not in _cases:
+        _cases[request.param] = make_case(request.param)
+    return _cases[request.param]

@@ -216,6 +216,9 @@ def load_backbone(
         # `dtype` replaces `torch_dtype` in the newest diffusers; older ones would ignore it
         warnings.filterwarnings("ignore", message=".*torch_dtype.*")
         pipe = pipeline_class.from_pretrained(source, torch_dtype=dtype, revision=commit)
+        modules = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
+        if any(parameter.is_meta for module in modules for parameter in module.parameters()):
+            raise ValueError("weights are missing")
     pipe.set_progress_bar_config(disable=True)
     if scheduler is not None:
         pipe.scheduler = make_scheduler(scheduler, family, pipe.scheduler.config)

@@ -8,7 +8,7 @@ the previous time (noisier). Scaling by γ comes later and is not a policy's bus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -79,7 +79,8 @@ class _Described:
     name: ClassVar[str]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+        return {"name": self.name, **settings}
 
 
 @dataclass(frozen=True)

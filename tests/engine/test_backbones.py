@@ -1,0 +1,254 @@
+"""Loading, and what is refused before and while loading."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from asyncdiff_cli.engine import (
+    REGISTRY,
+    AsyncDiffError,
+    FixedDeviation,
+    InputError,
+    attach,
+    backbone_from_pipeline,
+    backbones,
+    load_backbone,
+    sample,
+)
+from tests.conftest import PROMPTS, seeded, tiny_flux, tiny_sd3
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory) -> dict[str, Path]:
+    paths = {}
+    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
+        paths[name] = tmp_path_factory.mktemp(name)
+        make().save_pretrained(paths[name])
+    return paths
+
+
+@pytest.fixture
+def directory(directories, tmp_path) -> Path:
+    """A copy of the SD3 pipeline that a test may damage."""
+    return Path(shutil.copytree(directories["sd3"], tmp_path / "sd3"))
+
+
+def draw(backbone, **settings):
+    return sample(
+        backbone,
+        PROMPTS,
+        FixedDeviation(0.5),
+        num_inference_steps=3,
+        generator=seeded(2),
+        output_type="pt",
+        **settings,
+    ).images
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_directory_loads_to_the_pipeline_that_it_holds(directories, family):
+    backbone = load_backbone(str(directories[family]))
+    assert (backbone.dtype, backbone.device.type) == (torch.float32, "cpu")
+    assert backbone.adapter.family == family
+    assert backbone.entry.num_inference_steps == {"sd3": 15, "flux": 10}[family]
+    made = backbone_from_pipeline({"sd3": tiny_sd3, "flux": tiny_flux}[family]().to("cpu"))
+    size = {"height": 16, "width": 16}
+    assert torch.equal(draw(backbone, **size), draw(made, **size))
+
+
+def test_the_fingerprint_follows_the_weights(directories, directory):
+    one = load_backbone(str(directories["sd3"])).fingerprint
+    assert one == load_backbone(str(directory)).fingerprint
+    assert one != load_backbone(str(directories["flux"])).fingerprint
+    weights = directory / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    assert one != load_backbone(str(directory)).fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "bfloat16", torch.bfloat16])
+def test_the_dtype_is_the_one_asked_for(directories, dtype):
+    backbone = load_backbone(str(directories["flux"]), dtype=dtype)
+    assert backbone.dtype is torch.bfloat16
+    assert draw(backbone, height=16, width=16).isfinite().all()
+
+
+@pytest.mark.parametrize("scheduler", ["heun", "dpm-solver++", "unipc"])
+def test_the_scheduler_is_the_one_asked_for(directories, scheduler):
+    backbone = load_backbone(str(directories["sd3"]), scheduler=scheduler)
+    assert draw(backbone).isfinite().all()
+    with attach(backbone.pipe, FixedDeviation(0.5)) as trace:
+        backbone.pipe("a cat", num_inference_steps=3)
+    assert trace.cond_sigmas.shape == (1, 5 if scheduler == "heun" else 3)
+
+
+def test_a_named_backbone_loads_from_a_directory(directories):
+    backbone = load_backbone("sd35", model_path=directories["sd3"])
+    assert backbone.entry is REGISTRY["sd35"]
+    assert backbone.size == 512
+    with pytest.raises(InputError, match="holds a FluxPipeline, which is not sd35"):
+        load_backbone("sd35", model_path=directories["flux"])
+
+
+def test_mini_is_in_the_package():
+    backbone = load_backbone("mini")
+    assert backbone.entry is REGISTRY["mini"]
+    assert len(backbone.fingerprint) == 64
+    assert backbone.revision is None
+    assert draw(backbone).shape == (2, 3, backbone.size, backbone.size)
+
+
+def test_the_entries_hold_what_the_paper_ran():
+    flux, sd35 = REGISTRY["flux"], REGISTRY["sd35"]
+    assert (flux.num_inference_steps, sd35.num_inference_steps) == (10, 15)
+    assert (flux.deviation, sd35.deviation) == (0.499, 0.192)
+    assert flux.guidance_scale == sd35.guidance_scale == 5.0
+    assert flux.size == sd35.size == 512
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "line"),
+    [
+        ("fluxx", {}, "unknown backbone 'fluxx'; did you mean 'flux'"),
+        ("minni", {}, "did you mean 'mini'"),
+        ("./nowhere", {}, r"there is no directory \./nowhere"),
+        ("mini", {"model_path": "/nowhere"}, "/nowhere is not a diffusers pipeline"),
+        ("mini", {"dtype": "fp17"}, "unknown dtype 'fp17'; did you mean 'fp16'"),
+        ("mini", {"dtype": torch.int8}, "torch.int8 is not a dtype to run a model in"),
+        ("mini", {"dtype": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
+        ("mini", {"device": "tpux"}, "unknown device 'tpux'"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(name, settings, line):
+    with pytest.raises(InputError, match=line) as caught:
+        load_backbone(name, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_needs_a_gpu():
+    for name in ("mini", "flux"):
+        with pytest.raises(InputError, match="no CUDA device"):
+            load_backbone(name, device="cuda", dtype="fp16")
+
+
+def test_a_revision_belongs_to_a_repository(directory):
+    with pytest.raises(InputError, match="revision belongs to a repository"):
+        load_backbone(str(directory), revision="main")
+
+
+def test_refused_before_any_weights_are_read(directories, tmp_path):
+    for family, index in (("flux", "FluxPipeline"), ("other", "StableDiffusionPipeline")):
+        (tmp_path / family).mkdir()
+        (tmp_path / family / "model_index.json").write_text(json.dumps({"_class_name": index}))
+    with pytest.raises(InputError, match="heun cannot take FLUX's grid"):
+        load_backbone(str(tmp_path / "flux"), scheduler="heun")
+    with pytest.raises(InputError, match="unknown scheduler 'eular'; did you mean 'euler'"):
+        load_backbone(str(tmp_path / "flux"), scheduler="eular")
+    with pytest.raises(
+        InputError, match="'StableDiffusionPipeline'; did you mean 'StableDiffusion3"
+    ):
+        load_backbone(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("component", "damage"),
+    [
+        *itertools.product(("transformer", "vae", "text_encoder"), ("cut", "garbage", "missing")),
+        ("transformer", "other"),
+        ("vae", "other"),
+    ],
+)
+def test_damaged_weights_are_named(directory, component, damage):
+    weights = next((directory / component).glob("*.safetensors"))
+    whole = weights.read_bytes()
+    if damage == "cut":
+        weights.write_bytes(whole[: len(whole) // 2])
+    elif damage == "garbage":
+        weights.write_bytes(b"not a safetensors file" * 100)
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        other = {"transformer": "vae", "vae": "transformer"}[component]
+        shutil.copy(next((directory / other).glob("*.safetensors")), weights)
+    with pytest.raises(AsyncDiffError, match="incomplete or corrupted") as caught:
+        load_backbone(str(directory))
+    assert str(directory) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_index_is_named(directory):
+    (directory / "model_index.json").write_text('{"_class')
+    with pytest.raises(AsyncDiffError, match=r"model_index\.json is corrupted"):
+        load_backbone(str(directory))
+
+
+RESPONSE = SimpleNamespace(headers={}, request=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (
+            GatedRepoError("403", response=RESPONSE),
+            [
+                "accept its licence at https://huggingface.co/black-forest-labs/FLUX.1-dev",
+                "`hf auth login`",
+                "--model-path",
+                "`--backbone mini` needs no download",
+            ],
+        ),
+        (RepositoryNotFoundError("404", response=RESPONSE), ["no repository", "hf auth login"]),
+        (RevisionNotFoundError("404", response=RESPONSE), ["no such revision"]),
+        (LocalEntryNotFoundError("offline"), ["cannot be reached", "--model-path", "mini"]),
+    ],
+)
+def test_a_repository_that_cannot_be_had(monkeypatch, error, lines):
+    def unavailable(*_, **__):
+        raise error
+
+    monkeypatch.setattr(backbones, "hf_hub_download", unavailable)
+    with pytest.raises(AsyncDiffError) as caught:
+        load_backbone("flux")
+    for line in lines:
+        assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def cached_repository(directories, tmp_path, monkeypatch) -> str:
+    """The SD3 pipeline as the hub's cache holds it, offline; answers with its commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--tiny-sd3"
+    shutil.copytree(directories["sd3"], repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+        value = str(tmp_path) if name == "HF_HUB_CACHE" else True
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    return commit
+
+
+@pytest.mark.parametrize("revision", [None, "main", "0123456789abcdef0123456789abcdef01234567"])
+def test_the_resolved_commit_is_what_was_loaded(cached_repository, revision):
+    backbone = load_backbone("someone/tiny-sd3", revision=revision)
+    assert backbone.revision == cached_repository
+    assert backbone.fingerprint is None
+    assert backbone.name == "someone/tiny-sd3"
+
+
+def test_offline_without_the_files(cached_repository):
+    with pytest.raises(AsyncDiffError, match="cannot be reached"):
+        load_backbone("someone/else")
+    with pytest.raises(AsyncDiffError, match="cannot be reached"):
+        load_backbone("someone/tiny-sd3", revision="other")
