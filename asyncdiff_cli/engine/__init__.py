@@ -1,23 +1,31 @@
-"""The Python API: load a backbone, choose a policy, sample; or attach to a diffusers pipeline."""
+"""The Python API: load a backbone, choose a policy, sample; or attach to a diffusers pipeline.
 
-from asyncdiff_cli.engine.attach import Trace, attach
-from asyncdiff_cli.engine.backbones import (
-    REGISTRY,
-    Backbone,
-    BackboneEntry,
-    backbone_from_pipeline,
-    load_backbone,
-)
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.policies import (
-    FixedDeviation,
-    Policy,
-    ScheduledDeviation,
-    StepState,
-    Synchronous,
-    policy_from_dict,
-)
-from asyncdiff_cli.engine.sampler import SampleResult, sample
+Its names are imported when they are first used, so that what needs no torch starts without it.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.attach import Trace, attach
+    from asyncdiff_cli.engine.backbones import (
+        Backbone,
+        backbone_from_pipeline,
+        load_backbone,
+    )
+    from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+    from asyncdiff_cli.engine.policies import (
+        FixedDeviation,
+        Policy,
+        ScheduledDeviation,
+        StepState,
+        Synchronous,
+        policy_from_dict,
+    )
+    from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
+    from asyncdiff_cli.engine.sampler import SampleResult, sample
 
 __all__ = [
     "REGISTRY",
@@ -38,3 +46,26 @@ __all__ = [
     "policy_from_dict",
     "sample",
 ]
+
+_MODULES = ("errors", "registry", "policies", "backbones", "sampler", "attach")
+"""Where the names are, lightest first."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            names = vars(importlib.import_module(f"{__name__}.{module}"))
+            if name in names:
+                return names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Engine(ModuleType):
+    """Importing a submodule binds its name here, which must not hide the function `attach`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Engine

@@ -7,9 +7,8 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,72 +28,8 @@ from safetensors import SafetensorError
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.registry import MINI_DIRECTORY, REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.schedulers import check_scheduler, check_scheduler_name, make_scheduler
-
-MINI_DIRECTORY = Path(str(files("asyncdiff_cli"))) / "assets" / "mini"
-MINI_DEVIATION = 0.5
-
-
-@dataclass(frozen=True)
-class BackboneEntry:
-    """What is known about a backbone before it is loaded, and its defaults."""
-
-    name: str
-    family: str
-    """"sd3" or "flux"."""
-    repo: str | None
-    """Its repository on the Hugging Face Hub; None for one on the disk."""
-    num_inference_steps: int
-    guidance_scale: float
-    size: int | None
-    """Height and width in pixels; None for what its own configuration says."""
-    deviation: float
-    """The default policy's: for `flux` and `sd35` the paper's mean, trained on COCO with the
-    bound 0.5 (Tables 1 and 2)."""
-    licence: str
-    licence_url: str | None = None
-    gated: bool = False
-
-
-REGISTRY: dict[str, BackboneEntry] = {
-    entry.name: entry
-    for entry in (
-        BackboneEntry(
-            name="mini",
-            family="sd3",
-            repo=None,
-            num_inference_steps=15,
-            guidance_scale=5.0,
-            size=None,
-            deviation=MINI_DEVIATION,
-            licence="Apache-2.0 (drawn from MIT-licensed art)",
-        ),
-        BackboneEntry(
-            name="sd35",
-            family="sd3",
-            repo="stabilityai/stable-diffusion-3.5-medium",
-            num_inference_steps=15,
-            guidance_scale=5.0,
-            size=512,
-            deviation=0.192,
-            licence="Stability AI Community License",
-            licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
-            gated=True,
-        ),
-        BackboneEntry(
-            name="flux",
-            family="flux",
-            repo="black-forest-labs/FLUX.1-dev",
-            num_inference_steps=10,
-            guidance_scale=5.0,
-            size=512,
-            deviation=0.499,
-            licence="FLUX.1 [dev] Non-Commercial License",
-            licence_url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
-            gated=True,
-        ),
-    )
-}
 
 
 class Backbone:
@@ -130,6 +65,12 @@ class Backbone:
     @property
     def dtype(self) -> torch.dtype:
         return self.pipe.transformer.dtype
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's own name, or "cpu"."""
+        on_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
 
     @property
     def size(self) -> int:
@@ -205,7 +146,7 @@ def load_backbone(
     else:
         raise InputError(f"a revision belongs to a repository, and {directory} is a directory")
 
-    pipeline_class, adapter_class = _classes(index)
+    pipeline_class, adapter_class, absent = _read_index(index)
     family = adapter_class.family
     if entry is not None and entry.family != family:
         raise InputError(f"{source} holds a {pipeline_class.__name__}, which is not {entry.name}")
@@ -215,7 +156,7 @@ def load_backbone(
     with _hub_errors(source), _weight_errors(source), warnings.catch_warnings():
         # `dtype` replaces `torch_dtype` in the newest diffusers; older ones would ignore it
         warnings.filterwarnings("ignore", message=".*torch_dtype.*")
-        pipe = pipeline_class.from_pretrained(source, torch_dtype=dtype, revision=commit)
+        pipe = pipeline_class.from_pretrained(source, torch_dtype=dtype, revision=commit, **absent)
         modules = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
         if any(parameter.is_meta for module in modules for parameter in module.parameters()):
             raise ValueError("weights are missing")
@@ -287,14 +228,17 @@ def _find(
     return entry, str(directory), directory
 
 
-def _classes(index: Path) -> tuple[Any, type[Adapter]]:
+def _read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, None]]:
+    """The pipeline's class and its adapter's, and None for each component that it does without."""
     try:
-        class_name = json.loads(index.read_text())["_class_name"]
+        components = json.loads(index.read_text())
+        class_name = components["_class_name"]
     except (ValueError, KeyError, TypeError):
         raise AsyncDiffError(f"{index} is corrupted: it does not name a pipeline class") from None
     for pipeline_class, adapter_class in ADAPTERS.items():
         if pipeline_class.__name__ == class_name:
-            return pipeline_class, adapter_class
+            absent = {name: None for name, value in components.items() if value == [None, None]}
+            return pipeline_class, adapter_class, absent
     raise InputError(_unknown_pipeline(class_name))
 
 

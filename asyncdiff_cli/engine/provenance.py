@@ -7,17 +7,18 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import asyncdiff_cli
-from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.policies import Policy
-from asyncdiff_cli.engine.sampler import SampleResult
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones import Backbone
+    from asyncdiff_cli.engine.policies import Policy
+    from asyncdiff_cli.engine.sampler import SampleResult
 
 CHUNK = "asyncdiff"
 """The keyword of the PNG text chunk."""
@@ -54,6 +55,7 @@ class Provenance(BaseModel):
     guidance_scale: float
     height: int
     width: int
+    max_sequence_length: int | None
     scheduler: str
     dtype: str
     device: str
@@ -84,10 +86,10 @@ def describe(
     height: int,
     width: int,
     negative_prompt: str | None = None,
+    max_sequence_length: int | None = None,
 ) -> list[Provenance]:
     """The provenance of each image of one call of `sample`, whose arguments these were."""
-    device = backbone.device
-    packages = ("torch", "diffusers", "transformers")
+    packages = ("torch", "diffusers", "transformers", "pillow")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return [
         Provenance(
@@ -101,9 +103,10 @@ def describe(
             guidance_scale=guidance_scale,
             height=height,
             width=width,
+            max_sequence_length=max_sequence_length,
             scheduler=type(backbone.pipe.scheduler).__name__,
             dtype=str(backbone.dtype).removeprefix("torch."),
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            device=backbone.device_name,
             policy=policy.to_dict(),
             gamma=gamma,
             cond_sigmas=tuple(result.cond_sigmas[index].tolist()),

@@ -59,7 +59,7 @@ def integrate(
     steps, timesteps = len(scheduler.timesteps), scheduler.timesteps
     sigmas = scheduler.sigmas.to(latents.device)
     if sigmas[-1] > 0:  # the grid stops early: one more evaluation, and an Euler step to 0
-        timesteps = torch.cat([timesteps, desync.TIMESTEPS * sigmas[-1:].to(timesteps)])
+        timesteps = torch.cat([timesteps, (desync.TIMESTEPS * sigmas[-1:]).to(timesteps)])
         sigmas = torch.cat([sigmas, torch.zeros_like(sigmas[-1:])])
     cond_sigma = sigmas[0].expand(len(latents))  # line 2: t*_0 = t_0
     cond_sigmas, deviations = [cond_sigma], []
@@ -164,7 +164,7 @@ def sample(
         true_cfg_scale: for FLUX with a negative prompt, its classifier-free guidance; default
             `guidance_scale`.
         prompt_embeds, …: in place of the prompts; [B, tokens, channels], pooled [B, channels].
-        max_sequence_length: T5 tokens; default the pipeline's.
+        max_sequence_length: T5 tokens; default the backbone's, or the pipeline's.
         on_step: called after each evaluation with its state.
 
     Raises:
@@ -175,6 +175,7 @@ def sample(
     chosen = policy or Synchronous()
     steps = entry.num_inference_steps if num_inference_steps is None else num_inference_steps
     scale = entry.guidance_scale if guidance_scale is None else guidance_scale
+    length = entry.max_sequence_length if max_sequence_length is None else max_sequence_length
     guidance = Guidance(scale, scale if true_cfg_scale is None else true_cfg_scale)
     height = backbone.size if height is None else height
     width = backbone.size if width is None else width
@@ -199,7 +200,7 @@ def sample(
     if texts is not None or (do_cfg and negative_prompt_embeds is None):
         checks.check_encoders(pipe)
 
-    text = adapter.encode(texts, negatives, given, do_cfg, max_sequence_length)
+    text = adapter.encode(texts, negatives, given, do_cfg, length)
     embeds = text.prompt_embeds, text.pooled_prompt_embeds
     noise = adapter.prepare_latents((batch, height, width), embeds[0].dtype, generator, latents)
     adapter.set_timesteps(steps, noise)

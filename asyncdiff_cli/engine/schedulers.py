@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
+import diffusers
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.registry import SCHEDULER_CLASSES
 
 SCHEDULERS: dict[str, Any] = {
-    "euler": FlowMatchEulerDiscreteScheduler,
-    "heun": FlowMatchHeunDiscreteScheduler,
-    "dpm-solver++": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler,
+    name: getattr(diffusers, class_name) for name, class_name in SCHEDULER_CLASSES.items()
 }
 MULTISTEP = ("dpm-solver++", "unipc")
 
