@@ -26,8 +26,13 @@ from transformers import (
     T5Tokenizer,
 )
 
-from asyncdiff_cli.engine import Backbone, SampleResult, backbone_from_pipeline, sample
-from asyncdiff_cli.engine.backbones import MINI_DIRECTORY
+from asyncdiff_cli.engine import (
+    Backbone,
+    SampleResult,
+    backbone_from_pipeline,
+    load_backbone,
+    sample,
+)
 
 torch.set_num_threads(1)
 
@@ -211,8 +216,8 @@ def make_case(name: str) -> Case:
         both = {**size, "guidance_scale": 3.5, "true_cfg_scale": 2.0}
         stock = {**both, "negative_prompt": ["a dog", "a dog"]}
         return Case(quiet(tiny_flux()), stock, {**both, "negative_prompt": "a dog"})
-    mini = StableDiffusion3Pipeline.from_pretrained(MINI_DIRECTORY)
-    return Case(quiet(mini), {"guidance_scale": 5.0}, {"guidance_scale": 5.0})
+    both = {"guidance_scale": 5.0, "max_sequence_length": 8}
+    return Case(quiet(load_backbone("mini").pipe), both, both)
 
 
 @pytest.fixture(scope="session")

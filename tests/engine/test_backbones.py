@@ -67,6 +67,16 @@ def test_a_directory_loads_to_the_pipeline_that_it_holds(directories, family):
     assert torch.equal(draw(backbone, **size), draw(made, **size))
 
 
+def test_a_pipeline_may_do_without_t5(tmp_path):
+    made = tiny_sd3()
+    made.register_modules(text_encoder_3=None, tokenizer_3=None)
+    made.save_pretrained(tmp_path)
+    backbone = load_backbone(str(tmp_path))
+    assert torch.equal(draw(backbone), draw(backbone_from_pipeline(made.to("cpu"))))
+    short = backbone.pipe.encode_prompt("a cat", None, None, max_sequence_length=8)[0]
+    assert short.shape[1] == 48 + 8
+
+
 def test_the_fingerprint_follows_the_weights(directories, directory):
     one = load_backbone(str(directories["sd3"])).fingerprint
     assert one == load_backbone(str(directory)).fingerprint

@@ -82,7 +82,10 @@ def by_hand(case: Case, deviations: list[float], gamma: float) -> torch.Tensor:
     else:
         pipe.scheduler.set_timesteps(steps)
         sigma = pipe.scheduler.sigmas[:-1]
-        embeds, no_embeds, pooled, no_pooled = pipe.encode_prompt(PROMPTS, None, None)
+        tokens = case.ours.get("max_sequence_length", 256)
+        embeds, no_embeds, pooled, no_pooled = pipe.encode_prompt(
+            PROMPTS, None, None, max_sequence_length=tokens
+        )
     sigma = [float(s) for s in sigma] + [0.0]
 
     def model(embeds: torch.Tensor, pooled: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
