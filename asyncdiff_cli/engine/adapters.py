@@ -7,9 +7,7 @@ values, so that a synchronous run returns the pipeline's own bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,7 +41,7 @@ class Guidance:
     true_cfg: float
 
 
-class ConditioningTime(AbstractContextManager["ConditioningTime"]):
+class ConditioningTime:
     """While entered, lets a transformer see its own time for each image.
 
     The time is handed over where the transformer embeds it, `time_text_embed`, in fp32. Before
@@ -74,12 +72,7 @@ class ConditioningTime(AbstractContextManager["ConditioningTime"]):
         self._hook = self._time_text_embed.register_forward_pre_hook(replace)
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._hook.remove()
         self.clear()
 
@@ -88,8 +81,6 @@ class Adapter:
     """One family: how to encode, denoise and decode with its diffusers pipeline."""
 
     family: ClassVar[str]
-    num_inference_steps: ClassVar[int]
-    """The paper's number of steps for the family."""
     max_shift: ClassVar[float]
 
     def __init__(self, pipe: Any) -> None:
@@ -169,7 +160,6 @@ class SD3Adapter(Adapter):
     """Stable Diffusion 3 and 3.5: both guidance branches in one call, [negative, positive]."""
 
     family = "sd3"
-    num_inference_steps = 15
     max_shift = 1.16
 
     @property
@@ -265,7 +255,6 @@ class FluxAdapter(Adapter):
     """FLUX.1: guidance is embedded; a negative prompt adds a second call per evaluation."""
 
     family = "flux"
-    num_inference_steps = 10
     max_shift = 1.15
 
     @property

@@ -101,7 +101,8 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
     """Within the `with` block, make a diffusers pipeline condition its model asynchronously.
 
     The pipeline is called as always, any number of times, and returns what `sample` returns, bit
-    for bit, for the same arguments. It is as it was after the block, also when that raises.
+    for bit, for the same arguments; only a grid that ends above 0 is left where it ends. After the
+    block the pipeline is as it was, also when something raised.
 
     Args:
         pipe: one of `PIPELINES`, with the scheduler and transformer that it will run with.

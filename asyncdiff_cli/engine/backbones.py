@@ -137,6 +137,8 @@ def load_backbone(
     """
     device, dtype = resolve_device(device, dtype)
     entry, source, directory = _find(name, model_path)
+    if scheduler is not None and entry is not None:
+        check_scheduler_name(scheduler, entry.family)
     if directory is None:
         with _hub_errors(source):
             index = Path(hf_hub_download(source, "model_index.json", revision=revision))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones import Backbone
     from asyncdiff_cli.engine.policies import Policy
     from asyncdiff_cli.engine.sampler import SampleResult
+from asyncdiff_cli.engine.schedulers import scheduler_name
 
 CHUNK = "asyncdiff"
 """The keyword of the PNG text chunk."""
@@ -57,6 +58,7 @@ class Provenance(BaseModel):
     width: int
     max_sequence_length: int | None
     scheduler: str
+    """As `load_backbone` takes it."""
     dtype: str
     device: str
     policy: dict[str, Any]
@@ -104,7 +106,7 @@ def describe(
             height=height,
             width=width,
             max_sequence_length=max_sequence_length,
-            scheduler=type(backbone.pipe.scheduler).__name__,
+            scheduler=scheduler_name(backbone.pipe.scheduler),
             dtype=str(backbone.dtype).removeprefix("torch."),
             device=backbone.device_name,
             policy=policy.to_dict(),

@@ -187,6 +187,9 @@ def sample(
         "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
     }
 
+    if generator is not None and not isinstance(generator, torch.Generator):
+        generator = list(generator)
+
     checks.check_gamma(gamma)
     checks.check_steps(steps)
     checks.check_choice("output_type", output_type, OUTPUT_TYPES)

@@ -49,6 +49,21 @@ def make_scheduler(name: str, family: str, config: Mapping[str, Any]) -> Any:
     return SCHEDULERS[name].from_config(dict(config), **settings)
 
 
+def scheduler_name(scheduler: Any) -> str:
+    """The key of `SCHEDULERS` that a scheduler is an instance of.
+
+    Raises:
+        InputError: for another class.
+    """
+    for name, scheduler_class in SCHEDULERS.items():
+        if isinstance(scheduler, scheduler_class):
+            return name
+    raise InputError(
+        f"{type(scheduler).__name__} is not a scheduler for flow models that is known here;"
+        f" use {', '.join(c.__name__ for c in SCHEDULERS.values())}"
+    )
+
+
 def check_scheduler(scheduler: Any, family: str) -> None:
     """Whether a pipeline's scheduler integrates a flow.
 
@@ -56,14 +71,8 @@ def check_scheduler(scheduler: Any, family: str) -> None:
         InputError: for a class that is not one of `SCHEDULERS`, one that the family cannot take,
             or a multistep solver that is not set to flow matching.
     """
-    name = next((n for n, c in SCHEDULERS.items() if isinstance(scheduler, c)), None)
-    if name is None:
-        raise InputError(
-            f"{type(scheduler).__name__} is not a scheduler for flow models that is known here;"
-            f" use {', '.join(c.__name__ for c in SCHEDULERS.values())}"
-        )
+    name, config = scheduler_name(scheduler), scheduler.config
     check_scheduler_name(name, family)
-    config = scheduler.config
     if name in MULTISTEP and not (
         config.use_flow_sigmas and config.prediction_type == "flow_prediction"
     ):

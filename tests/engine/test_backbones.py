@@ -136,6 +136,7 @@ def test_the_entries_hold_what_the_paper_ran():
         ("mini", {"dtype": "fp17"}, "unknown dtype 'fp17'; did you mean 'fp16'"),
         ("mini", {"dtype": torch.int8}, "torch.int8 is not a dtype to run a model in"),
         ("mini", {"dtype": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
+        ("flux", {"scheduler": "heun"}, "heun cannot take FLUX's grid"),
         ("mini", {"device": "tpux"}, "unknown device 'tpux'"),
     ],
 )

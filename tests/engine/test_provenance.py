@@ -38,6 +38,7 @@ def test_what_is_written_is_read_back(drawn, tmp_path):
         assert read == record
         assert (read.prompt, read.seed) == (PROMPTS[i], i)
         assert read.cond_sigmas == tuple(result.cond_sigmas[i].tolist())
+        assert read.scheduler == "euler"
         assert policy_from_dict(read.policy) == FixedDeviation([0.5, 0.25])
     assert sorted(os.listdir(tmp_path / "new")) == ["0.png", "1.png"]
 

@@ -1,0 +1,253 @@
+"""What a user asks for, checked before anything heavy is imported: prompts, options, conflicts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from asyncdiff_cli.engine.errors import InputError
+
+MAX_SEED = 2**63 - 1
+
+
+def _numbers(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, int | str):
+        parts = str(value).lower().split("x")
+        if len(parts) <= 2 and all(part.strip().isdecimal() for part in parts):
+            return int(parts[0]), int(parts[-1])
+    raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {value!r}")
+
+
+def _prompt(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a prompt is empty")
+    return value
+
+
+def _bound(value: float) -> float:
+    if value not in (0.5, 1.0):
+        raise ValueError(f"the bound is 0.5 or 1, not {value:g}")
+    return value
+
+
+Prompt = Annotated[str, AfterValidator(_prompt)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[tuple[int, int], BeforeValidator(_size)]
+Bound = Annotated[float, AfterValidator(_bound)]
+
+
+class Options(BaseModel):
+    """How the images of a prompt are drawn. None is the backbone's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seed: Seed | None = None
+    num_images: Count | None = None
+    steps: Count | None = None
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    negative: str | None = None
+    size: Size | None = None
+    """Width and height in pixels."""
+    deviation: float | None = None
+    """D in [-bound, bound], the same after every step."""
+    schedule: Numbers | None = None
+    """D after each step."""
+    bound: Bound | None = None
+    gamma: float | None = None
+
+    @model_validator(mode="after")
+    def _check_deviations(self) -> Options:
+        if self.deviation is not None and self.schedule is not None:
+            raise ValueError("give either a deviation or a schedule of them")
+        bound = self.bound or 1.0
+        for value in (self.deviation or 0.0, *(self.schedule or ())):
+            if abs(value) > bound:
+                raise ValueError(f"deviation {value:g} is outside [-{bound:g}, {bound:g}]")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not left to the backbone."""
+        return {
+            name: value
+            for name in Options.model_fields
+            if (value := getattr(self, name)) is not None
+        }
+
+
+class Line(Options):
+    """One prompt with its own options."""
+
+    prompt: Prompt
+
+
+class Request(Options):
+    """One call of `asyncdiff sample`: its options hold where a prompt has none of its own."""
+
+    prompts: tuple[Prompt, ...] = ()
+    prompt_file: Path | None = None
+    source: Path | None = None
+    """An image to draw again."""
+    compare: Numbers | None = None
+    """Several γ for the same noise."""
+    batch_size: Count | None = None
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Request:
+        if self.source is None:
+            if not self.prompts and self.prompt_file is None:
+                raise ValueError("there is no prompt: give one, or --prompt-file, or --from IMAGE")
+            return self
+        if self.prompts or self.prompt_file:
+            raise ValueError("--from takes its prompt from the image, so give no other")
+        for name in ("seed", "num_images", "batch_size", "size"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"--from keeps the noise of the image, which {_option(name)} would change"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to draw.
+
+    Its seed is the request's plus its number, or its line's plus its number among the line's. A
+    generator of its own draws its noise, so the noise depends on the seed and nothing else.
+    """
+
+    number: int
+    """Its place in the request, from 0."""
+    row: int
+    """Its prompt's place in the request, from 0."""
+    prompt: str
+    seed: int
+    options: Options
+
+
+def parse_request(**values: Any) -> Request:
+    """The request made of a command line's options; None is one that was not given.
+
+    Raises:
+        InputError: naming every option that cannot be, on one line.
+    """
+    return _validated(Request, {k: v for k, v in values.items() if v not in (None, ())})
+
+
+def pictures(request: Request) -> list[Picture]:
+    """The images that are asked for, in order; reads the prompt file.
+
+    Raises:
+        InputError: for a prompt file that cannot be read, naming the line.
+    """
+    lines = [("", Line(prompt=prompt)) for prompt in request.prompts]
+    if request.prompt_file is not None:
+        lines += read_prompts(request.prompt_file)
+    found: list[Picture] = []
+    for row, (where, line) in enumerate(lines):
+        options = merged(request, line, where)
+        for i in range(options.num_images or 1):
+            seed = (request.seed or 0) + len(found) if line.seed is None else line.seed + i
+            if seed > MAX_SEED:
+                raise InputError(f"the seeds run beyond {MAX_SEED}: start with a smaller one")
+            found.append(Picture(len(found), row, line.prompt, seed, options))
+    return found
+
+
+def merged(request: Options, line: Options, where: str) -> Options:
+    """The line's own options, and the request's where it has none."""
+    defaults, own = request.given(), line.given()
+    if own.keys() & {"deviation", "schedule"}:
+        defaults = {k: v for k, v in defaults.items() if k not in ("deviation", "schedule")}
+    return _validated(Options, {**defaults, **own}, where)
+
+
+def read_prompts(path: Path) -> list[tuple[str, Line]]:
+    """Read a file of prompts, or stdin for `-`: one a line, or one JSON object a line.
+
+    It is JSON Lines if its first entry begins with a brace. Blank lines and lines that begin with
+    `#` are skipped.
+
+    Returns:
+        The lines, and where each is for messages.
+
+    Raises:
+        InputError: for a file that cannot be read or holds no prompt, and for a line that is not
+            valid, naming file, line and field.
+    """
+    name = "stdin" if str(path) == "-" else str(path)
+    try:
+        raw = sys.stdin.buffer.read() if name == "stdin" else path.read_bytes()
+        entries = list(_entries(raw.decode("utf-8-sig")))
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start})") from None
+    if not entries:
+        raise InputError(f"{name} holds no prompt")
+    if not entries[0][1].startswith("{"):
+        return [(f"{name}:{number}", Line(prompt=text)) for number, text in entries]
+    return [(f"{name}:{number}", _json_line(f"{name}:{number}", text)) for number, text in entries]
+
+
+def _entries(text: str) -> Iterator[tuple[int, str]]:
+    for number, entry in enumerate(text.splitlines(), start=1):
+        if (stripped := entry.strip()) and not stripped.startswith("#"):
+            yield number, stripped
+
+
+def _json_line(where: str, text: str) -> Line:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f'{where}: a line is an object such as {{"prompt": "a cat"}}')
+    return _validated(Line, values, where)
+
+
+Model = TypeVar("Model", bound=Options)
+
+
+def _validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
+    """The values as a model; `where` names the line of a file, and "" the command line."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [": ".join(_problem(item, where)) for item in error.errors()]
+        raise InputError("; ".join(problems)) from None
+
+
+def _problem(item: Any, where: str) -> list[str]:
+    """Where, which field and what; a problem of the whole rather than of a field names none."""
+    field = str(item["loc"][0]) if item["loc"] else ""
+    if not where:
+        field = _option(field) if field else ""
+    return [part for part in (where, field, item["msg"].removeprefix("Value error, ")) if part]
+
+
+def _option(field: str) -> str:
+    """A field as it is written on the command line."""
+    names = {"source": "--from", "prompts": "PROMPT"}
+    return names.get(field, "--" + field.replace("_", "-"))

@@ -1,0 +1,22 @@
+import subprocess
+import sys
+
+import pytest
+
+from asyncdiff_cli import engine
+from asyncdiff_cli.engine import AsyncDiffError, InputError
+
+
+def test_the_package_itself_is_instant():
+    code = "import asyncdiff_cli, sys; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", engine.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    assert name == "REGISTRY" or getattr(engine, name).__doc__
+
+
+def test_bad_input_is_also_a_value_error():
+    assert issubclass(InputError, ValueError)
+    assert (AsyncDiffError.exit_code, InputError.exit_code) == (1, 2)
