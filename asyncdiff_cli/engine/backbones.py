@@ -29,7 +29,12 @@ from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, REGISTRY, BackboneEntry
-from asyncdiff_cli.engine.schedulers import check_scheduler, check_scheduler_name, make_scheduler
+from asyncdiff_cli.engine.schedulers import (
+    check_scheduler,
+    check_scheduler_name,
+    make_scheduler,
+    scheduler_name,
+)
 
 
 class Backbone:
@@ -73,6 +78,11 @@ class Backbone:
         return torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
 
     @property
+    def scheduler(self) -> str:
+        """The scheduler's name, as `load_backbone` takes it."""
+        return scheduler_name(self.pipe.scheduler)
+
+    @property
     def size(self) -> int:
         """Default height and width in pixels."""
         return self.entry.size or self.pipe.default_sample_size * self.pipe.vae_scale_factor
@@ -106,7 +116,7 @@ def backbone_from_pipeline(pipe: Any) -> Backbone:
         if type(pipe) is pipeline_class:
             adapter = adapter_class(pipe)
             check_scheduler(pipe.scheduler, adapter.family)
-            return Backbone(pipe, _anonymous(type(pipe).__name__, adapter.family), adapter)
+            return Backbone(pipe, anonymous_entry(type(pipe).__name__, adapter.family), adapter)
     raise InputError(_unknown_pipeline(type(pipe).__name__))
 
 
@@ -136,7 +146,7 @@ def load_backbone(
         AsyncDiffError: if the repository is gated or cannot be reached, or a file is corrupted.
     """
     device, dtype = resolve_device(device, dtype)
-    entry, source, directory = _find(name, model_path)
+    entry, source, directory = find_pipeline(name, model_path)
     if scheduler is not None and entry is not None:
         check_scheduler_name(scheduler, entry.family)
     if directory is None:
@@ -148,7 +158,7 @@ def load_backbone(
     else:
         raise InputError(f"a revision belongs to a repository, and {directory} is a directory")
 
-    pipeline_class, adapter_class, absent = _read_index(index)
+    pipeline_class, adapter_class, absent = read_index(index)
     family = adapter_class.family
     if entry is not None and entry.family != family:
         raise InputError(f"{source} holds a {pipeline_class.__name__}, which is not {entry.name}")
@@ -167,7 +177,9 @@ def load_backbone(
         pipe.scheduler = make_scheduler(scheduler, family, pipe.scheduler.config)
     check_scheduler(pipe.scheduler, family)
     pipe.to(device)
-    return Backbone(pipe, entry or _anonymous(name, family), adapter_class(pipe), directory, commit)
+    return Backbone(
+        pipe, entry or anonymous_entry(name, family), adapter_class(pipe), directory, commit
+    )
 
 
 DTYPES = {
@@ -206,7 +218,7 @@ def resolve_device(
     return device, dtype
 
 
-def _find(
+def find_pipeline(
     name: str, model_path: str | Path | None
 ) -> tuple[BackboneEntry | None, str, Path | None]:
     """The registry's entry if there is one, what to load, and its directory if it is one."""
@@ -230,7 +242,7 @@ def _find(
     return entry, str(directory), directory
 
 
-def _read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, None]]:
+def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, None]]:
     """The pipeline's class and its adapter's, and None for each component that it does without."""
     try:
         components = json.loads(index.read_text())
@@ -248,7 +260,7 @@ def _unknown_pipeline(class_name: str) -> str:
     return unknown("pipeline class", class_name, [c.__name__ for c in ADAPTERS])
 
 
-def _anonymous(name: str, family: str) -> BackboneEntry:
+def anonymous_entry(name: str, family: str) -> BackboneEntry:
     """A pipeline without a name: the family's settings, and its own size and licence."""
     model = next(e for e in REGISTRY.values() if e.family == family and e.repo is not None)
     return replace(

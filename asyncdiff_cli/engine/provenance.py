@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones import Backbone
     from asyncdiff_cli.engine.policies import Policy
     from asyncdiff_cli.engine.sampler import SampleResult
-from asyncdiff_cli.engine.schedulers import scheduler_name
 
 CHUNK = "asyncdiff"
 """The keyword of the PNG text chunk."""
@@ -76,6 +75,15 @@ class Provenance(BaseModel):
         return self.batch[self.index].seed
 
 
+class PanelProvenance(BaseModel):
+    """What a panel was put together from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cells: tuple[tuple[Provenance, ...], ...]
+    """A row per image, a column per γ."""
+
+
 def describe(
     backbone: Backbone,
     result: SampleResult,
@@ -106,7 +114,7 @@ def describe(
             height=height,
             width=width,
             max_sequence_length=max_sequence_length,
-            scheduler=scheduler_name(backbone.pipe.scheduler),
+            scheduler=backbone.scheduler,
             dtype=str(backbone.dtype).removeprefix("torch."),
             device=backbone.device_name,
             policy=policy.to_dict(),
@@ -119,7 +127,9 @@ def describe(
     ]
 
 
-def save_png(image: Image.Image, path: str | Path, provenance: Provenance) -> None:
+def save_png(
+    image: Image.Image, path: str | Path, provenance: Provenance | PanelProvenance
+) -> None:
     """Write the image with its provenance; the file appears complete or not at all.
 
     Raises:
@@ -143,7 +153,7 @@ def save_png(image: Image.Image, path: str | Path, provenance: Provenance) -> No
         raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_provenance(path: str | Path) -> Provenance:
+def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
     """Read back what `save_png` wrote.
 
     Raises:
@@ -159,8 +169,9 @@ def read_provenance(path: str | Path) -> Provenance:
         raise InputError(f"{path} is not a readable image: {error}") from None
     if text is None:
         raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
+    model = PanelProvenance if text.startswith('{"cells":') else Provenance
     try:
-        return Provenance.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "record"

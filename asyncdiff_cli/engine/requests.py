@@ -20,7 +20,9 @@ from pydantic import (
 )
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.provenance import Provenance
 
+DEFAULT_BACKBONE = "mini"
 MAX_SEED = 2**63 - 1
 
 
@@ -144,6 +146,43 @@ class Picture:
     prompt: str
     seed: int
     options: Options
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model draws, and where; None is the default of `load_backbone`."""
+
+    backbone: str | None = None
+    revision: str | None = None
+    model_path: Path | None = None
+    scheduler: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The backbone's name."""
+        return self.backbone or DEFAULT_BACKBONE
+
+    def of(self, record: Provenance) -> ModelChoice:
+        """The model of a recorded image, with this choice's changes.
+
+        Raises:
+            InputError: for another backbone, whose noise would not be this image's.
+        """
+        if self.backbone not in (None, record.backbone):
+            raise InputError(
+                f"--from draws with the image's backbone, {record.backbone}; if it is in another"
+                " place now, give --model-path DIR"
+            )
+        return ModelChoice(
+            backbone=record.backbone,
+            revision=self.revision or (None if self.model_path else record.revision),
+            model_path=self.model_path,
+            scheduler=self.scheduler or record.scheduler,
+            device=self.device or ("cpu" if record.device == "cpu" else None),
+            dtype=self.dtype or record.dtype,
+        )
 
 
 def parse_request(**values: Any) -> Request:

@@ -1,0 +1,79 @@
+"""The command line: its commands, and the boundary where an error becomes one line."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import asyncdiff_cli
+from asyncdiff_cli import render
+from asyncdiff_cli.commands.backbones import backbones
+from asyncdiff_cli.commands.inspect import inspect
+from asyncdiff_cli.commands.sample import sample
+from asyncdiff_cli.engine.errors import AsyncDiffError
+
+DEBUG = "ASYNCDIFF_DEBUG"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Asynchronous timestep conditioning for text-to-image flow models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help is there in half the time
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (sample, backbones, inspect):
+    app.command()(command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        render.line(f"asyncdiff {asyncdiff_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG, help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code.
+
+    0 for success, 1 for a failure, 2 for bad input, 130 if interrupted. An error is one line on
+    stderr, or its traceback with `--debug`.
+    """
+    try:
+        code = typer.main.get_command(app)(args, prog_name="asyncdiff", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        if isinstance(error, AsyncDiffError):
+            render.error(str(error))
+            return error.exit_code
+        if usage := getattr(error, "format_message", None):  # click's, or typer's copy of it
+            render.error(f"{usage()} (see {_command_path(error)} --help)")
+            return getattr(error, "exit_code", 2)
+        render.error(f"{type(error).__name__}: {error} (asyncdiff --debug shows where)")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _command_path(error: Exception) -> str:
+    return getattr(getattr(error, "ctx", None), "command_path", "asyncdiff")
+
+
+def main() -> None:
+    """The `asyncdiff` script."""
+    sys.exit(run())

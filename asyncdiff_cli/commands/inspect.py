@@ -1,0 +1,59 @@
+"""`asyncdiff inspect`: show what an image was drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance
+
+
+def inspect(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG file that sample wrote.")],
+    json: options.Json = False,
+) -> None:
+    """Print what an image or a panel was drawn from."""
+    from asyncdiff_cli.engine.provenance import Provenance, read_provenance
+
+    record = read_provenance(image)
+    if json:
+        render.as_json(record.model_dump(mode="json"))
+    elif isinstance(record, Provenance):
+        render.fields(_image(record))
+    else:
+        render.fields(_panel(record))
+
+
+def _image(record: Provenance) -> dict[str, Any]:
+    """An image's record as fields to print."""
+    values = record.model_dump(exclude={"batch", "index"})
+    for name in ("cond_sigmas", "deviations"):
+        values[name] = _numbers(values[name])
+    for name in ("policy", "versions"):
+        values[name] = ", ".join(f"{key} {value}" for key, value in values[name].items())
+    place = f"{record.index + 1} of {len(record.batch)}"
+    return {"prompt": record.prompt, "seed": record.seed, "place in batch": place, **values}
+
+
+def _panel(record: PanelProvenance) -> dict[str, Any]:
+    """A panel's record as fields to print: what its images share, and its rows and columns."""
+    columns = record.cells[0]
+    values = _image(columns[0])
+    for name in ("gamma", "cond_sigmas", "place in batch"):
+        del values[name]
+    values["seed"] = ", ".join(str(row[0].seed) for row in record.cells)
+    values["gamma"] = _numbers(cell.gamma for cell in columns)
+    for cell in columns:
+        values[f"cond_sigmas, γ {cell.gamma:g}"] = _numbers(cell.cond_sigmas)
+    return values
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

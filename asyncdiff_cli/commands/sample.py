@@ -1,0 +1,182 @@
+"""`asyncdiff sample`: draw images."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice, Request
+
+
+def sample(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts, one a line; or JSON objects, one a line, with options of their own"
+            ' ({"prompt": …, "seed": 7, "gamma": 1.5}); - is stdin.',
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="IMAGE",
+            help="Draw this image again; with other options, its noise with these.",
+        ),
+    ] = None,
+    num_images: Annotated[
+        int | None,
+        typer.Option("--num-images", "-n", metavar="N", help="Images per prompt. (default: 1)"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED", help="Of the first image; the next one has the next seed. (default: 0)"
+        ),
+    ] = None,
+    negative: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What not to draw."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="(default: the backbone's)"),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCALE",
+            help="Classifier-free guidance; for FLUX the embedded one, and with --negative both."
+            " (default: the backbone's)",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS", help="One side, or WIDTHxHEIGHT. (default: the backbone's)"),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Images drawn at once. (default: 4)"),
+    ] = None,
+    deviation: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D",
+            help="How far ahead of the noise the model is told to be, in steps: 0 is the stock"
+            " sampler, 1 one whole step cleaner. (default: the backbone's)",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D1,D2,…", help="A deviation after each step, resampled to the number of steps."
+        ),
+    ] = None,
+    gamma: Annotated[
+        float | None,
+        typer.Option(metavar="γ", help="What deviations are multiplied by. (default: 1)"),
+    ] = None,
+    bound: Annotated[
+        float | None,
+        typer.Option(metavar="B", help="Deviations must be in [-B, B]: 0.5 or 1. (default: 1)"),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="γ1,γ2,…", help="Draw the same noise at each γ, and a panel of them per prompt."
+        ),
+    ] = None,
+    backbone: options.BackboneName = None,
+    revision: options.Revision = None,
+    model_path: options.ModelPath = None,
+    scheduler: options.Scheduler = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where the PNG files go."),
+    ] = Path("outputs"),
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing; tell what would be drawn, and the memory and time it needs.",
+        ),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Draw images of PROMPTs. The paths of the files are printed as they are written.
+
+    Each image carries what it was drawn from: `asyncdiff inspect IMAGE` shows it, and
+    `asyncdiff sample --from IMAGE` draws the same file again.
+
+    asyncdiff sample "a cat" "an octopus on a yellow background" --gamma 1.5 --compare 0,0.5,1,2
+    """
+    from asyncdiff_cli.engine.requests import ModelChoice, parse_request
+
+    request = parse_request(
+        prompts=prompts, prompt_file=prompt_file, source=source, num_images=num_images, seed=seed,
+        negative=negative, steps=steps, guidance=guidance, size=size, batch_size=batch_size,
+        deviation=deviation, schedule=schedule, gamma=gamma, bound=bound, compare=compare,
+    )  # fmt: skip
+    choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
+    if dry_run:
+        _forecast(request, choice, out, json)
+        return
+
+    with render.status("Loading the model"):
+        from asyncdiff_cli.engine.jobs import open_job
+
+        render.quiet_libraries()
+        job = open_job(request, choice, out)
+    for text in job.warnings:
+        render.warning(text)
+    written, start = [], time.perf_counter()
+    with render.progress(job.plan.images) as progress:
+        for file in job.run(progress.step):
+            written.append(file)
+            if not json:
+                render.line(str(file.path))
+    if difference := job.differences(written):
+        render.warning(difference)
+    if json:
+        render.as_json(job.report(written, time.perf_counter() - start))
+
+
+def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> None:
+    with render.status("Looking at the model"):
+        from asyncdiff_cli.engine.estimates import forecast
+
+        render.quiet_libraries()
+        found = forecast(request, choice, out).to_dict(out)
+    if json:
+        render.as_json(found)
+        return
+    size, seconds = found["weights_bytes"], found["seconds"]
+    render.fields(
+        {
+            "images": found["images"],
+            "backbone": f"{found['backbone']}, {found['dtype']} on {found['device']}",
+            "memory": f"{render.size(size)} for the weights, and the evaluations on top"
+            if size
+            else f"unknown: {found['weights_reason']}",
+            "time": f"{seconds:.1f} s" if seconds else f"unknown: {found['seconds_reason']}",
+        }
+    )
+    for settings in found["settings"]:
+        render.fields(
+            {"settings": ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None)}
+        )
+    for file in found["files"]:
+        render.line(file)

@@ -1,0 +1,94 @@
+"""From a plan to files: noise, images, provenance, panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from asyncdiff_cli.engine.backbones import Backbone
+from asyncdiff_cli.engine.checks import check_size
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.panel import make_panel
+from asyncdiff_cli.engine.planning import Batch, Panel, Plan, plain
+from asyncdiff_cli.engine.policies import StepState
+from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe, save_png
+from asyncdiff_cli.engine.sampler import sample
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that is complete."""
+
+    path: Path
+    provenance: Provenance | PanelProvenance
+
+
+def execute(
+    plan: Plan,
+    backbone: Backbone,
+    out: Path,
+    on_step: Callable[[StepState], None] | None = None,
+) -> Iterator[Written]:
+    """Draw a plan, and tell of each file as soon as it is complete.
+
+    Raises:
+        InputError: for a size that the backbone cannot draw, before anything is drawn.
+        AsyncDiffError: for a failure while drawing or writing.
+    """
+    for batch in plan.batches:
+        check_size(batch.settings.height, batch.settings.width, backbone.adapter.size_multiple)
+    waiting = {file for panel in plan.panels for row in panel.cells for file in row}
+    cells: dict[str, tuple[Image.Image, Provenance]] = {}
+    panels = list(plan.panels)
+    for batch in plan.batches:
+        for file, image, provenance in draw(batch, backbone, on_step):
+            if file in waiting:
+                cells[file] = image, provenance
+            if not plan.only_panels:
+                save_png(image, out / file, provenance)
+                yield Written(out / file, provenance)
+        while panels and all(file in cells for row in panels[0].cells for file in row):
+            yield _write_panel(panels.pop(0), cells, out)
+
+
+def draw(
+    batch: Batch, backbone: Backbone, on_step: Callable[[StepState], None] | None = None
+) -> list[tuple[str, Image.Image, Provenance]]:
+    """Draw a batch and return those of its images that have a file.
+
+    The noise comes from generators on the CPU, whatever the device, and is the same on each.
+    """
+    prompts = [drawn.prompt for drawn in batch.drawn]
+    seeds = [drawn.seed for drawn in batch.drawn]
+    settings: dict[str, Any] = vars(batch.settings)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    try:
+        result = sample(backbone, prompts, generator=generators, on_step=on_step, **settings)
+    except torch.OutOfMemoryError:
+        raise AsyncDiffError(
+            f"out of memory with {len(seeds)} images at once: use a smaller --batch-size or --size"
+        ) from None
+    records = describe(backbone, result, prompts, seeds, **settings)
+    each = zip(batch.files, result.images, records, strict=True)
+    return [(file, image, record) for file, image, record in each if file is not None]
+
+
+def _write_panel(
+    panel: Panel, cells: dict[str, tuple[Image.Image, Provenance]], out: Path
+) -> Written:
+    """Write a panel, and forget its cells."""
+    rows = [[cells.pop(file) for file in row] for row in panel.cells]
+    image = make_panel(
+        [[image for image, _ in row] for row in rows],
+        columns=[f"γ = {plain(record.gamma)}" for _, record in rows[0]],
+        rows=[f"seed {row[0][1].seed}" for row in rows],
+        title=rows[0][0][1].prompt,
+    )
+    provenance = PanelProvenance(cells=tuple(tuple(record for _, record in row) for row in rows))
+    save_png(image, out / panel.file, provenance)
+    return Written(out / panel.file, provenance)

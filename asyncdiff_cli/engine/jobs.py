@@ -1,0 +1,149 @@
+"""One call of `asyncdiff sample`: a request and a model become a plan, files and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncdiff_cli.engine.backbones import Backbone, load_backbone
+from asyncdiff_cli.engine.drawing import Written, execute
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.planning import Plan, plan_redraw, plan_request
+from asyncdiff_cli.engine.policies import StepState
+from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
+from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.requests import ModelChoice, Request
+from asyncdiff_cli.engine.vocabulary import Vocabulary
+
+Record = Provenance | PanelProvenance
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be drawn, with what, into which directory."""
+
+    plan: Plan
+    backbone: Backbone
+    out: Path
+    recorded: Record | None
+    """What the request's `source` was drawn from."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line about words that the backbone does not know."""
+        vocabulary = Vocabulary.load(self.backbone.directory)
+        prompts = [drawn.prompt for batch in self.plan.batches for drawn in batch.drawn]
+        line = vocabulary and vocabulary.warning(self.backbone.name, dict.fromkeys(prompts))
+        return [line] if line else []
+
+    def run(self, on_step: Callable[[StepState], None] | None = None) -> Iterator[Written]:
+        """As `execute`."""
+        return execute(self.plan, self.backbone, self.out, on_step)
+
+    def differences(self, written: Sequence[Written]) -> str | None:
+        """Why a redrawn image may differ from its source in its bytes, if it may."""
+        if self.recorded is None or not written:
+            return None
+        before, after = (
+            _environment(first(record)) for record in (self.recorded, written[0].provenance)
+        )
+        changed = [
+            f"{name} {before.get(name)} → {after.get(name)}"
+            for name in before | after
+            if before.get(name) != after.get(name)
+        ]
+        return f"drawn with another {', '.join(changed)}: pixels may differ" if changed else None
+
+    def report(self, written: Sequence[Written], seconds: float) -> dict[str, Any]:
+        """What was drawn, as JSON values."""
+        records = {file.path: file.provenance for file in written}
+        now = first(written[0].provenance)
+        return {
+            "images": [
+                {
+                    "path": str(path),
+                    "prompt": record.prompt,
+                    "seed": record.seed,
+                    "gamma": record.gamma,
+                    "deviations": record.deviations,
+                    "cond_sigmas": record.cond_sigmas,
+                }
+                for path, record in records.items()
+                if isinstance(record, Provenance)
+            ],
+            "panels": [
+                {
+                    "path": str(path),
+                    "prompt": first(record).prompt,
+                    "seeds": [row[0].seed for row in record.cells],
+                    "gammas": [cell.gamma for cell in record.cells[0]],
+                }
+                for path, record in records.items()
+                if isinstance(record, PanelProvenance)
+            ],
+            "seconds": round(seconds, 3),
+            "backbone": now.backbone,
+            "scheduler": now.scheduler,
+            **_environment(now),
+        }
+
+
+def open_job(request: Request, choice: ModelChoice, out: Path) -> Job:
+    """Load the model and plan the request.
+
+    Raises:
+        InputError: for all that can be refused before the model runs.
+        AsyncDiffError: if the model cannot be loaded.
+    """
+    recorded = read_provenance(request.source) if request.source else None
+    choice = choice if recorded is None else choice.of(first(recorded))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give --out a directory")
+    backbone = load_backbone(
+        choice.name,
+        dtype=choice.dtype,
+        device=choice.device,
+        revision=choice.revision,
+        model_path=choice.model_path,
+        scheduler=choice.scheduler,
+    )
+    plan = make_plan(request, recorded, backbone.entry, backbone.size)
+    check_source_is_kept(request, plan, out)
+    return Job(plan, backbone, out, recorded)
+
+
+def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:
+    """The plan of a request for new images, or for its source again."""
+    if recorded is None or request.source is None:
+        return plan_request(request, entry, size)
+    return plan_redraw(request, recorded, request.source.stem)
+
+
+def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
+    """No file of the plan is the image that it is drawn from.
+
+    Raises:
+        InputError: if one is.
+    """
+    if request.source is not None and request.source.resolve() in {
+        (out / file).resolve() for file in plan.files
+    }:
+        raise InputError(f"{request.source} would be overwritten: give another --out")
+
+
+def first(record: Record) -> Provenance:
+    """An image's record, or that of a panel's first image."""
+    return record.cells[0][0] if isinstance(record, PanelProvenance) else record
+
+
+def _environment(record: Provenance) -> dict[str, str | None]:
+    """What of the machine and the model decides about the bytes."""
+    return {
+        "device": record.device,
+        "dtype": record.dtype,
+        "revision": record.revision,
+        "fingerprint": record.fingerprint,
+        **record.versions,
+    }

@@ -1,0 +1,248 @@
+"""From a request to batches: defaults filled in, seeds given out, files named."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.policies import (
+    FixedDeviation,
+    Policy,
+    ScheduledDeviation,
+    Synchronous,
+    policy_from_dict,
+)
+from asyncdiff_cli.engine.provenance import Drawn, PanelProvenance, Provenance
+from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.requests import Options, Picture, Request, pictures
+
+DEFAULT_GAMMA = 1.0
+BATCH_SIZE = 4
+"""Images that are drawn at once, unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the images of one batch share; named as the arguments of `sample` and `describe`."""
+
+    policy: Policy
+    gamma: float
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    negative_prompt: str | None
+    max_sequence_length: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that are drawn in one call, and the files that they go to; None for no file."""
+
+    settings: Settings
+    drawn: tuple[Drawn, ...]
+    files: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A file that shows other files' images, [rows][columns]."""
+
+    file: str
+    cells: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a request will draw, in order."""
+
+    batches: tuple[Batch, ...]
+    panels: tuple[Panel, ...] = ()
+    only_panels: bool = False
+    """Whether the images of the panels get no files of their own."""
+
+    @property
+    def images(self) -> int:
+        """How many images are drawn, also those of a batch that go to no file."""
+        return sum(len(batch.drawn) for batch in self.batches)
+
+    @property
+    def files(self) -> list[str]:
+        """What will be written."""
+        images = [file for batch in self.batches for file in batch.files if file is not None]
+        return ([] if self.only_panels else images) + [panel.file for panel in self.panels]
+
+
+def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
+    """Resolve a request's images against a backbone, of whose own size they are by default.
+
+    Images with equal settings share batches, in the order of the request.
+
+    Raises:
+        InputError: for a prompt file that cannot be used.
+    """
+    wanted = pictures(request)
+    settings = [resolve(p.options, defaults(entry, size)) for p in wanted]
+    gammas = [columns(request, chosen) for chosen in settings]
+    together: dict[tuple[Settings, tuple[float, ...]], list[Picture]] = {}
+    for picture in wanted:
+        key = settings[picture.number], gammas[picture.number]
+        together.setdefault(key, []).append(picture)
+
+    step = request.batch_size or BATCH_SIZE
+    batches = [
+        Batch(
+            settings=replace(chosen, gamma=gamma),
+            drawn=tuple(Drawn(prompt=p.prompt, seed=p.seed) for p in chunk),
+            files=tuple(_file(p, gamma if request.compare else None) for p in chunk),
+        )
+        for (chosen, row), group in together.items()
+        for chunk in (group[i : i + step] for i in range(0, len(group), step))
+        for gamma in row
+    ]
+    if not request.compare:
+        return Plan(tuple(batches))
+
+    panels = []
+    for _, row_pictures in itertools.groupby(wanted, key=lambda p: p.row):
+        images = list(row_pictures)
+        cells = tuple(tuple(_file(p, gamma) for gamma in gammas[p.number]) for p in images)
+        name = f"{images[0].number:04d}{_slug(images[0].prompt)}-compare.png"
+        panels.append(Panel(name, cells))
+    return Plan(tuple(batches), tuple(panels))
+
+
+def plan_redraw(request: Request, record: Provenance | PanelProvenance, stem: str) -> Plan:
+    """Draw an image or a panel again: the same batches, with the request's options for its own.
+
+    Args:
+        record: what the image was drawn from.
+        stem: its file's name, without the suffix.
+
+    Raises:
+        InputError: for options of a panel, which is only redrawn as it is.
+    """
+    changes = request.given()
+    if isinstance(record, PanelProvenance):
+        if changes or request.compare:
+            raise InputError(
+                "a panel is only redrawn as it is; to change something, use --from with one of"
+                " its images"
+            )
+        return _plan_panel(record, f"{stem}.png")
+
+    settings = resolve(request, recorded_settings(record))
+    stem += "".join(f"-{name}{_value(value)}" for name, value in changes.items())
+    if not request.compare:
+        return Plan((_redrawn(record, settings, f"{stem}.png"),))
+    files = {g: f"{stem}-gamma{plain(g)}.png" for g in columns(request, settings)}
+    batches = [_redrawn(record, replace(settings, gamma=g), file) for g, file in files.items()]
+    panel = Panel(f"{stem}-compare.png", (tuple(files.values()),))
+    return Plan(tuple(batches), (panel,))
+
+
+def _redrawn(record: Provenance, settings: Settings, file: str) -> Batch:
+    files = (file if index == record.index else None for index in range(len(record.batch)))
+    return Batch(settings, record.batch, tuple(files))
+
+
+def _plan_panel(record: PanelProvenance, file: str) -> Plan:
+    """The panel's batches, each drawn once for all of its images that the panel shows."""
+    files: dict[tuple[Settings, tuple[Drawn, ...]], list[str | None]] = {}
+    names = []
+    for i, row in enumerate(record.cells):
+        names.append(tuple(f"{i}-{j}" for j in range(len(row))))
+        for name, cell in zip(names[-1], row, strict=True):
+            slots = files.setdefault(
+                (recorded_settings(cell), cell.batch), [None] * len(cell.batch)
+            )
+            slots[cell.index] = name
+    batches = (Batch(chosen, drawn, tuple(slots)) for (chosen, drawn), slots in files.items())
+    return Plan(tuple(batches), (Panel(file, tuple(names)),), only_panels=True)
+
+
+def defaults(entry: BackboneEntry, size: int) -> Settings:
+    """What a backbone does unless asked otherwise."""
+    return Settings(
+        policy=_fixed(entry.deviation),
+        gamma=DEFAULT_GAMMA,
+        num_inference_steps=entry.num_inference_steps,
+        guidance_scale=entry.guidance_scale,
+        height=size,
+        width=size,
+        negative_prompt=None,
+        max_sequence_length=entry.max_sequence_length,
+    )
+
+
+def resolve(options: Options, base: Settings) -> Settings:
+    """The options where there are any, else `base`."""
+    changed: dict[str, Any] = {
+        name: getattr(options, option)
+        for option, name in ARGUMENTS.items()
+        if getattr(options, option) is not None
+    }
+    if options.size is not None:
+        changed["width"], changed["height"] = options.size
+    if options.deviation is not None:
+        changed["policy"] = _fixed(options.deviation)
+    elif options.schedule is not None:
+        changed["policy"] = ScheduledDeviation(options.schedule, options.bound or 1.0)
+    return replace(base, **changed)
+
+
+ARGUMENTS = {
+    "gamma": "gamma",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "negative": "negative_prompt",
+}
+"""Options, and the settings that they are as they stand."""
+
+
+def recorded_settings(record: Provenance) -> Settings:
+    """The settings of the batch that an image was drawn in."""
+    values = {field.name: getattr(record, field.name) for field in fields(Settings)}
+    return Settings(**{**values, "policy": policy_from_dict(record.policy)})
+
+
+def columns(request: Request, settings: Settings) -> tuple[float, ...]:
+    """The γ of a comparison, ascending; one that is also asked for by itself is one more."""
+    if not request.compare:
+        return (settings.gamma,)
+    asked = set() if settings.gamma == DEFAULT_GAMMA else {settings.gamma}
+    return tuple(sorted({*request.compare, *asked}))
+
+
+def _fixed(deviation: float) -> Policy:
+    return FixedDeviation(deviation) if deviation else Synchronous()
+
+
+def _file(picture: Picture, gamma: float | None = None) -> str:
+    """Such as `0000-a-cat-seed7.png`, or `0000-a-cat-seed7-gamma0.5.png` in a comparison."""
+    suffix = "" if gamma is None else f"-gamma{plain(gamma)}"
+    return f"{picture.number:04d}{_slug(picture.prompt)}-seed{picture.seed}{suffix}.png"
+
+
+def _slug(text: str, length: int = 40) -> str:
+    """The text's first words as a part of a file name; "" for a script without a Latin form."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    if len(words) > length:
+        words = words[: length + 1].rpartition("-")[0] or words[:length]
+    return f"-{words}" if words else ""
+
+
+def _value(value: Any) -> str:
+    """An option's value as a part of a file name."""
+    values = value if isinstance(value, tuple) else (value,)
+    return "-".join(_slug(v)[1:] if isinstance(v, str) else plain(v) for v in values)
+
+
+def plain(value: float) -> str:
+    """The shortest decimal that is this number: 1, 0.5."""
+    return repr(float(value)).removesuffix(".0")

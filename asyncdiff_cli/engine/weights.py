@@ -1,0 +1,149 @@
+"""What of a model is on the disk or on the hub, told without loading it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.registry import MINI_DIRECTORY, BackboneEntry
+
+COMPONENTS = (
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "tokenizer",
+    "tokenizer_2",
+    "tokenizer_3",
+    "scheduler",
+)
+"""The folders of a pipeline's repository that loading it downloads."""
+
+
+FLUX_LATENTS = 128
+"""What a FLUX pipeline, whose configuration does not say, draws by default."""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Where a backbone is, and how large it is there."""
+
+    directory: Path | None
+    """None if it, or a part of it, is not on the disk."""
+    bytes: int | None
+    """Of the files that it is loaded from; None where that is not known."""
+    pixels: int | None
+    """Height and width that it draws by default; None if only its configuration knows."""
+    reason: str = ""
+    """Why the number of bytes is not known."""
+
+
+def presence(entry: BackboneEntry, ask_hub: bool = False) -> Presence:
+    """Look for a backbone on the disk, and, if asked to, for its size on the hub."""
+    directory, pixels = snapshot(entry), entry.size
+    if directory is not None:
+        total = sum(file.stat().st_size for file in _files(directory))
+        return Presence(directory, total, pixels or default_size(directory))
+    if entry.repo is None:
+        return Presence(None, None, pixels, "not a part of this installation")
+    if not ask_hub:
+        return Presence(None, None, pixels, "not downloaded")
+    try:
+        return Presence(None, download_size(entry.repo), pixels)
+    except AsyncDiffError as error:
+        return Presence(None, None, pixels, str(error))
+
+
+def download_size(repo: str) -> int:
+    """Bytes of the files that loading a pipeline downloads, by the hub's metadata.
+
+    Raises:
+        AsyncDiffError: if the hub does not tell.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(repo, files_metadata=True, timeout=5)
+    except Exception as error:  # its HTTP client, and what that raises, differs by version
+        raise AsyncDiffError(f"the hub cannot be asked ({type(error).__name__})") from None
+    paths = {Path(file.rfilename): file.size or 0 for file in info.siblings or ()}
+    return sum(
+        size for path, size in paths.items() if path.parts[0] in COMPONENTS and _loaded(path)
+    )
+
+
+def parameters(directory: Path) -> int:
+    """Number of weights of a pipeline, by the headers of its safetensors files.
+
+    Raises:
+        AsyncDiffError: if a header cannot be read, or there is none.
+    """
+    files = [file for file in _files(directory) if file.suffix == ".safetensors"]
+    if not files:
+        raise AsyncDiffError(f"{directory} holds no safetensors files")
+    return sum(_file_parameters(file) for file in files)
+
+
+def default_size(directory: Path) -> int:
+    """Height and width in pixels that a pipeline draws by default, by its configuration."""
+    transformer, vae = (
+        json.loads((directory / name / "config.json").read_text(encoding="utf-8"))
+        for name in ("transformer", "vae")
+    )
+    latents = transformer.get("sample_size") or FLUX_LATENTS
+    return latents * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def _file_parameters(file: Path) -> int:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AsyncDiffError(f"{file} is incomplete or corrupted ({error})") from None
+    return sum(_product(shape) for shape in shapes)
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def snapshot(entry: BackboneEntry, revision: str | None = None) -> Path | None:
+    """The directory of a backbone, with all that it needs; None if it is not on the disk."""
+    index: Path | None = MINI_DIRECTORY / "model_index.json"
+    if entry.repo is not None:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(entry.repo, "model_index.json", revision=revision)
+        index = Path(cached) if isinstance(cached, str) else None
+    if index is None or not index.is_file() or not _complete(index.parent):
+        return None
+    return index.parent
+
+
+def _complete(directory: Path) -> bool:
+    """Whether every component has its folder, and every model its weights."""
+    components = json.loads((directory / "model_index.json").read_text(encoding="utf-8"))
+    wanted = [name for name, value in components.items() if name in COMPONENTS and any(value)]
+    models = [name for name in wanted if not name.startswith(("tokenizer", "scheduler"))]
+    return all((directory / name).is_dir() for name in wanted) and all(
+        any(_loaded(file) for file in (directory / name).glob("*.safetensors")) for name in models
+    )
+
+
+def _files(directory: Path) -> list[Path]:
+    found = [file for name in COMPONENTS for file in (directory / name).glob("*")]
+    return [file for file in found if file.is_file() and _loaded(file)]
+
+
+def _loaded(path: Path) -> bool:
+    """Not a second copy of weights: another format, or a variant as in `model.fp16.safetensors`."""
+    formats = {".safetensors", ".json", ".txt", ".model"}
+    return path.suffix in formats and not path.stem.endswith((".fp16", ".bf16"))

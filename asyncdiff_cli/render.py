@@ -1,0 +1,138 @@
+"""The only place that prints: results on stdout; errors, warnings and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.policies import StepState
+
+
+WIDE = 200
+"""Columns where stdout is a file or a pipe, which has no width of its own."""
+
+
+def line(text: str) -> None:
+    """A line of the result."""
+    print(text, flush=True)
+
+
+def as_json(value: Mapping[str, Any]) -> None:
+    """The one JSON object of `--json`."""
+    line(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def error(text: str) -> None:
+    """Why a command failed: one line."""
+    _to_stderr(f"error: {text}")
+
+
+def warning(text: str) -> None:
+    """What a user should know although the command goes on: one line."""
+    _to_stderr(f"warning: {text}")
+
+
+def _to_stderr(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows under headings, each as wide as it needs to be."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(grid)
+
+
+def fields(values: Mapping[str, Any]) -> None:
+    """Names and values, aligned; those without a value are left out."""
+    shown = {name: value for name, value in values.items() if value not in (None, "")}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        line(f"{name:<{width}}  {value}")
+
+
+def size(count: float) -> str:
+    """Bytes as people write them."""
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
+    return f"{count / unit:.3g} {name}"
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' warnings and loading bars off the terminal; downloads show theirs."""
+    import logging
+    import warnings
+
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+class Progress:
+    """A bar over images and one over the steps of the batch, where stderr is a terminal."""
+
+    def __init__(self, images: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        console = Console(stderr=True)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._images = self._bars.add_task("images", total=images)
+        self._steps = self._bars.add_task("steps", total=None)
+
+    def step(self, state: StepState) -> None:
+        """An evaluation is over; after the last one, the images of its batch are."""
+        self._bars.update(self._steps, completed=state.index + 1, total=state.num_evaluations)
+        if state.index + 1 == state.num_evaluations:
+            self._bars.advance(self._images, len(state.latents))
+
+
+@contextmanager
+def progress(images: int) -> Iterator[Progress]:
+    """Show the progress over so many images within the block."""
+    bars = Progress(images)
+    with bars._bars:
+        yield bars
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Show what is going on within the block, where stderr is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
