@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     help="Asynchronous timestep conditioning for text-to-image flow models.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,  # plain help is there in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -35,6 +35,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -44,6 +45,8 @@ def options(
 ) -> None:
     if debug:
         os.environ[DEBUG] = "1"
+    if context.invoked_subcommand is None:
+        render.line(context.get_help())
 
 
 def run(args: Sequence[str] | None = None) -> int:

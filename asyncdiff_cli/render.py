@@ -63,6 +63,11 @@ def fields(values: Mapping[str, Any]) -> None:
         line(f"{name:<{width}}  {value}")
 
 
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values on one line; those without a value are left out."""
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
 def size(count: float) -> str:
     """Bytes as people write them."""
     unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")

@@ -37,7 +37,7 @@ def _image(record: Provenance) -> dict[str, Any]:
     for name in ("cond_sigmas", "deviations"):
         values[name] = _numbers(values[name])
     for name in ("policy", "versions"):
-        values[name] = ", ".join(f"{key} {value}" for key, value in values[name].items())
+        values[name] = render.pairs(values[name])
     place = f"{record.index + 1} of {len(record.batch)}"
     return {"prompt": record.prompt, "seed": record.seed, "place in batch": place, **values}
 

@@ -168,15 +168,13 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> N
         {
             "images": found["images"],
             "backbone": f"{found['backbone']}, {found['dtype']} on {found['device']}",
-            "memory": f"{render.size(size)} for the weights, and the evaluations on top"
-            if size
-            else f"unknown: {found['weights_reason']}",
-            "time": f"{seconds:.1f} s" if seconds else f"unknown: {found['seconds_reason']}",
+            "memory": f"{render.size(size) if size else 'unknown'} ({found['weights_reason']})",
+            "time": f"{f'{seconds:.1f} s' if seconds else 'unknown'} ({found['seconds_reason']})",
         }
     )
     for settings in found["settings"]:
         render.fields(
-            {"settings": ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None)}
+            {"settings": render.pairs({**settings, "policy": render.pairs(settings["policy"])})}
         )
     for file in found["files"]:
         render.line(file)

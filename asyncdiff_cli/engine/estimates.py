@@ -31,10 +31,10 @@ SMALL = 1 << 30
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, or None and the reason why it is not known."""
+    """A number and how it was come by, or None and why it is not known."""
 
     value: float | None
-    reason: str = ""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Forecast:
     device: str
     dtype: str
     weights: Estimate
-    """Bytes of the weights in that dtype; what the evaluations need comes on top."""
+    """Bytes; what the evaluations need comes on top."""
     seconds: Estimate
 
     def to_dict(self, out: Path) -> dict[str, Any]:
@@ -78,15 +78,16 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     choice = choice if recorded is None else choice.of(first(recorded))
     device, dtype = resolve_device(choice.device, choice.dtype)
     entry, directory = _locate(choice)
-    size = _estimate_weights(directory, dtype)
-    if size.value is not None and size.value <= SMALL:
+    size = _estimate_weights(entry, directory, dtype)
+    if directory is not None and size.value is not None and size.value <= SMALL:
         job = open_job(request, choice, out)
         plan, entry, seconds = job.plan, job.backbone.entry, _time(job.plan, job.backbone)
     else:
         pixels = entry.size or (weights.default_size(directory) if directory else 0)
         plan = make_plan(request, recorded, entry, pixels)
         check_source_is_kept(request, plan, out)
-        seconds = Estimate(None, size.reason or "only models up to 1 GB are timed in a dry run")
+        reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
+        seconds = Estimate(None, reason)
     name = str(dtype).removeprefix("torch.")
     return Forecast(plan, entry, str(device), name, size, seconds)
 
@@ -101,11 +102,12 @@ def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
     return entry or anonymous_entry(choice.name, adapter_class.family), directory
 
 
-def _estimate_weights(directory: Path | None, dtype: torch.dtype) -> Estimate:
-    if directory is None:
-        return Estimate(None, "the weights are not on this disk")
+def _estimate_weights(entry: BackboneEntry, directory: Path | None, dtype: torch.dtype) -> Estimate:
     try:
-        return Estimate(weights.parameters(directory) * dtype.itemsize)
+        if directory is None:
+            assert entry.repo is not None  # _locate found it by name
+            return Estimate(weights.download_size(entry.repo), "as stored on the hub")
+        return Estimate(weights.parameters(directory) * dtype.itemsize, "weights in this dtype")
     except AsyncDiffError as error:
         return Estimate(None, str(error))
 
@@ -122,7 +124,7 @@ def _time(plan: Plan, backbone: Backbone) -> Estimate:
             timed[shape] = one, max(0.0, three - one) / 2
         once, per_step = timed[shape]
         total += once + per_step * (batch.settings.num_inference_steps - 1)
-    return Estimate(total)
+    return Estimate(total, "timed here")
 
 
 def _seconds(batch: Batch, backbone: Backbone, steps: int) -> float:

@@ -20,7 +20,6 @@ from asyncdiff_cli.engine.provenance import Drawn, PanelProvenance, Provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import Options, Picture, Request, pictures
 
-DEFAULT_GAMMA = 1.0
 BATCH_SIZE = 4
 """Images that are drawn at once, unless asked otherwise."""
 
@@ -87,7 +86,10 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     """
     wanted = pictures(request)
     settings = [resolve(p.options, defaults(entry, size)) for p in wanted]
-    gammas = [columns(request, chosen) for chosen in settings]
+    gammas = [
+        columns(request, p.options.gamma) or (chosen.gamma,)
+        for p, chosen in zip(wanted, settings, strict=True)
+    ]
     together: dict[tuple[Settings, tuple[float, ...]], list[Picture]] = {}
     for picture in wanted:
         key = settings[picture.number], gammas[picture.number]
@@ -139,7 +141,7 @@ def plan_redraw(request: Request, record: Provenance | PanelProvenance, stem: st
     stem += "".join(f"-{name}{_value(value)}" for name, value in changes.items())
     if not request.compare:
         return Plan((_redrawn(record, settings, f"{stem}.png"),))
-    files = {g: f"{stem}-gamma{plain(g)}.png" for g in columns(request, settings)}
+    files = {g: f"{stem}-gamma{plain(g)}.png" for g in columns(request, request.gamma)}
     batches = [_redrawn(record, replace(settings, gamma=g), file) for g, file in files.items()]
     panel = Panel(f"{stem}-compare.png", (tuple(files.values()),))
     return Plan(tuple(batches), (panel,))
@@ -169,7 +171,7 @@ def defaults(entry: BackboneEntry, size: int) -> Settings:
     """What a backbone does unless asked otherwise."""
     return Settings(
         policy=_fixed(entry.deviation),
-        gamma=DEFAULT_GAMMA,
+        gamma=1.0,
         num_inference_steps=entry.num_inference_steps,
         guidance_scale=entry.guidance_scale,
         height=size,
@@ -210,12 +212,11 @@ def recorded_settings(record: Provenance) -> Settings:
     return Settings(**{**values, "policy": policy_from_dict(record.policy)})
 
 
-def columns(request: Request, settings: Settings) -> tuple[float, ...]:
-    """The γ of a comparison, ascending; one that is also asked for by itself is one more."""
+def columns(request: Request, gamma: float | None) -> tuple[float, ...]:
+    """The γ of a comparison, ascending: one that is asked for by itself too is one more."""
     if not request.compare:
-        return (settings.gamma,)
-    asked = set() if settings.gamma == DEFAULT_GAMMA else {settings.gamma}
-    return tuple(sorted({*request.compare, *asked}))
+        return ()
+    return tuple(sorted({*request.compare, *(() if gamma is None else (gamma,))}))
 
 
 def _fixed(deviation: float) -> Policy:
@@ -239,8 +240,9 @@ def _slug(text: str, length: int = 40) -> str:
 
 def _value(value: Any) -> str:
     """An option's value as a part of a file name."""
-    values = value if isinstance(value, tuple) else (value,)
-    return "-".join(_slug(v)[1:] if isinstance(v, str) else plain(v) for v in values)
+    if isinstance(value, str):
+        return _slug(value)
+    return "-".join(map(plain, value)) if isinstance(value, tuple) else plain(value)
 
 
 def plain(value: float) -> str:

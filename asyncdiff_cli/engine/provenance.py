@@ -7,10 +7,10 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
@@ -66,6 +66,12 @@ class Provenance(BaseModel):
     deviations: tuple[float, ...]
     versions: dict[str, str]
 
+    @model_validator(mode="after")
+    def _check_index(self) -> Provenance:
+        if not 0 <= self.index < len(self.batch):
+            raise ValueError(f"there is no image {self.index} in a batch of {len(self.batch)}")
+        return self
+
     @property
     def prompt(self) -> str:
         return self.batch[self.index].prompt
@@ -75,12 +81,15 @@ class Provenance(BaseModel):
         return self.batch[self.index].seed
 
 
+Row = Annotated[tuple[Provenance, ...], Field(min_length=1)]
+
+
 class PanelProvenance(BaseModel):
     """What a panel was put together from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cells: tuple[tuple[Provenance, ...], ...]
+    cells: Annotated[tuple[Row, ...], Field(min_length=1)]
     """A row per image, a column per γ."""
 
 

@@ -1,0 +1,70 @@
+"""Tiny pipelines on the disk, and a way to run command lines on them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncdiff_cli.app import run
+from tests.conftest import tiny_flux, tiny_sd3
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory) -> dict[str, Path]:
+    """Directories of tiny pipelines by family."""
+    paths = {}
+    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
+        paths[name] = tmp_path_factory.mktemp(name)
+        make().save_pretrained(paths[name])
+    return paths
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Asyncdiff = Callable[..., Outcome]
+
+
+@pytest.fixture
+def asyncdiff(capsys, monkeypatch, tmp_path) -> Asyncdiff:
+    """Run a command line in an empty directory, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ASYNCDIFF_DEBUG", raising=False)
+
+    def call(*arguments: Any) -> Outcome:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def draw(asyncdiff, pipelines) -> Asyncdiff:
+    """`asyncdiff sample` on a tiny pipeline, at three steps of 16×16 pixels if new."""
+
+    defaults = {"--steps": 3, "--size": 16}
+
+    def call(*arguments: Any, family: str = "sd3") -> Outcome:
+        if "--from" in arguments:
+            return asyncdiff("sample", *arguments)
+        missing = ((k, v) for k, v in defaults.items() if k not in arguments)
+        return asyncdiff(
+            "sample", *arguments, "--backbone", pipelines[family], *chain.from_iterable(missing)
+        )
+
+    return call

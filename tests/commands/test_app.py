@@ -1,0 +1,106 @@
+"""What all commands share: help without torch, completion, and the boundary for errors."""
+
+import subprocess
+import sys
+
+import pytest
+
+import asyncdiff_cli
+from asyncdiff_cli import app as command_line
+from asyncdiff_cli import render
+
+NO_TORCH = """
+import sys
+from asyncdiff_cli.app import app, run
+for command in ([], *([c.callback.__name__] for c in app.registered_commands)):
+    assert run([*command, "--help"]) == 0, command
+heavy = {"torch", "diffusers", "transformers", "pydantic", "numpy", "PIL"} & set(sys.modules)
+allowed = {"pydantic"} if "typer._adapters" in sys.modules else set()
+assert not heavy - allowed, heavy
+"""
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+def test_help_of_every_command_needs_no_heavy_import():
+    done = python("-c", NO_TORCH)
+    assert done.returncode == 0, done.stderr
+    for name in ("sample", "backbones", "inspect"):
+        assert name in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("sample --backbone s", "sd35"),
+        ("sample --scheduler u", "unipc"),
+        ("sample --dtype b", "bf16"),
+        ("backbones f", "flux"),
+    ],
+)
+def test_the_shell_completes_names_without_torch(words, completions):
+    shell = {"_ASYNCDIFF_COMPLETE": "complete_bash", "COMP_WORDS": f"asyncdiff {words}"}
+    code = "import sys; from asyncdiff_cli.app import run\ntry: run([])\nfinally: "
+    code += "print('torch' in sys.modules, file=sys.stderr)"
+    done = python("-c", code, **shell, COMP_CWORD=str(len(words.split())))
+    assert done.stdout.split() == [completions]
+    assert done.stderr.split() == ["False"]
+
+
+def test_the_version(asyncdiff):
+    assert asyncdiff("--version").out == f"asyncdiff {asyncdiff_cli.__version__}\n"
+
+
+def test_without_a_command_there_is_help(asyncdiff):
+    outcome = asyncdiff()
+    assert outcome.code == 0
+    assert "Usage: asyncdiff" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["smple"], "No such command 'smple'. Did you mean 'sample'? (see asyncdiff --help)"),
+        (["sample", "--stps", "3"], "No such option: --stps"),
+        (["sample", "x", "--steps", "many"], "--steps"),
+        (["inspect"], "Missing argument 'IMAGE'"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_line(asyncdiff, arguments, line):
+    outcome = asyncdiff(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert line in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_an_error_of_no_class_of_ours_is_one_line_and_debug_shows_where(asyncdiff, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(render, "table", broken)
+    outcome = asyncdiff("backbones")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "error: ZeroDivisionError: by zero (asyncdiff --debug shows where)\n"
+    with monkeypatch.context() as patch:
+        patch.setenv(command_line.DEBUG, "1")
+        with pytest.raises(ZeroDivisionError):
+            asyncdiff("backbones")
+
+
+def test_the_debug_option_shows_the_traceback():
+    done = python("-m", "asyncdiff_cli", "--debug", "inspect", "nowhere.png")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "InputError: there is no file nowhere.png" in done.stderr
