@@ -1,0 +1,1 @@
+"""Side-by-side measurements. Each module prints a table, or JSON."""
