@@ -1,0 +1,1 @@
+"""How the embedded backbone ``mini`` is made: data, VAE, CLIP, transformer, export, evaluation."""

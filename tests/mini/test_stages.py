@@ -1,0 +1,69 @@
+"""Every stage for a few steps, and what comes out of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from asyncdiff_cli.engine import load_backbone, sample
+from mini import clip, transformer
+from mini.__main__ import run
+from mini.data import Composer, load_concepts
+from mini.deviation import noise
+from mini.evaluate import load_pipeline
+from mini.settings import Settings
+
+
+@pytest.fixture
+def exported(packages: Path) -> Path:
+    (packages / "npm").mkdir()
+    for package in packages.glob("*.tgz"):
+        package.rename(packages / "npm" / package.name)
+    run("all", Settings.smoke(), packages, packages / "mini")
+    return packages / "mini"
+
+
+def test_all_stages(exported: Path) -> None:
+    plain = StableDiffusion3Pipeline.from_pretrained(exported)
+    assert plain.transformer.config.num_layers == 2
+    assert sorted(path.name for path in exported.glob("*.md")) == ["ATTRIBUTION.md", "README.md"]
+    vocabulary = json.loads((exported / "vocabulary.json").read_text())
+    assert vocabulary["objects"]["box"] == ["crate", "cube"]
+    metrics = json.loads((exported / "metrics.json").read_text())
+    assert metrics["mini_top1"]["n"] == 4
+    assert 0 <= metrics["mini_top1"]["interval"][0] <= metrics["mini_top1"]["interval"][1] <= 1
+
+    backbone = load_backbone("mini", model_path=exported)
+    generator = torch.Generator().manual_seed(0)
+    assert sample(backbone, "a box", generator=generator).images[0].size == (128, 128)
+
+    # what the transformer is trained on is what the pipeline feeds it, up to fp16 weights
+    settings, work = Settings.smoke(), exported.parent
+    composer = Composer(load_concepts(work / "npm"), settings.scenes)
+    model = clip.train(composer, settings, work)
+    pipe = load_pipeline(exported)
+    caption = "an ice cream on a red background"
+    for padding in (settings.transformer.padding, 256):
+        expected = transformer.encode_captions(model, [caption], padding)
+        given = pipe.encode_prompt(caption, None, None, max_sequence_length=padding)
+        torch.testing.assert_close(given[0], expected[0], atol=2e-2, rtol=0)
+        torch.testing.assert_close(given[2], expected[1], atol=2e-2, rtol=0)
+
+
+def test_a_run_that_was_complete_gives_the_same_weights_again(exported: Path) -> None:
+    weights = (exported / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+    run("export", Settings.smoke(), exported.parent, exported)
+    again = (exported / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert weights == again
+
+
+@pytest.mark.parametrize("sigma", [2.0, 5.0, 10.0])
+def test_the_noise_estimate_finds_the_noise_that_was_added(sigma: float) -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.broadcast_to(np.linspace(60, 190, 128)[:, None, None], (128, 128, 3))
+    grey = rng.normal(0, sigma, (128, 128, 1))
+    assert noise(ramp) < 0.01
+    assert noise(ramp + grey) == pytest.approx(sigma, rel=0.05)
