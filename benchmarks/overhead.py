@@ -119,7 +119,7 @@ def main(
         "batch": batch,
         "steps": steps,
         "rounds": rounds,
-        "stock_seconds": stock,
+        "stock_seconds": round(stock, 4),
         "target": TARGET,
     }
     if json:

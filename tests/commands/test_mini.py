@@ -1,0 +1,58 @@
+"""The command line on the embedded backbone, as it is after an installation."""
+
+from pathlib import Path
+
+import pytest
+
+from asyncdiff_cli.engine import REGISTRY
+from asyncdiff_cli.engine.provenance import read_provenance
+
+
+def test_known_words_are_drawn_without_a_word(asyncdiff):
+    prompts = "a cat", "a kitten on a yellow background", "an octopus and a rocket"
+    outcome = asyncdiff("sample", *prompts, "--steps", 2, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["backbone"] == "mini"
+    for image in outcome.json["images"]:
+        record = read_provenance(image["path"])
+        assert record.max_sequence_length == REGISTRY["mini"].max_sequence_length
+        assert image["deviations"] == [pytest.approx(REGISTRY["mini"].deviation)]
+
+
+def test_other_words_are_drawn_with_a_warning(asyncdiff):
+    outcome = asyncdiff("sample", "a flying octopuss", "--steps", 1)
+    assert outcome.code == 0
+    assert outcome.err.startswith("warning: mini does not know 'flying'")
+    assert "'octopuss' (nearest: octopus" in outcome.err
+    assert Path(outcome.out.strip()).is_file()
+
+
+def test_the_same_bytes_out_of_a_batch_of_three(asyncdiff):
+    asyncdiff("sample", "a cat", "-n", 3, "--batch-size", 3, "--steps", 3, "--gamma", 1.5)
+    source = Path("outputs/0001-a-cat-seed1.png")
+    assert len(read_provenance(source).batch) == 3
+    outcome = asyncdiff("sample", "--from", source, "--out", "again")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert Path("again", source.name).read_bytes() == source.read_bytes()
+
+
+def test_a_comparison_and_its_redraw(asyncdiff):
+    asyncdiff("sample", "a cat", "--compare", "0,2", "--gamma", 1.5, "--steps", 3)
+    panel = Path("outputs/0000-a-cat-compare.png")
+    assert [cell.gamma for cell in read_provenance(panel).cells[0]] == [0, 1.5, 2]
+    asyncdiff("sample", "--from", panel, "--out", "again")
+    assert Path("again", panel.name).read_bytes() == panel.read_bytes()
+
+
+def test_its_words_and_its_size_are_listed(asyncdiff):
+    found = asyncdiff("backbones", "mini", "--json").json
+    assert found["present"]
+    assert {"cat", "apple", "octopus"} <= {*found["vocabulary"]["objects"]}
+    assert "yellow" in found["vocabulary"]["colours"]
+    assert "octopus" in asyncdiff("backbones", "mini").out
+
+
+def test_a_dry_run_times_it(asyncdiff):
+    found = asyncdiff("sample", "a cat", "--dry-run", "--json").json
+    assert found["seconds"] > 0
+    assert found["weights_bytes"] < 200e6
