@@ -1,9 +1,10 @@
-"""``python -m mini STAGE``: data, vae, clip, transformer, export, judge, evaluate, or all.
+"""``python -m mini STAGE``: one stage, or all of them in the order of ``STAGES``.
 
 Every stage resumes from its last checkpoint; ``export`` takes the transformer's as it is.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from mini import clip, data, deviation, evaluate, export, transformer, vae
 from mini.card import write_card
 from mini.settings import Settings
 
-STAGES = ("data", "vae", "clip", "transformer", "export", "judge", "evaluate", "all")
+STAGES = (
+    *("data", "vae", "clip", "transformer", "export"),
+    *("judge", "evaluate", "deviation", "card", "all"),
+)
 ASSETS = Path(__file__).parent.parent / "asyncdiff_cli" / "assets" / "mini"
 
 
@@ -47,19 +51,27 @@ def run(stage: str, settings: Settings, work: Path, out: Path) -> None:
         model, cache = transformer.train(composer, *parts, settings, work, resume)
         if stage != "transformer":
             export.export(composer, *parts, model, cache, settings, out)
-    if stage in ("evaluate", "all"):
+    if stage in ("evaluate", "deviation", "all"):
         judge = clip.train(composer, settings, work, "judge")
+    if stage in ("evaluate", "all"):
         pipe = evaluate.load_pipeline(out)
-        metrics = evaluate.evaluate(pipe, judge, composer, settings)
-        metrics["deviation"] = deviation.measure(
-            load_backbone("mini", model_path=out),
-            evaluate.Retrieval(judge, composer),
-            composer,
-            settings,
-        )
+        save_json(evaluate.evaluate(pipe, judge, composer, settings), work / "evaluation.json")
         evaluate.sheet(pipe, composer, settings).save(work / "sheet.png")
-        evaluate.save_metrics(metrics, out / "metrics.json")
+    if stage in ("deviation", "all"):
+        backbone = load_backbone("mini", model_path=out)
+        retrieval = evaluate.Retrieval(judge, composer)
+        save_json(deviation.measure(backbone, retrieval, composer), work / "deviation.json")
+    if stage in ("card", "all"):
+        metrics = {
+            name: json.loads((work / f"{name}.json").read_text())
+            for name in ("evaluation", "deviation")
+        }
+        save_json(metrics, out / "metrics.json")
         write_card(metrics, settings, out)
+
+
+def save_json(values: dict, path: Path) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 if __name__ == "__main__":

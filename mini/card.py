@@ -16,12 +16,13 @@ ROWS = (
 
 def write_card(metrics: dict, settings: Settings, directory: Path) -> None:
     """Write ``README.md`` beside the weights that the numbers were measured on."""
+    measured = metrics["evaluation"]
     rows = [
-        f"| {title} (n = {metrics[f'mini_{key}']['n']}) |"
-        f" {_percent(metrics[f'mini_{key}'])} | {_percent(metrics[f'real_{key}'])} |"
+        f"| {title} (n = {measured[f'mini_{key}']['n']}) |"
+        f" {_percent(measured[f'mini_{key}'])} | {_percent(measured[f'real_{key}'])} |"
         for title, key in ROWS
     ]
-    psnr = metrics["vae_psnr"]
+    psnr = measured["vae_psnr"]
     low, high = psnr["interval"]
     rows.append(
         f"| VAE reconstruction, unseen scenes (n = {psnr['n']}) |"

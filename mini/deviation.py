@@ -9,17 +9,16 @@ import torch
 from asyncdiff_cli.engine import Backbone, FixedDeviation, sample
 from mini.data import Composer
 from mini.evaluate import EVALUATION_SEED, Question, Retrieval, questions, summary
-from mini.settings import Settings
 
 DEVIATIONS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
+PROMPTS = 80
 MEASURES = ("similarity", "right", "detail", "noise")
 
 
-def measure(
-    backbone: Backbone, retrieval: Retrieval, composer: Composer, settings: Settings
-) -> dict[str, dict]:
+def measure(backbone: Backbone, retrieval: Retrieval, composer: Composer) -> dict[str, dict]:
     """Per D and measure, the mean and the paired difference to D = 0; and the real art's means."""
-    asked = questions(composer, settings)[0]
+    every = questions(composer)[0]
+    asked = [every[i] for i in np.linspace(0, len(every) - 1, PROMPTS).round().astype(int)]
     rng = np.random.default_rng(EVALUATION_SEED)
     real = [composer.draw(list(q.concepts), q.colour, rng).picture for q in asked]
     rows = {d: [_values(_draw(backbone, q, n, d), q, retrieval) for n, q in enumerate(asked)]
@@ -38,7 +37,8 @@ def measure(
 def _draw(backbone: Backbone, question: Question, number: int, deviation: float) -> np.ndarray:
     generator = torch.Generator().manual_seed(EVALUATION_SEED + number)
     policy = FixedDeviation(deviation)
-    return np.asarray(sample(backbone, question.prompt, policy, generator=generator).images[0])
+    result = sample(backbone, question.prompt, policy, generator=generator)
+    return np.asarray(result.images[0])
 
 
 def _values(picture: np.ndarray, question: Question, retrieval: Retrieval) -> list[float]:

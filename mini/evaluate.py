@@ -4,7 +4,6 @@ Every number stands beside the same measure on the real art, and carries a 95 % 
 The judge is an image-text model of another seed and other data than the one that conditions mini.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -38,7 +37,7 @@ def evaluate(
     pipe: StableDiffusion3Pipeline, judge: ImageText, composer: Composer, settings: Settings
 ) -> dict[str, dict[str, float | list[float]]]:
     """All measures, by name: ``{"mean", "interval", "n"}``."""
-    singles, colours, pairs = questions(composer, settings)
+    singles, colours, pairs = questions(composer)
     retrieval = Retrieval(judge, composer)
     draw = Painter(pipe, settings)
     rng = np.random.default_rng(EVALUATION_SEED)
@@ -58,10 +57,10 @@ def evaluate(
 
 
 def questions(
-    composer: Composer, settings: Settings, colours: int = 203, pairs: int = 150
+    composer: Composer, colours: int = 200, pairs: int = 150
 ) -> tuple[list[Question], list[Question], list[Question]]:
     """Every label; held-out (label, colour) combinations; held-out pairs of labels."""
-    share, rng = settings.scenes.held_out, np.random.default_rng(EVALUATION_SEED)
+    share, rng = composer.scenes.held_out, np.random.default_rng(EVALUATION_SEED)
     palette = list(COLOURS)
 
     def pick(items: Sequence, count: int) -> list:
@@ -192,7 +191,3 @@ def load_pipeline(directory: Path) -> StableDiffusion3Pipeline:
     pipe = StableDiffusion3Pipeline.from_pretrained(directory, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def save_metrics(metrics: dict, path: Path) -> None:
-    path.write_text(json.dumps(metrics, indent=1) + "\n")

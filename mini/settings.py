@@ -62,9 +62,9 @@ class Scenes:
 
     size: int = 128
     pair_share: float = 0.3
-    single_extent: tuple[float, float] = (0.76, 0.90)
-    pair_extent: tuple[float, float] = (0.40, 0.47)
-    jitter: float = 0.04
+    single_extent: tuple[float, float] = (0.82, 0.86)
+    pair_extent: tuple[float, float] = (0.42, 0.45)
+    jitter: float = 0.012
     colour_jitter: float = 8.0  # standard deviation of the ground colour, of 255
     caption_colour: float = 0.75  # share of captions that name the ground colour
     caption_tag: float = 0.3  # share of labels replaced by one of their tags
@@ -111,11 +111,11 @@ class Transformer:
     heads: int = 7
     head_dim: int = 32
     patch: int = 2
-    cache: int = 24_576  # compositions whose latents are computed once
+    cache: int = 16_384  # compositions whose latents are computed once
     batch: int = 32
-    steps: int = 3_300
+    steps: int = 3_000
     warmup: int = 50
-    decay: float = 0.25  # share of the steps over which the rate falls to zero
+    decay: float = 0.45  # share of the steps over which the rate falls to zero
     muon_lr: float = 0.02
     adamw_lr: float = 1e-3
     shift: float = 2.0

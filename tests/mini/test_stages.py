@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from asyncdiff_cli.engine import load_backbone, sample
-from mini import clip, transformer
+from mini import clip, deviation, transformer
 from mini.__main__ import run
 from mini.data import Composer, load_concepts
 from mini.deviation import noise
@@ -18,7 +18,8 @@ from mini.settings import Settings
 
 
 @pytest.fixture
-def exported(packages: Path) -> Path:
+def exported(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(deviation, "PROMPTS", 2)
     (packages / "npm").mkdir()
     for package in packages.glob("*.tgz"):
         package.rename(packages / "npm" / package.name)
@@ -33,8 +34,13 @@ def test_all_stages(exported: Path) -> None:
     vocabulary = json.loads((exported / "vocabulary.json").read_text())
     assert vocabulary["objects"]["box"] == ["crate", "cube"]
     metrics = json.loads((exported / "metrics.json").read_text())
-    assert metrics["mini_top1"]["n"] == 4
-    assert 0 <= metrics["mini_top1"]["interval"][0] <= metrics["mini_top1"]["interval"][1] <= 1
+    assert metrics["evaluation"]["mini_top1"]["n"] == 4
+    assert (
+        0
+        <= metrics["evaluation"]["mini_top1"]["interval"][0]
+        <= metrics["evaluation"]["mini_top1"]["interval"][1]
+        <= 1
+    )
 
     backbone = load_backbone("mini", model_path=exported)
     generator = torch.Generator().manual_seed(0)
