@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from asyncdiff_cli.engine import load_backbone, sample
+from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
 from mini import clip, deviation, transformer
 from mini.__main__ import run
 from mini.data import Composer, load_concepts
@@ -73,3 +73,10 @@ def test_the_noise_estimate_finds_the_noise_that_was_added(sigma: float) -> None
     grey = rng.normal(0, sigma, (128, 128, 1))
     assert noise(ramp) < 0.01
     assert noise(ramp + grey) == pytest.approx(sigma, rel=0.05)
+
+
+def test_the_registry_draws_as_mini_was_measured() -> None:
+    entry, settings = REGISTRY["mini"], Settings()
+    assert entry.num_inference_steps == settings.sampling.steps
+    assert entry.guidance_scale == settings.sampling.guidance
+    assert entry.max_sequence_length == settings.transformer.padding
