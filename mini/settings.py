@@ -123,6 +123,8 @@ class Transformer:
     ema: float = 0.998
     padding: int = 8  # zero tokens in the place of T5's
     long_every: int = 32  # one step in so many pads with 256, the stock pipeline's default
+    pairs_from: int = 3_000  # from this step on, pairs, which take longer to learn, fill …
+    pairs_share: float = 0.6  # … this share of every batch
     seed: int = 31
 
 
@@ -149,6 +151,8 @@ class Settings:
         return cls(
             vae=replace(base.vae, steps=4, batch=2),
             clip=replace(base.clip, steps=3, judge_steps=3, batch=8),
-            transformer=replace(base.transformer, steps=3, batch=4, cache=8, layers=2),
+            transformer=replace(
+                base.transformer, steps=3, batch=4, cache=8, layers=2, pairs_from=2
+            ),
             sampling=replace(base.sampling, steps=2),
         )

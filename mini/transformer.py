@@ -74,6 +74,15 @@ class Cache:
     latents: Tensor
 
     @cached_property
+    def pairs(self) -> np.ndarray:
+        """Indices of the compositions that show two things."""
+        return np.array([i for i, scene in enumerate(self.scenes) if len(scene.objects) == 2])
+
+    @cached_property
+    def singles(self) -> np.ndarray:
+        return np.setdiff1d(np.arange(len(self.scenes)), self.pairs)
+
+    @cached_property
     def shift(self) -> float:
         return float(self.latents[:1024].float().mean())
 
@@ -139,7 +148,12 @@ def draw_batch(
     own = settings.transformer
     rng = np.random.default_rng((own.seed, step + 1))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    index = rng.choice(len(cache.scenes), own.batch, replace=False)
+    if step < own.pairs_from:
+        index = rng.choice(len(cache.scenes), own.batch, replace=False)
+    else:
+        pairs = round(own.pairs_share * own.batch)
+        chosen = rng.choice(cache.pairs, pairs), rng.choice(cache.singles, own.batch - pairs)
+        index = np.concatenate(chosen)
     captions = [
         "" if rng.random() < own.text_dropout else composer.caption(cache.scenes[i], rng)
         for i in index
