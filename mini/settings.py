@@ -113,7 +113,7 @@ class Transformer:
     patch: int = 2
     cache: int = 16_384  # compositions whose latents are computed once
     batch: int = 32
-    steps: int = 3_000
+    steps: int = 3_380
     warmup: int = 50
     decay: float = 0.45  # share of the steps over which the rate falls to zero
     muon_lr: float = 0.02
@@ -152,7 +152,7 @@ class Settings:
             vae=replace(base.vae, steps=4, batch=2),
             clip=replace(base.clip, steps=3, judge_steps=3, batch=8),
             transformer=replace(
-                base.transformer, steps=3, batch=4, cache=8, layers=2, pairs_from=2
+                base.transformer, steps=3, batch=4, cache=32, layers=2, pairs_from=2
             ),
             sampling=replace(base.sampling, steps=2),
         )
