@@ -1,4 +1,4 @@
-"""The Python API: load a backbone, choose a policy, sample; or attach to a diffusers pipeline.
+"""The Python API: load a backbone, choose a policy, sample or attach; and score what was drawn.
 
 Its names are imported when they are first used, so that what needs no torch starts without it.
 """
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         policy_from_dict,
     )
     from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
+    from asyncdiff_cli.engine.rewards import load_reward, score
+    from asyncdiff_cli.engine.rewards.base import Reward
+    from asyncdiff_cli.engine.rewards.composite import composite
     from asyncdiff_cli.engine.sampler import SampleResult, sample
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "FixedDeviation",
     "InputError",
     "Policy",
+    "Reward",
     "SampleResult",
     "ScheduledDeviation",
     "StepState",
@@ -42,12 +46,18 @@ __all__ = [
     "Trace",
     "attach",
     "backbone_from_pipeline",
+    "composite",
     "load_backbone",
+    "load_reward",
     "policy_from_dict",
     "sample",
+    "score",
 ]
 
-_MODULES = ("errors", "registry", "policies", "backbones", "sampler", "attach")
+_MODULES = (
+    *("errors", "registry", "rewards", "policies", "backbones", "sampler", "attach"),
+    *("rewards.base", "rewards.composite"),
+)
 """Where the names are, lightest first."""
 
 
@@ -55,7 +65,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         for module in _MODULES:
             names = vars(importlib.import_module(f"{__name__}.{module}"))
-            if name in names:
+            if name in names and not isinstance(names[name], ModuleType):
                 return names[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +14,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
 from safetensors import SafetensorError
 
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.hub import hub_errors, one_line
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.schedulers import (
     check_scheduler,
@@ -268,35 +261,13 @@ def anonymous_entry(name: str, family: str) -> BackboneEntry:
     )
 
 
-@contextmanager
-def _hub_errors(repo: str) -> Iterator[None]:
-    offline = "`--backbone mini` needs no download"
-    try:
-        yield
-    except GatedRepoError:
-        raise AsyncDiffError(
-            f"{repo} is gated: accept its licence at https://huggingface.co/{repo}, then run"
-            f" `hf auth login`, or pass --model-path DIR if you have the files; {offline}"
-        ) from None
-    except RevisionNotFoundError:
-        raise InputError(f"{repo} has no such revision; see its list of commits") from None
-    except RepositoryNotFoundError:
-        raise InputError(
-            f"there is no repository {repo}, or it is private: check the name, or `hf auth login`"
-        ) from None
-    except HFValidationError:
-        raise InputError(f"{repo!r} is neither a directory nor the name of a repository") from None
-    except LocalEntryNotFoundError:
-        raise AsyncDiffError(
-            f"{repo} is not downloaded and cannot be reached: connect, or pass --model-path DIR;"
-            f" {offline}"
-        ) from None
-    except EntryNotFoundError:
-        raise InputError(
-            f"{repo} is not a diffusers pipeline: it has no model_index.json"
-        ) from None
-    except HfHubHTTPError as error:
-        raise AsyncDiffError(f"{repo} could not be downloaded: {_line(error)}") from None
+def _hub_errors(repo: str) -> AbstractContextManager[None]:
+    return hub_errors(
+        repo,
+        local="--model-path DIR",
+        embedded="`--backbone mini` needs no download",
+        lacking="is not a diffusers pipeline: it has no model_index.json",
+    )
 
 
 @contextmanager
@@ -310,9 +281,5 @@ def _weight_errors(source: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise AsyncDiffError(
-            f"the model in {source} is incomplete or corrupted, fetch it again ({_line(error)})"
+            f"the model in {source} is incomplete or corrupted, fetch it again ({one_line(error)})"
         ) from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

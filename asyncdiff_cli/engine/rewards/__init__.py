@@ -1,0 +1,101 @@
+"""Rewards: what scores an image, by name. A reward's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+    from asyncdiff_cli.engine.rewards.base import Reward
+
+_CLASSES = {
+    "image_reward": ("image_reward", "ImageReward"),
+    "hpsv2": ("hpsv2", "HPSv2"),
+    "hpsv2.1": ("hpsv2", "HPSv21"),
+    "clip": ("clip", "CLIPScore"),
+    "pickscore": ("pickscore", "PickScore"),
+    "mini_clip": ("mini_clip", "MiniClip"),
+    "mini_quality": ("mini_quality", "MiniQuality"),
+    "noise": ("noise", "Noise"),
+    "sharpness": ("sharpness", "Sharpness"),
+}
+NAMES = tuple(_CLASSES)
+PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
+"""Those that are downloaded, or read from `--reward-path`; the others need no file."""
+
+
+def get(name: str) -> type[Reward]:
+    """The class of a reward.
+
+    Raises:
+        InputError: for an unknown name, with the nearest known one.
+    """
+    check_choice("reward", name, NAMES)
+    module, attribute = _CLASSES[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+
+
+def load_reward(
+    name: str,
+    path: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+) -> Reward:
+    """A reward that is ready to score.
+
+    Args:
+        path: a local file of the published checkpoint, in place of the hub's.
+        device: default CUDA where there is one.
+        dtype: default the reward's own, which is fp32 wherever fp16 would blur its scores.
+        revision: branch, tag or commit of its repository.
+
+    Raises:
+        InputError: for an unknown name, device or dtype, a missing file, or a path for a reward
+            that reads none.
+        AsyncDiffError: if the checkpoint cannot be fetched, or is damaged.
+    """
+    from asyncdiff_cli.engine.backbones import resolve_device
+
+    reward_class = get(name)
+    device, dtype = resolve_device(device, dtype or reward_class.default_dtype)
+    if name in PUBLISHED:
+        return reward_class.load(path, revision).to(device, dtype)
+    if path is not None or revision is not None:
+        raise InputError(f"{name} is a part of this package: it takes no file or revision")
+    return reward_class.load().to(device, dtype)
+
+
+@lru_cache
+def _loaded(name: str, path: str | None, device: str | None, dtype: str | None) -> Reward:
+    return load_reward(name, path, device, dtype)
+
+
+def score(
+    reward: str,
+    images: Image.Image | Sequence[Image.Image],
+    prompts: str | Sequence[str] | None = None,
+    *,
+    path: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Tensor:
+    """Score images, each for its own prompt: fp32 [N] on the CPU.
+
+    A model is loaded once per process. Arguments and errors are those of `load_reward` and
+    `Reward.score`.
+    """
+    names = (None if value is None else str(value).removeprefix("torch.") for value in
+             (path, device, dtype))  # fmt: skip
+    return _loaded(reward, *names).score(images, prompts)

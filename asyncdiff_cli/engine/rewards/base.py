@@ -1,0 +1,116 @@
+"""What every reward is: a name, a range, and scores for pairs of an image and a prompt."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from typing_extensions import Self
+
+from asyncdiff_cli.engine.errors import InputError
+
+BATCH_SIZE = 16
+"""Images that go through a reward model at once, unless asked otherwise."""
+
+
+class Reward(ABC):
+    """Scores images, each for its own prompt. A subclass defines `_score`.
+
+    A score depends on its pair alone: a batch of N equals N single calls, up to the rounding of
+    floating point.
+    """
+
+    name: ClassVar[str]
+    range: ClassVar[tuple[float, float]]
+    """What a score can be at all; its usual values are much closer together."""
+    higher_is_better: ClassVar[bool] = True
+    reads_prompt: ClassVar[bool] = True
+    default_dtype: ClassVar[torch.dtype] = torch.float32
+    """What it runs in unless asked otherwise, on any device."""
+
+    model: Any = None
+    """The torch module; None for a formula."""
+    revision: str | None = None
+    """Commit of the hub repository that it was loaded from."""
+    batch_size: int = BATCH_SIZE
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
+        """The reward with its own weights, in fp32 on the CPU.
+
+        Args:
+            path: a local copy of them.
+            revision: branch, tag or commit of the hub repository that they are in.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu") if self.model is None else next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.model is None else next(self.model.parameters()).dtype
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move the model; a formula stays where it is."""
+        if self.model is not None:
+            self.model.to(device=device, dtype=dtype)
+        return self
+
+    @torch.inference_mode()
+    def score(
+        self,
+        images: Image.Image | Sequence[Image.Image],
+        prompts: str | Sequence[str] | None = None,
+    ) -> Tensor:
+        """The scores of pairs, fp32 [N] on the CPU.
+
+        Args:
+            images: PIL images of any size and mode.
+            prompts: one per image, or one for all of them; None only for a reward that reads none.
+
+        Raises:
+            InputError: if images and prompts do not pair up, or are not images and strings.
+        """
+        pictures = [images] if isinstance(images, Image.Image) else list(images)
+        texts = self._pair(pictures, prompts)
+        chunks = [
+            self._score(pictures[i : i + self.batch_size], texts[i : i + self.batch_size])
+            for i in range(0, len(pictures), self.batch_size)
+        ]
+        return torch.cat([chunk.float().cpu() for chunk in chunks]) if chunks else torch.zeros(0)
+
+    @abstractmethod
+    def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        """Scores of at most `batch_size` pairs, [N] on any device."""
+
+    def _pair(
+        self, images: Sequence[Image.Image], prompts: str | Sequence[str] | None
+    ) -> list[str]:
+        for index, image in enumerate(images):
+            if not isinstance(image, Image.Image):
+                raise InputError(f"image {index} is a {type(image).__name__}, not a PIL image")
+        if prompts is None and not self.reads_prompt:
+            return [""] * len(images)
+        if prompts is None:
+            raise InputError(f"{self.name} needs a prompt for each image")
+        texts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
+        if len(texts) != len(images):
+            raise InputError(f"{len(texts)} prompts for {len(images)} images")
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError("prompts are strings")
+        return texts
+
+
+def distinct(prompts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Each prompt once, and which of them each place has: a group of images shares its prompt."""
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    return list(numbers), [numbers[prompt] for prompt in prompts]

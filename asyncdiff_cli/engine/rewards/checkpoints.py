@@ -1,0 +1,94 @@
+"""Reward checkpoints: from their place on the hub or from a local file, without running pickles."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.hub import hub_errors, one_line
+
+EMBEDDED = "`--rewards mini_clip,mini_quality,noise` needs no download"
+
+
+def download(name: str, repo: str, file: str, revision: str | None = None) -> tuple[Path, str]:
+    """A file of a repository, and the commit that it is of.
+
+    Raises:
+        AsyncDiffError: if the repository is gated or cannot be reached.
+        InputError: for a revision or file that it does not have.
+    """
+    with errors(name, repo):
+        path = Path(hf_hub_download(repo, file, revision=revision))
+    return path, commit(path, file)
+
+
+def commit(path: Path, file: str) -> str:
+    """The cache keeps each snapshot in a folder that is named by its commit."""
+    return path.parents[file.count("/")].name
+
+
+def errors(name: str, repo: str) -> Any:
+    """The hub's refusals, in the words of the reward `name`."""
+    return hub_errors(repo, f"--reward-path {name}=FILE", EMBEDDED, "lacks a file of this reward")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights of a safetensors or torch file, on the CPU.
+
+    A pickle is only read as tensors (`weights_only=True`), so that it cannot run code. Weights
+    under the key "state_dict", as training scripts write them, are found too.
+
+    Raises:
+        InputError: for a file that is missing.
+        AsyncDiffError: for one that is damaged, or holds more than weights.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise AsyncDiffError(
+            f"{path} is not a file of plain weights (it is damaged, or would run code): fetch the"
+            " published checkpoint again"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        raise AsyncDiffError(f"{path} is damaged, fetch it again ({one_line(error)})") from None
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise AsyncDiffError(f"{path} holds no state dict: it is not the published checkpoint")
+    return weights
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Load all weights of a model, and no others.
+
+    Raises:
+        AsyncDiffError: if names or shapes differ, with the first few that do.
+    """
+    own = model.state_dict()
+    wrong = [
+        *(f"{key} is missing" for key in own.keys() - weights.keys()),
+        *(f"{key} is not one of its own" for key in weights.keys() - own.keys()),
+        *(
+            f"{key} is {list(weights[key].shape)}, not {list(own[key].shape)}"
+            for key in own.keys() & weights.keys()
+            if own[key].shape != weights[key].shape
+        ),
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise AsyncDiffError(
+            f"these are not the weights of {name}: {'; '.join(sorted(wrong)[:3])}{more}"
+        )
+    model.load_state_dict(weights, assign=True)
+    model.float().eval().requires_grad_(False)

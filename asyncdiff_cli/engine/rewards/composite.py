@@ -1,0 +1,96 @@
+"""Several rewards as one: z-scores within a group, and their weighted mean (Eq. 16)."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.rewards import NAMES
+
+CONSTANT = 1e-6
+"""A metric whose deviation within a group is below this share of its largest score is constant:
+what is left is rounding, which a z-score would blow up to a signal."""
+
+
+def standardize(scores: Tensor) -> Tensor:
+    """z-scores within a group, [N] of [N]: mean 0 and standard deviation (of N) 1.
+
+    A constant metric says nothing about the group, and gives zeros.
+    """
+    scores = scores.double()
+    deviation = scores.std(correction=0)
+    if deviation <= CONSTANT * scores.abs().max():
+        return torch.zeros_like(scores)
+    return (scores - scores.mean()) / deviation
+
+
+def composite(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """R of a group, fp64 [N]: the weighted mean of the metrics' z-scores (Eq. 16).
+
+    Args:
+        scores: per metric the group's scores, [N], higher is better.
+        weights: per metric a weight, as `parse_weights` returns them.
+
+    Raises:
+        InputError: if a metric that is weighted has no scores.
+    """
+    if missing := [name for name in weights if name not in scores]:
+        raise InputError(f"there are no scores of {', '.join(missing)}, which the rewards name")
+    total = sum(weights.values())
+    return torch.stack([w / total * standardize(scores[name]) for name, w in weights.items()]).sum(
+        0
+    )
+
+
+def parse_weights(rewards: Mapping[str, Any]) -> dict[str, float]:
+    """The rewards that a recipe names, with their weights; a weight of 0 leaves one out.
+
+        rewards: {image_reward: 1, hpsv2: 1, clip: 1, pickscore: 1}
+
+    Raises:
+        InputError: for an unknown name, a weight that is not a finite number from 0, or no reward.
+    """
+    if not isinstance(rewards, Mapping):
+        raise InputError("rewards are names with weights, such as {image_reward: 1, hpsv2: 1}")
+    for name, weight in rewards.items():
+        check_choice("reward", name, NAMES)
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight) or weight < 0:
+            raise InputError(f"the weight of {name} is a finite number from 0, not {weight!r}")
+    weights = {name: float(weight) for name, weight in rewards.items() if weight}
+    if not weights:
+        raise InputError("no reward has a weight above 0")
+    return weights
+
+
+def check_scores(
+    name: str, scores: Tensor, images: Sequence[Image.Image], keep: str | Path = "."
+) -> None:
+    """Every score is a finite number.
+
+    Raises:
+        AsyncDiffError: naming the first image whose score is NaN or infinite, and the file in the
+            directory `keep` where it can be looked at.
+    """
+    bad = (~torch.isfinite(scores)).nonzero()
+    if not len(bad):
+        return
+    index = int(bad[0])
+    directory = Path(keep)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=directory, prefix=f"{name}-image{index}-", suffix=".png", delete=False
+    ) as file:
+        images[index].save(file, format="PNG")
+    raise AsyncDiffError(
+        f"{name} is {scores[index].item()} for image {index}, which is kept as {file.name}"
+    )
