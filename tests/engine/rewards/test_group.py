@@ -1,0 +1,59 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, rewards
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
+from tests.parity.weights import synthetic_state_dict
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    """Files of the four tiny models, which take the place of the published ones."""
+    fixtures = json.loads((PARITY / "scores_tiny.json").read_text())
+    for name in TOLERANCE:
+        fixture = fixtures[KEYS.get(name, name)]
+        monkeypatch.setattr(rewards.get(name), "config", fixture["config"])
+        weights = synthetic_state_dict(fixture["shapes"], fixture["seed"])
+        torch.save(weights, tmp_path / f"{name}.pt")
+    return {name: tmp_path / f"{name}.pt" for name in TOLERANCE}
+
+
+@pytest.fixture
+def images():
+    names = ("gradient_512x512", "noise_64x64", "checker_224x224")
+    return [Image.open(PARITY / "images" / f"{name}.png") for name in names]
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_group_scores_with_each_reward(paths, images, offload):
+    group = RewardGroup(dict.fromkeys(paths, 1), paths, device="cpu", offload=offload)
+    scores = group.score(images, "a cat")
+    assert list(scores) == list(TOLERANCE)
+    for name, values in scores.items():
+        torch.testing.assert_close(values, group.rewards[name].score(images, "a cat"))
+    assert torch.equal(group.composite(scores), composite(scores, dict.fromkeys(paths, 1.0)))
+
+
+def test_a_reward_that_cannot_be_loaded_stops_the_group(paths):
+    paths["clip"].unlink()
+    with pytest.raises(InputError, match=r"there is no file .*clip\.pt"):
+        RewardGroup(dict.fromkeys(paths, 1), paths, device="cpu")
+
+
+def test_a_score_that_is_no_number_stops_the_group(paths, images, tmp_path):
+    group = RewardGroup({"hpsv2": 1}, paths, device="cpu", keep=tmp_path / "bad")
+    group.rewards["hpsv2"].model.visual.proj.fill_(float("nan"))
+    with pytest.raises(AsyncDiffError, match="hpsv2 is nan for image 0"):
+        group.score(images, "a cat")
+    assert len(list((tmp_path / "bad").iterdir())) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is nothing to move without CUDA")
+def test_offloading_leaves_one_model_on_the_device(paths, images):
+    group = RewardGroup(dict.fromkeys(paths, 1), paths, device="cuda", offload=True)
+    group.score(images, "a cat")
+    assert {reward.device.type for reward in group.rewards.values()} == {"cpu"}
