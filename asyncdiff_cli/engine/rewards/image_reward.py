@@ -17,11 +17,9 @@ from transformers import (
     BlipVisionConfig,
     BlipVisionModel,
 )
-from typing_extensions import Self
 
 from asyncdiff_cli.engine.rewards import preprocessing
-from asyncdiff_cli.engine.rewards.base import Reward
-from asyncdiff_cli.engine.rewards.checkpoints import download, fill, read_state_dict
+from asyncdiff_cli.engine.rewards.published import PublishedReward
 
 VOCABULARY = Path(str(files("asyncdiff_cli"))) / "assets" / "bert" / "vocab.txt"
 """That of bert-base-uncased: the checkpoint has none of its own."""
@@ -69,7 +67,7 @@ RENAMED = (
 UNUSED = re.compile(r"position_ids$|^blip\.(vision|text)_proj\.")
 
 
-class ImageReward(Reward):
+class ImageReward(PublishedReward):
     """ImageReward v1.0 (arXiv 2304.05977): standardised to about mean 0 and deviation 1."""
 
     name: ClassVar[str] = "image_reward"
@@ -79,6 +77,7 @@ class ImageReward(Reward):
     file: ClassVar[str] = "ImageReward.pt"
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        """A model of these sizes (as in `CONFIG`) with random weights."""
         config = config or self.config
         self.model = Blip(config["vision"], config["med_config"]).eval().requires_grad_(False)
         self.mean, self.std = config["reward_mean"], config["reward_std"]
@@ -86,35 +85,8 @@ class ImageReward(Reward):
         self.tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
 
     @classmethod
-    def from_state_dict(
-        cls, state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
-    ) -> Self:
-        """Build it from weights named as in the published checkpoint.
-
-        Args:
-            config: sizes as in `CONFIG`, which is the default.
-
-        Raises:
-            AsyncDiffError: if the weights are not those of this configuration.
-        """
-        reward = cls(config)
-        used = {rename(k): v for k, v in state_dict.items() if not UNUSED.search(k)}
-        fill(reward.model, used, cls.name)
-        return reward
-
-    @classmethod
-    def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
-        """Load the published checkpoint from the hub, or from a local file of it.
-
-        Raises:
-            InputError, AsyncDiffError: as `checkpoints.download` and `read_state_dict`.
-        """
-        commit = None
-        if path is None:
-            path, commit = download(cls.name, cls.repo, cls.file, revision)
-        reward = cls.from_state_dict(read_state_dict(Path(path)))
-        reward.revision = commit
-        return reward
+    def _rename(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {rename(k): v for k, v in state_dict.items() if not UNUSED.search(k)}
 
     def pixels(self, images: list[Image.Image]) -> Tensor:
         """[N, 3, 224, 224]."""
