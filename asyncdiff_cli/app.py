@@ -12,6 +12,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands.backbones import backbones
 from asyncdiff_cli.commands.inspect import inspect
 from asyncdiff_cli.commands.sample import sample
+from asyncdiff_cli.commands.score import score
 from asyncdiff_cli.engine.errors import AsyncDiffError
 
 DEBUG = "ASYNCDIFF_DEBUG"
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is there in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, backbones, inspect):
+for command in (sample, score, backbones, inspect):
     app.command()(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -89,29 +89,28 @@ def quiet_libraries() -> None:
         library.disable_progress_bar()
 
 
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    return Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
 class Progress:
     """A bar over images and one over the steps of the batch, where stderr is a terminal."""
 
     def __init__(self, images: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bars
-
-        console = Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        self._bars = _bars()
         self._images = self._bars.add_task("images", total=images)
         self._steps = self._bars.add_task("steps", total=None)
 
@@ -128,6 +127,21 @@ def progress(images: int) -> Iterator[Progress]:
     bars = Progress(images)
     with bars._bars:
         yield bars
+
+
+@contextmanager
+def count(things: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars over things, one per name: the block calls with the name, how many, and of how many."""
+    bars = _bars()
+    tasks: dict[str, Any] = {}
+
+    def update(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bars.add_task(f"{things}, {name}", total=total)
+        bars.update(tasks[name], completed=done)
+
+    with bars:
+        yield update
 
 
 @contextmanager

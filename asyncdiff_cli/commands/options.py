@@ -23,6 +23,14 @@ def complete_dtype(incomplete: str) -> list[str]:
     return [name for name in ("fp32", "bf16", "fp16") if name.startswith(incomplete)]
 
 
+def complete_reward(incomplete: str) -> list[str]:
+    """Rewards known by name, also after those that are already named."""
+    from asyncdiff_cli.engine.rewards import NAMES
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in NAMES if name.startswith(last)]
+
+
 BackboneName = Annotated[
     str | None,
     typer.Option(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHUNK = "asyncdiff"
 """The keyword of the PNG text chunk."""
+PANEL = '{"cells":'
+"""How a panel's record starts, and no image's."""
 
 
 class Drawn(BaseModel):
@@ -178,13 +180,22 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
         raise InputError(f"{path} is not a readable image: {error}") from None
     if text is None:
         raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
-    model = PanelProvenance if text.startswith('{"cells":') else Provenance
+    model = PanelProvenance if text.startswith(PANEL) else Provenance
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "record"
         raise InputError(f"{path}: its provenance is damaged: {where}: {first['msg']}") from None
+
+
+def is_panel(path: str | Path) -> bool:
+    """Whether a file is a panel of several images, by the head of the file alone."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get(CHUNK, "")).startswith(PANEL)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return False
 
 
 def _umask() -> int:

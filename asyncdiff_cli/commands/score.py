@@ -1,0 +1,106 @@
+"""`asyncdiff score`: score pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.scoring import Scores
+
+
+def score(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Pictures, and directories of them.")
+    ],
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What all of them were to show.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Prompts, one a line, in the order of the pictures; or {"image": …, "prompt": …},'
+            " one a line. (default: the prompt that a picture of `asyncdiff sample` carries)",
+        ),
+    ] = None,
+    rewards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            autocompletion=options.complete_reward,
+            help="image_reward, hpsv2, hpsv2.1, clip, pickscore, mini_clip, mini_quality, noise,"
+            " sharpness. (default: the last four, which need no download)",
+        ),
+    ] = None,
+    reward_path: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A local checkpoint of a reward."),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all scores here.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures scored at once. (default: 16)")
+    ] = None,
+    device: options.Device = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            autocompletion=options.complete_dtype,
+            help="fp32, bf16 or fp16. (default: the reward's own, which is fp32)",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Score pictures, each for its prompt, and print the mean and its standard error.
+
+    A picture that cannot be scored is named, skipped and counted; the exit code is then 1.
+
+    asyncdiff score outputs --rewards mini_clip,noise --csv scores.csv
+    """
+    from asyncdiff_cli.engine.scoring import (
+        parse_reward_paths,
+        parse_rewards,
+        score_files,
+        write_csv,
+    )
+
+    names = parse_rewards(rewards)
+    files = parse_reward_paths(reward_path or [], names)
+    start = time.perf_counter()
+    render.quiet_libraries()
+    with render.count("pictures") as count:
+        scores = score_files(paths, names, prompt, prompts, files, device, dtype, batch_size, count)
+    for path, reason in scores.skipped.items():
+        render.warning(f"skipped {path}: {reason}")
+    if csv is not None:
+        write_csv(scores, csv)
+    if json:
+        render.as_json({**scores.report(), "seconds": round(time.perf_counter() - start, 3)})
+    elif scores.pictures:
+        _tables(scores)
+    if scores.skipped:
+        total = len(scores.pictures) + len(scores.skipped)
+        render.error(f"{len(scores.skipped)} of {total} pictures could not be scored")
+        raise typer.Exit(1)
+
+
+def _tables(scores: Scores) -> None:
+    """A row per picture, and below them the means."""
+    rows = [
+        [str(picture.path), *(f"{column[index]:.4f}" for column in scores.values.values())]
+        for index, picture in enumerate(scores.pictures)
+    ]
+    summary = scores.summary().values()
+    errors = (row["standard_error"] for row in summary)
+    rows.append([f"mean of {len(rows)}", *(f"{row['mean']:.4f}" for row in summary)])
+    rows.append(["standard error", *("-" if e is None else f"{e:.4f}" for e in errors)])
+    render.table(["picture", *scores.values], rows)

@@ -1,0 +1,287 @@
+"""From files to a table of scores: which pictures, for which prompts, by which rewards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
+from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+EMBEDDED = ("mini_clip", "mini_quality", "noise", "sharpness")
+"""What is scored with unless asked otherwise: nothing that is downloaded."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file and the prompt that it is scored for; None if it has none and none is read."""
+
+    path: Path
+    prompt: str | None
+
+    def open(self) -> Image.Image:
+        with Image.open(self.path) as image:
+            image.load()
+            return image.copy()
+
+
+@dataclass
+class Scores:
+    """What was scored, and what could not be."""
+
+    pictures: list[Picture]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """Per reward one score per picture."""
+    skipped: dict[Path, str] = field(default_factory=dict)
+    """Files that could not be scored, and why."""
+    rewards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each reward ran with."""
+
+    def summary(self) -> dict[str, dict[str, float | int | None]]:
+        """Mean and standard error of each reward; of one picture there is no standard error."""
+        return {
+            name: {
+                "mean": statistics.fmean(values),
+                "standard_error": statistics.stdev(values) / math.sqrt(len(values))
+                if len(values) > 1
+                else None,
+                "n": len(values),
+            }
+            for name, values in self.values.items()
+        }
+
+    def report(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "images": [
+                {
+                    "path": str(picture.path),
+                    "prompt": picture.prompt,
+                    "scores": {name: values[i] for name, values in self.values.items()},
+                }
+                for i, picture in enumerate(self.pictures)
+            ],
+            "summary": self.summary(),
+            "skipped": [{"path": str(p), "reason": reason} for p, reason in self.skipped.items()],
+            "rewards": self.rewards,
+        }
+
+
+def parse_rewards(text: str | None) -> list[str]:
+    """Names from `a,b`; the embedded ones by default.
+
+    Raises:
+        InputError: for an unknown name, or one that is named twice.
+    """
+    names = list(EMBEDDED) if text is None else [name.strip() for name in text.split(",")]
+    for name in names:
+        check_choice("reward", name, NAMES)
+    if len(set(names)) < len(names):
+        raise InputError(f"--rewards names {max(names, key=names.count)} twice")
+    return names
+
+
+def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+    """`NAME=FILE`, for rewards that are asked for.
+
+    Raises:
+        InputError: for another form, a reward that is not asked for, or a missing file.
+    """
+    paths = {}
+    for item in items:
+        name, _, file = item.partition("=")
+        if not file:
+            raise InputError(f"--reward-path is NAME=FILE, not {item!r}")
+        check_choice("reward", name, names)
+        paths[name] = Path(file).expanduser()
+        if not paths[name].exists():
+            raise InputError(f"there is no file {paths[name]}")
+    return paths
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and the pictures in the directories (not in theirs), each once and in order.
+
+    The panels that `sample --compare` puts beside its pictures are left out.
+
+    Raises:
+        InputError: for a path that does not exist, or if there is no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+            found += [file for file in inside if not is_panel(file)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"there is no file or directory {path}")
+    if not found:
+        raise InputError(f"there are no pictures ({', '.join(SUFFIXES)}) in what was given")
+    return list(dict.fromkeys(found))
+
+
+def read_prompts(file: Path, pictures: Sequence[Path]) -> list[str]:
+    """One prompt a line, in the pictures' order; or JSON objects `{"image": …, "prompt": …}`.
+
+    Raises:
+        InputError: if the file cannot be read, or does not have a prompt for each picture.
+    """
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
+    if lines and lines[0].lstrip().startswith("{"):
+        return _by_name(file, lines, pictures)
+    if len(lines) != len(pictures):
+        raise InputError(f"{file} has {len(lines)} prompts for {len(pictures)} pictures")
+    return [line.strip() for line in lines]
+
+
+def _by_name(file: Path, lines: Sequence[str], pictures: Sequence[Path]) -> list[str]:
+    prompts = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            prompts[Path(entry["image"]).name] = str(entry["prompt"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f'{file}, line {number} is not of the form {{"image": "a.png", "prompt": "…"}}'
+            ) from None
+    if missing := [path.name for path in pictures if path.name not in prompts]:
+        raise InputError(f"{file} has no prompt for {missing[0]} (of {len(missing)} without)")
+    return [prompts[path.name] for path in pictures]
+
+
+def open_pictures(
+    files: Sequence[Path], prompts: Sequence[str] | None, needs_prompt: bool
+) -> tuple[list[Picture], dict[Path, str]]:
+    """The pictures that can be scored, with their prompts, and the others with the reason.
+
+    Args:
+        prompts: one per file; None for those that the files carry in their provenance.
+        needs_prompt: whether a file without a prompt is one of the others.
+    """
+    pictures, skipped = [], {}
+    for index, path in enumerate(files):
+        picture = Picture(path, prompts[index] if prompts else None)
+        try:
+            picture.open()
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            skipped[path] = f"it is not a readable image ({error})"
+            continue
+        if prompts is None:
+            try:
+                picture = Picture(path, _recorded_prompt(path))
+            except InputError as error:
+                if needs_prompt:
+                    skipped[path] = f"{error}: give --prompt or --prompts"
+                    continue
+        pictures.append(picture)
+    return pictures, skipped
+
+
+def _recorded_prompt(path: Path) -> str:
+    record = read_provenance(path)
+    if isinstance(record, PanelProvenance):
+        raise InputError("it is a panel of several pictures")
+    return record.prompt
+
+
+def score_files(
+    paths: Sequence[Path],
+    names: Sequence[str],
+    prompt: str | None = None,
+    prompts: Path | None = None,
+    reward_paths: Mapping[str, Path] | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    on_scored: Callable[[str, int, int], None] | None = None,
+) -> Scores:
+    """Score pictures reward by reward, so that one model at a time is in memory.
+
+    Args:
+        paths: files and directories of pictures.
+        prompt, prompts: one for all, or a file of them; default those in the files' provenance.
+        reward_paths: local checkpoints by reward.
+        on_scored: called with the reward's name, how many pictures it has scored, and of how many.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded.
+        AsyncDiffError: for a reward that cannot be loaded, or a score that is no number.
+    """
+    if prompt is not None and prompts is not None:
+        raise InputError("--prompt and --prompts exclude each other")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"the batch size is a whole number from 1, not {batch_size}")
+    files = find_files(paths)
+    texts = [prompt] * len(files) if prompt is not None else None
+    if prompts is not None:
+        texts = read_prompts(prompts, files)
+    needs_prompt = any(get(name).reads_prompt for name in names)
+    pictures, skipped = open_pictures(files, texts, needs_prompt)
+    result = Scores(pictures, skipped=skipped)
+    if not pictures:
+        return result
+    for name in names:
+        reward = load_reward(name, (reward_paths or {}).get(name), device, dtype)
+        result.values[name], step = [], batch_size or reward.batch_size
+        for start in range(0, len(pictures), step):
+            batch = pictures[start : start + step]
+            scores = reward.score([p.open() for p in batch], [p.prompt or "" for p in batch])
+            result.values[name] += _finite(name, scores.tolist(), batch)
+            if on_scored:
+                on_scored(name, len(result.values[name]), len(pictures))
+        result.rewards[name] = {
+            "revision": reward.revision,
+            "dtype": str(reward.dtype).removeprefix("torch."),
+            "device": str(reward.device),
+            "higher_is_better": reward.higher_is_better,
+        }
+        del reward  # the next one may need its memory
+    return result
+
+
+def _finite(name: str, scores: list[float], pictures: Sequence[Picture]) -> list[float]:
+    for score, picture in zip(scores, pictures, strict=True):
+        if not math.isfinite(score):
+            raise AsyncDiffError(f"{name} is {score} for {picture.path}; in fp16 try --dtype fp32")
+    return scores
+
+
+def write_csv(scores: Scores, path: Path) -> None:
+    """A row per picture: path, prompt, and a column per reward; complete or not at all.
+
+    Raises:
+        AsyncDiffError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".csv")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow(["path", "prompt", *scores.values])
+                for index, picture in enumerate(scores.pictures):
+                    values = (repr(column[index]) for column in scores.values.values())
+                    rows.writerow([picture.path, picture.prompt or "", *values])
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
