@@ -1,6 +1,7 @@
 """``python -m mini STAGE``: one stage, or all of them in the order of ``STAGES``.
 
 Every stage resumes from its last checkpoint; ``export`` takes the transformer's as it is.
+``reward_clip`` and ``reward_quality`` are measured on an exported pipeline, and go beside it.
 """
 
 import argparse
@@ -11,13 +12,25 @@ from pathlib import Path
 import torch
 
 from asyncdiff_cli.engine import load_backbone
-from mini import clip, data, deviation, evaluate, export, transformer, vae
+from mini import (
+    clip,
+    data,
+    deviation,
+    evaluate,
+    export,
+    quality,
+    rewards_clip,
+    rewards_quality,
+    transformer,
+    vae,
+)
 from mini.card import write_card
 from mini.settings import Settings
 
 STAGES = (
     *("data", "vae", "clip", "transformer", "export"),
-    *("judge", "evaluate", "deviation", "card", "all"),
+    *("judge", "evaluate", "deviation", "card"),
+    *("reward_clip", "reward_quality", "all"),
 )
 ASSETS = Path(__file__).parent.parent / "asyncdiff_cli" / "assets" / "mini"
 
@@ -68,6 +81,15 @@ def run(stage: str, settings: Settings, work: Path, out: Path) -> None:
         }
         save_json(metrics, out / "metrics.json")
         write_card(metrics, settings, out)
+    if stage in ("reward_clip", "all"):
+        model = clip.train(composer, settings, work, "reward_clip")
+        pipe = evaluate.load_pipeline(out)
+        rewards_clip.make(model, pipe, composer, settings, out.parent / "mini_clip")
+    if stage in ("reward_quality", "all"):
+        backbone = load_backbone("mini", model_path=out)
+        net = quality.train(composer, backbone.pipe.vae, settings, work)
+        target = out.parent / "mini_quality"
+        rewards_quality.make(net, backbone, composer, settings, target)
 
 
 def save_json(values: dict, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Stage ``clip``: the image-text model whose two text towers condition the transformer.
 
 Trained once more with another seed and other data (stage ``judge``), it is the judge that the
-samples are measured with.
+samples are measured with. A third training (stage ``reward_clip``), with a seed, data and tokenizer
+of its own and one text tower, is the reward that the package ships.
 """
 
 import json
@@ -29,22 +30,49 @@ from mini.vae import to_tensor
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def load_tokenizer(composer: Composer, settings: Settings, work: Path) -> CLIPTokenizer:
-    """The tokenizer of this working directory, trained on first use.
+@dataclass(frozen=True)
+class Stage:
+    """What sets one training of the image-text model apart from the others."""
+
+    seed: int
+    steps: int
+    towers: int = 2
+    tokenizer: str = "tokenizer"  # its directory, inside the working directory
+    tokenizer_seed: int | None = None  # None: the seed of ``clip``, whose tokenizer is shared
+
+
+def stages(settings: Settings) -> dict[str, Stage]:
+    """The trainings by name: what conditions mini, what judges it, and what rewards it."""
+    clip = settings.clip
+    return {
+        "clip": Stage(clip.seed, clip.steps),
+        "judge": Stage(clip.judge_seed, clip.judge_steps),
+        "reward_clip": Stage(
+            clip.reward_seed, clip.reward_steps, 1, "reward_tokenizer", clip.reward_seed
+        ),
+    }
+
+
+def load_tokenizer(
+    composer: Composer, settings: Settings, work: Path, stage: str = "clip"
+) -> CLIPTokenizer:
+    """The tokenizer that ``stage`` uses in this working directory, trained on first use.
 
     It is kept because the trainer numbers its tokens differently in every process.
     """
-    path = work / "tokenizer"
+    own = stages(settings)[stage]
+    path = work / own.tokenizer
     if not path.exists():
         partial = path.with_suffix(".partial")
-        train_tokenizer(composer, settings).save_pretrained(partial)
+        seed = settings.clip.seed if own.tokenizer_seed is None else own.tokenizer_seed
+        train_tokenizer(composer, settings, seed).save_pretrained(partial)
         partial.rename(path)
     return CLIPTokenizer.from_pretrained(path)
 
 
-def train_tokenizer(composer: Composer, settings: Settings) -> CLIPTokenizer:
+def train_tokenizer(composer: Composer, settings: Settings, seed: int) -> CLIPTokenizer:
     """A byte-level BPE, in CLIP's own format, whose merges come from the captions."""
-    rng = np.random.default_rng(settings.clip.seed)
+    rng = np.random.default_rng(seed)
     captions = [
         composer.caption(composer.compose(rng), rng) for _ in range(20 * len(composer.concepts))
     ]
@@ -71,7 +99,7 @@ def train_tokenizer(composer: Composer, settings: Settings) -> CLIPTokenizer:
 
 @dataclass
 class ImageText:
-    """Two text towers and a vision tower into one space; the temperature is learned."""
+    """Text towers and a vision tower into one space; the temperature is learned."""
 
     tokenizer: CLIPTokenizer
     texts: nn.ModuleList
@@ -83,7 +111,7 @@ class ImageText:
         return self.tokenizer(captions, **options).input_ids.to(self.vision.device)
 
     def embed_texts(self, captions: list[str]) -> Tensor:
-        """[2, N, projection], unit length, one slice per tower."""
+        """[towers, N, projection], unit length, one slice per tower."""
         ids = self.tokens(captions)
         return functional.normalize(
             torch.stack([tower(ids).text_embeds for tower in self.texts]), dim=-1
@@ -96,7 +124,7 @@ class ImageText:
         )
 
 
-def build(tokenizer: CLIPTokenizer, settings: Settings) -> ImageText:
+def build(tokenizer: CLIPTokenizer, settings: Settings, towers: int = 2) -> ImageText:
     clip = settings.clip
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -122,11 +150,11 @@ def build(tokenizer: CLIPTokenizer, settings: Settings) -> ImageText:
         hidden_act="gelu",
     )
     device = pick_device()
-    towers = nn.ModuleList(CLIPTextModelWithProjection(text) for _ in range(2))
+    texts = nn.ModuleList(CLIPTextModelWithProjection(text) for _ in range(towers))
     temperature = nn.ParameterDict({"log_scale": nn.Parameter(torch.tensor(np.log(14.0)).float())})
     return ImageText(
         tokenizer,
-        towers.to(device),
+        texts.to(device),
         CLIPVisionModelWithProjection(vision).to(device),
         temperature.to(device),
     )
@@ -143,7 +171,7 @@ def degrade(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def contrast(model: ImageText, pictures: Tensor, captions: list[str]) -> dict[str, Tensor]:
-    """The symmetric InfoNCE loss of CLIP, averaged over the two text towers."""
+    """The symmetric InfoNCE loss of CLIP, averaged over the text towers."""
     scale = model.temperature["log_scale"].clamp(max=np.log(100.0)).exp()
     logits = scale * model.embed_texts(captions) @ model.embed_images(pictures).T
     target = torch.arange(len(captions), device=logits.device)
@@ -153,21 +181,18 @@ def contrast(model: ImageText, pictures: Tensor, captions: list[str]) -> dict[st
 
 
 def train(composer: Composer, settings: Settings, work: Path, stage: str = "clip") -> ImageText:
-    """Train, or resume, or load, the model of ``stage``: ``clip`` or ``judge``."""
-    clip = settings.clip
-    seed, steps = (
-        (clip.judge_seed, clip.judge_steps) if stage == "judge" else (clip.seed, clip.steps)
-    )
-    torch.manual_seed(seed)
-    model = build(load_tokenizer(composer, settings, work), settings)
+    """Train, or resume, or load, the model of ``stage``, a name in ``stages``."""
+    clip, own = settings.clip, stages(settings)[stage]
+    torch.manual_seed(own.seed)
+    model = build(load_tokenizer(composer, settings, work, stage), settings, own.towers)
     modules = {"texts": model.texts, "vision": model.vision, "temperature": model.temperature}
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=clip.lr, weight_decay=0.1, betas=(0.9, 0.98))
-    run = Run(work / stage, modules, [optimizer], steps, decay=0.5)
+    run = Run(work / stage, modules, [optimizer], own.steps, decay=0.5)
     if run.step < run.steps:
-        scenes = pool(composer, seed, clip.batch * steps // 8)
+        scenes = pool(composer, own.seed, clip.batch * own.steps // 8)
         run.train(
-            lambda step: contrast(model, *draw_batch(composer, scenes, clip.batch, seed, step))
+            lambda step: contrast(model, *draw_batch(composer, scenes, clip.batch, own.seed, step))
         )
     for module in modules.values():
         module.eval().requires_grad_(False)

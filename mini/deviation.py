@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, sample
+from asyncdiff_cli.engine.rewards.sharpness import LUMINANCE, detail
 from mini.data import Composer
 from mini.evaluate import EVALUATION_SEED, Question, Retrieval, questions, summary
 
@@ -48,16 +49,9 @@ def _values(picture: np.ndarray, question: Question, retrieval: Retrieval) -> li
     return [float(similarity), float(right), detail(picture), noise(picture)]
 
 
-def detail(picture: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring pixels' luminance, of 255."""
-    luminance = picture.astype(float) @ (0.299, 0.587, 0.114)
-    across, down = np.abs(np.diff(luminance, axis=1)), np.abs(np.diff(luminance, axis=0))
-    return float((across.mean() + down.mean()) / 2)
-
-
 def noise(picture: np.ndarray) -> float:
     """Standard deviation of Gaussian noise, of 255 (Immerkær, 1996), in the luminance."""
-    luminance = picture.astype(float) @ (0.299, 0.587, 0.114)
+    luminance = picture.astype(float) @ LUMINANCE
     across = luminance[:, :-2] - 2 * luminance[:, 1:-1] + luminance[:, 2:]
     response = across[:-2] - 2 * across[1:-1] + across[2:]  # the mask is separable
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(response).mean())

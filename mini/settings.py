@@ -103,6 +103,9 @@ class Clip:
     seed: int = 21
     judge_seed: int = 1021
     judge_steps: int = 300
+    reward_seed: int = 2021
+    reward_steps: int = 600
+    reward_drawn: tuple[int, int] = (100, 75)  # mini's pictures of one thing, of two, to score
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,32 @@ class Transformer:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """The reward that reads no prompt; ``severities`` are the strongest that it sees, by kind."""
+
+    widths: tuple[int, ...] = (32, 64, 96)
+    hidden: int = 64
+    severities: dict[str, float] = field(
+        default_factory=lambda: {
+            "noise": 25.0,  # standard deviation, of 255
+            "blur": 2.5,  # standard deviation, pixels
+            "ringing": 0.85,  # share of the frequencies up to Nyquist's that is cut away
+            "latent": 0.6,  # t of the noise left in mini's latent, of 1
+        }
+    )
+    held_out: float = 0.1  # share of the things that are kept from training
+    pool: int = 768  # scenes to degrade
+    levels: int = 4  # showings of each with noise in the latent, the first with none
+    groups: int = 8  # of a batch: pictures that suffer the same
+    bases: int = 4  # scenes in a group, each shown twice
+    steps: int = 900
+    lr: float = 2e-3
+    seed: int = 3021
+    measured: int = 150  # held-out scenes that the ordering is measured on
+    drawn: int = 40  # trajectories of mini that it is measured on
+
+
+@dataclass(frozen=True)
 class Sampling:
     """What the exported pipeline is configured with and measured at."""
 
@@ -144,15 +173,19 @@ class Settings:
     clip: Clip = field(default_factory=Clip)
     transformer: Transformer = field(default_factory=Transformer)
     sampling: Sampling = field(default_factory=Sampling)
+    quality: Quality = field(default_factory=Quality)
 
     @classmethod
     def smoke(cls) -> "Settings":
         base = cls()
         return cls(
             vae=replace(base.vae, steps=4, batch=2),
-            clip=replace(base.clip, steps=3, judge_steps=3, batch=8),
+            clip=replace(
+                base.clip, steps=3, judge_steps=3, reward_steps=3, reward_drawn=(2, 2), batch=8
+            ),
             transformer=replace(
                 base.transformer, steps=3, batch=4, cache=32, layers=2, pairs_from=2
             ),
             sampling=replace(base.sampling, steps=2),
+            quality=replace(base.quality, steps=3, pool=8, groups=4, measured=4, drawn=2),
         )

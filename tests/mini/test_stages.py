@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from PIL import Image
 
 from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
+from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
+from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 from mini import clip, deviation, transformer
 from mini.__main__ import run
 from mini.data import Composer, load_concepts
@@ -57,6 +60,15 @@ def test_all_stages(exported: Path) -> None:
         given = pipe.encode_prompt(caption, None, None, max_sequence_length=padding)
         torch.testing.assert_close(given[0], expected[0], atol=2e-2, rtol=0)
         torch.testing.assert_close(given[2], expected[1], atol=2e-2, rtol=0)
+
+
+def test_the_rewards_are_exported_with_their_measures(exported: Path) -> None:
+    for name, reward_class in (("mini_clip", MiniClip), ("mini_quality", MiniQuality)):
+        directory = exported.parent / name
+        reward = reward_class.from_directory(directory)
+        assert torch.isfinite(reward.score(Image.new("RGB", (128, 128)), "a box")).all()
+        assert json.loads((directory / "metrics.json").read_text())
+        assert "## Measured" in (directory / "README.md").read_text()
 
 
 def test_a_run_that_was_complete_gives_the_same_weights_again(exported: Path) -> None:
