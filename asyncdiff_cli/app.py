@@ -11,8 +11,10 @@ import asyncdiff_cli
 from asyncdiff_cli import render
 from asyncdiff_cli.commands.backbones import backbones
 from asyncdiff_cli.commands.inspect import inspect
+from asyncdiff_cli.commands.recipes import recipes
 from asyncdiff_cli.commands.sample import sample
 from asyncdiff_cli.commands.score import score
+from asyncdiff_cli.commands.train import train
 from asyncdiff_cli.engine.errors import AsyncDiffError
 
 DEBUG = "ASYNCDIFF_DEBUG"
@@ -24,8 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is there in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, score, backbones, inspect):
+for command in (sample, train, score, backbones, inspect):
     app.command()(command)
+app.add_typer(recipes, name="recipes")
 
 
 def _version(value: bool) -> None:

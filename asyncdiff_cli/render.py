@@ -155,3 +155,39 @@ def status(text: str) -> Iterator[None]:
         return
     with console.status(text):
         yield
+
+
+@contextmanager
+def training(
+    total: int, done: int, is_main: bool, json_lines: bool
+) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    """Show what a training tells: the block calls with the kind of an event and its values.
+
+    One process of a run shows it: with `--json` as an object per event on stdout, on a terminal as
+    a live view, and else as a line per event on stderr.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from asyncdiff_cli.dashboard import Dashboard, summary
+
+    console = Console(stderr=True)
+    dashboard = Dashboard(total, done)
+
+    def show(kind: str, values: Mapping[str, Any]) -> None:
+        if not is_main:
+            return
+        if kind == "warning":
+            warning(values["warning"])
+        if json_lines:
+            as_json({"event": kind, **values})
+        elif console.is_terminal:
+            live.update(dashboard.updated(kind, values), refresh=True)
+        elif kind != "warning":
+            _to_stderr(summary(kind, values, total))
+
+    if not console.is_terminal or json_lines or not is_main:
+        yield show
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield show

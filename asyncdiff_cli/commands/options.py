@@ -31,6 +31,13 @@ def complete_reward(incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in NAMES if name.startswith(last)]
 
 
+def complete_recipe(incomplete: str) -> list[str]:
+    """Recipes that come with the package."""
+    from asyncdiff_cli.engine.recipes import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 BackboneName = Annotated[
     str | None,
     typer.Option(

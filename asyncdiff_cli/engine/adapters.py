@@ -134,6 +134,10 @@ class Adapter:
         """The latents as the VAE takes them, [B, C, H, W]."""
         raise NotImplementedError
 
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Rows and columns of tokens where the loop's latents are packed, else None."""
+        return None
+
     def decode(self, latents: Tensor, height: int, width: int, output_type: str) -> Any:
         """The images, as PIL images or a [B, 3, height, width] tensor in [0, 1] ("pt")."""
         vae = self.pipe.vae
@@ -297,8 +301,8 @@ class FluxAdapter(Adapter):
         )
 
     def latents_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
-        tokens = (height // self.size_multiple) * (width // self.size_multiple)
-        return batch, tokens, self.pipe.transformer.config.in_channels
+        rows, columns = self.grid(height, width)
+        return batch, rows * columns, self.pipe.transformer.config.in_channels
 
     def prepare_latents(
         self,
@@ -330,7 +334,7 @@ class FluxAdapter(Adapter):
     ) -> Denoiser:
         transformer = self.pipe.transformer
         device, dtype = text.prompt_embeds.device, text.prompt_embeds.dtype
-        rows, columns = height // self.size_multiple, width // self.size_multiple
+        rows, columns = self.grid(height, width)
         image_ids = self.pipe._prepare_latent_image_ids(None, rows, columns, device, dtype)
         scale = None
         if transformer.config.guidance_embeds:
@@ -365,6 +369,9 @@ class FluxAdapter(Adapter):
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Tensor:
         return self.pipe._unpack_latents(latents, height, width, self.pipe.vae_scale_factor)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // self.size_multiple, width // self.size_multiple
 
 
 def _length(max_sequence_length: int | None) -> dict[str, int]:

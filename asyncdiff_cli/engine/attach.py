@@ -57,12 +57,19 @@ class Trace:
         self._cond_sigmas: list[Tensor] = []
         self._deviations: list[Tensor] = []
         self._embeds: tuple[Tensor, Tensor] | None = None
+        self._grid: tuple[int, int] | None = None
         self._time.clear()
 
-    def _called(self, embeds: Tensor, pooled: Tensor) -> None:
-        """Keep the text of an evaluation's first call, which holds the positive branch last."""
+    def _called(self, embeds: Tensor, pooled: Tensor, image_ids: Tensor | None) -> None:
+        """Keep the text of an evaluation's first call, which holds the positive branch last.
+
+        FLUX's image ids [tokens, 3] number rows and columns: the last token has the last ones.
+        """
         if self._embeds is None:
             self._embeds = embeds, pooled
+        if self._grid is None and image_ids is not None:
+            rows, columns = (int(last) + 1 for last in image_ids[-1, 1:])
+            self._grid = rows, columns
 
     def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
         """Choose the time of the next evaluation, now that the scheduler has taken this step."""
@@ -86,6 +93,7 @@ class Trace:
             velocity=velocity,
             prompt_embeds=embeds,
             pooled_prompt_embeds=pooled,
+            grid=self._grid,
         )
         check_finite(result, state)
         self._time.clear()
@@ -133,7 +141,8 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
                 return
             if pipe.scheduler is not scheduler:
                 raise AsyncDiffError("the pipeline's scheduler was replaced: attach after that")
-            trace._called(kwargs["encoder_hidden_states"], kwargs["pooled_projections"])
+            text = kwargs["encoder_hidden_states"], kwargs["pooled_projections"]
+            trace._called(*text, kwargs.get("img_ids"))
 
         hook = transformer.register_forward_pre_hook(called, with_kwargs=True)
         scheduler_class = type(scheduler)

@@ -44,6 +44,8 @@ class StepState:
     """[B, tokens, channels]."""
     pooled_prompt_embeds: Tensor
     """[B, channels]."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of packed latents' tokens; None where they are not packed."""
 
     @property
     def progress(self) -> str:
@@ -166,6 +168,7 @@ class ScheduledDeviation(_Described):
         return tuple(np.interp(np.linspace(0, 1, decisions), own, self.deviations).tolist())
 
 
+LEARNED = "learned"
 POLICIES: dict[str, type] = {p.name: p for p in (Synchronous, FixedDeviation, ScheduledDeviation)}
 
 
@@ -177,7 +180,11 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
     """
     settings = dict(description)
     name = str(settings.pop("name", None))
-    check_choice("policy", name, POLICIES)
+    if name == LEARNED:
+        from asyncdiff_cli.engine.learned import LearnedDeviation  # which builds on this module
+
+        return LearnedDeviation.from_dict(settings)
+    check_choice("policy", name, [*POLICIES, LEARNED])
     try:
         return POLICIES[name](**settings)
     except TypeError as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +11,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import asyncdiff_cli
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import write_atomically
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones import Backbone
@@ -146,22 +145,9 @@ def save_png(
     Raises:
         AsyncDiffError: if it cannot be written.
     """
-    path = Path(path)
     text = PngImagePlugin.PngInfo()
     text.add_itxt(CHUNK, provenance.model_dump_json())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".png")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                image.save(file, format="PNG", pnginfo=text)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
+    write_atomically(Path(path), lambda file: image.save(file, format="PNG", pnginfo=text))
 
 
 def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
@@ -196,9 +182,3 @@ def is_panel(path: str | Path) -> bool:
             return str(image.info.get(CHUNK, "")).startswith(PANEL)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         return False
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

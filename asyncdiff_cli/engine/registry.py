@@ -42,6 +42,8 @@ class BackboneEntry:
     max_sequence_length: int | None = None
     """Tokens in the place of T5's; None for the pipeline's default. A pipeline without T5 pads
     its text with so many zeros, and is slow at the default of 256."""
+    tpm: Path | None = None
+    """Its shipped timestep prediction module; None for a backbone without one."""
 
 
 REGISTRY: dict[str, BackboneEntry] = {

@@ -43,6 +43,7 @@ def integrate(
     gamma: float,
     embeds: tuple[Tensor, Tensor],
     on_step: Callable[[StepState], None] | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Algorithm 2: the update follows the scheduler's grid, the denoiser is told the policy's time.
 
@@ -51,6 +52,7 @@ def integrate(
         scheduler: a diffusers flow scheduler whose timesteps are set.
         latents: noise at t_0, [B, …].
         embeds: sequence and pooled prompt embeddings, for the policy.
+        grid: rows and columns of packed latents, for the policy.
 
     Returns:
         The latents at t = 0, t* of each evaluation, and D of each but the first, each [B].
@@ -67,7 +69,7 @@ def integrate(
     for k, t in enumerate(timesteps):
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
         state = StepState(
-            k, len(timesteps), sigmas[k], sigmas[k + 1], cond_sigma, latents, v, *embeds
+            k, len(timesteps), sigmas[k], sigmas[k + 1], cond_sigma, latents, v, *embeds, grid
         )
         if k + 1 < len(timesteps):  # lines 8 to 10
             deviation, cond_sigma = decide(policy, gamma, state, sigmas[0])
@@ -215,7 +217,14 @@ def sample(
             return denoise(latents, timestep)
 
         final, cond_sigmas, deviations = integrate(
-            velocity, pipe.scheduler, noise, chosen, gamma, embeds, on_step
+            velocity,
+            pipe.scheduler,
+            noise,
+            chosen,
+            gamma,
+            embeds,
+            on_step,
+            adapter.grid(height, width),
         )
     decoded = output_type != "latent"
     images = adapter.decode(final, height, width, output_type) if decoded else final

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import write_atomically
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
 
@@ -269,19 +268,13 @@ def write_csv(scores: Scores, path: Path) -> None:
     Raises:
         AsyncDiffError: if it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".csv")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                rows = csv.writer(file)
-                rows.writerow(["path", "prompt", *scores.values])
-                for index, picture in enumerate(scores.pictures):
-                    values = (repr(column[index]) for column in scores.values.values())
-                    rows.writerow([picture.path, picture.prompt or "", *values])
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "prompt", *scores.values])
+            for index, picture in enumerate(scores.pictures):
+                values = (repr(column[index]) for column in scores.values.values())
+                rows.writerow([picture.path, picture.prompt or "", *values])
+
+    write_atomically(path, write)

@@ -1,0 +1,91 @@
+"""`asyncdiff train`: train a timestep prediction module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+
+
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]…", help="Settings of the recipe to change."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=options.complete_recipe,
+            help="A recipe of `asyncdiff recipes list`, or a YAML file. (default: mini)",
+        ),
+    ] = None,
+    backbone: options.BackboneName = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A text or JSONL file of prompts; or a local copy of what the recipe downloads"
+            " (COCO's captions as .json, or a directory).",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where prompts are downloaded to. (default: the cache)"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="SEED", help="(default: the recipe's)")
+    ] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the run. (default: runs/RECIPE)")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with this run from its last checkpoint."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")
+    ] = 1,
+    tracker: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tensorboard or wandb.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object per iteration and evaluation.")
+    ] = False,
+) -> None:
+    """Train the module that chooses the conditioning times, by GRPO around a frozen backbone.
+
+    The run's directory holds its recipe, metrics, checkpoints, sample grids and, at the end, the
+    module: `asyncdiff sample "a cat" --tpm runs/mini/tpm`.
+
+    asyncdiff train --recipe mini iterations=200 evaluation.every=20
+    """
+    from asyncdiff_cli.engine.launch import find_run, launch, open_trainer
+
+    given = {"seed": seed, "dtype": dtype}
+    changes = [f"{name}={value}" for name, value in given.items() if value is not None]
+    changes += overrides or ()
+    chosen, path = find_run(recipe, backbone, changes, resume, out, prompts)
+    if processes != 1:
+        same = {
+            "--recipe": recipe, "--backbone": backbone, "--prompts": prompts,
+            "--data-dir": data_dir, "--device": device, "--out": out, "--resume": resume,
+            "--tracker": tracker, "--json": json,
+        }  # fmt: skip
+        raise typer.Exit(launch(processes, changes, same))
+    with render.status("Loading the models"):
+        render.quiet_libraries()
+        trainer = open_trainer(
+            chosen, path, resume is not None, device, tracker, data_dir, prompts, render.warning
+        )
+    with render.training(chosen.iterations, trainer.iteration, trainer.is_main, json) as show:
+        for kind, values in trainer.train():
+            show(kind, values)
+    if trainer.is_main and not json:
+        render.line(str(trainer.run.tpm))

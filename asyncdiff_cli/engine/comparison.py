@@ -1,0 +1,76 @@
+"""Policies side by side: paired differences on the same prompts and noise, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean, and by how much it differs from the baseline's."""
+
+    mean: float
+    difference: float
+    low: float
+    high: float
+    """The ends of the 95 % bootstrap interval of the paired difference."""
+    n: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the whole interval is above 0."""
+        return self.low > 0
+
+
+def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the mean of `values` [n]."""
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), RESAMPLES)
+    means = counts @ values / len(values)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def paired(scores: Tensor, baseline: Tensor) -> Difference:
+    """Compare scores with the baseline's of the same prompts and noise, both [n]."""
+    difference = (scores - baseline).double().numpy()
+    low, high = bootstrap_interval(difference)
+    return Difference(
+        float(scores.double().mean()), float(difference.mean()), low, high, len(difference)
+    )
+
+
+def standard_error(scores: Tensor, baseline: Tensor) -> float:
+    """Of the mean paired difference of two [n]; infinite for a single pair."""
+    difference = (scores - baseline).double()
+    if len(difference) < 2:
+        return float("inf")
+    return float(difference.std() / len(difference) ** 0.5)
+
+
+def relative_composite(
+    scores: Mapping[str, Tensor], baseline: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """R of images of many prompts, fp64 [n]: the weighted mean of z-scores (Eq. 16).
+
+    Within a group z-scores have the mean 0 by construction. So each metric is put in units of the
+    baseline's mean and standard deviation over all prompts; the baseline's composite has mean 0.
+    A metric that is constant over the baseline contributes 0.
+    """
+    total = sum(weights.values())
+    parts = []
+    for name, weight in weights.items():
+        own, base = scores[name].double(), baseline[name].double()
+        deviation = base.std(correction=0)
+        constant = deviation <= 1e-6 * base.abs().max()
+        parts.append(torch.zeros_like(own) if constant else (own - base.mean()) / deviation)
+        parts[-1] *= weight / total
+    return torch.stack(parts).sum(0)

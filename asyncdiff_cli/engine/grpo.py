@@ -1,0 +1,70 @@
+"""Group-relative policy optimisation over whole trajectories (AsyncDiff, Eq. 14 to 16; Shao et al.,
+2024), as pure functions of tensors.
+
+S counts the decisions of a trajectory, K − 1 for K steps; B the trajectories. A decision's Beta is
+given by α − 1 and β − 1, both above 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta, kl_divergence
+
+EPSILON = 1e-6
+"""Added to the standard deviation of a group's rewards: a group of equals has no advantage."""
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """Â = (R − mean R)/(std R + ε) within each group, [groups, size] of the same.
+
+    The deviation is that of N. What is left of equal rewards by rounding counts as 0.
+    """
+    centred = rewards - rewards.mean(-1, keepdim=True)
+    deviation = rewards.std(-1, correction=0, keepdim=True)
+    return torch.where(deviation > EPSILON, centred / (deviation + EPSILON), 0.0)
+
+
+def beta(alpha_excess: Tensor, beta_excess: Tensor) -> Beta:
+    """The distributions of the ratios, fp64: a sum over steps must not drown in rounding."""
+    return Beta(1 + alpha_excess.double(), 1 + beta_excess.double())
+
+
+def log_prob(alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor) -> Tensor:
+    """log π(τ), fp64 [B]: the sum of a trajectory's S log-densities (Eq. 15). All are [S, B]."""
+    return beta(alpha_excess, beta_excess).log_prob(ratio.double()).sum(0)
+
+
+def clipped_surrogate(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
+) -> Tensor:
+    """min(r·Â, clip(r, 1 ± ε)·Â) with one ratio r = π/π_old per trajectory (Eq. 14), [B]."""
+    ratio = (log_prob - old_log_prob).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return torch.minimum(ratio * advantage, clipped * advantage)
+
+
+def is_clipped(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
+) -> Tensor:
+    """Which trajectories pass no gradient, because they went as far as they may, bool [B]."""
+    ratio = (log_prob - old_log_prob).exp()
+    return torch.where(advantage > 0, ratio > 1 + clip_range, ratio < 1 - clip_range)
+
+
+def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """KL(π_old ‖ π) of trajectories by the estimate r − 1 − log r ≥ 0 (Schulman, 2020), [B]."""
+    difference = log_prob - old_log_prob
+    return difference.expm1() - difference
+
+
+def kl_to_initial(alpha_excess: Tensor, beta_excess: Tensor) -> Tensor:
+    """KL(π ‖ π_0) per decision, [S, B]: an untrained module answers Beta(2, 2) everywhere."""
+    now = beta(alpha_excess, beta_excess)
+    ones = torch.ones_like(now.concentration1)
+    return kl_divergence(now, Beta(2 * ones, 2 * ones))
+
+
+def entropy(alpha_excess: Tensor, beta_excess: Tensor) -> Tensor:
+    """Differential entropy per decision, [S, B]; at most 0, and 0 for the uniform distribution."""
+    return beta(alpha_excess, beta_excess).entropy()

@@ -1,0 +1,156 @@
+"""What a policy does on prompts and noise that no training sees, beside the synchronous sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from asyncdiff_cli.engine.comparison import paired, relative_composite
+from asyncdiff_cli.engine.panel import make_panel
+from asyncdiff_cli.engine.policies import Policy
+from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
+from asyncdiff_cli.engine.sampler import SampleResult
+
+GUARD = "noise"
+"""The reward that is always reported: a gain that comes with a fall of it was bought with noise."""
+LABEL = 26
+"""Characters of a prompt that fit beside a tile."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Fixed prompts, each with its own fixed noise.
+
+    Attributes:
+        prompts: the prompts.
+        seeds: of their noise.
+        steps: K.
+        scorers: the rewards with their weights.
+        guard: scores residual noise where the rewards do not.
+    """
+
+    canvas: Canvas
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    scorers: RewardGroup
+    guard: RewardGroup
+
+    @classmethod
+    def make(
+        cls, canvas: Canvas, prompts: Sequence[str], seed: int, steps: int, scorers: RewardGroup
+    ) -> HeldOut:
+        """The n-th prompt's noise is a function of the seed and n."""
+        seeds = tuple(noise_seed(seed, EVALUATION, n) for n in range(len(prompts)))
+        guard = RewardGroup({GUARD: 1.0}, device="cpu", keep=scorers.keep)
+        return cls(canvas, tuple(prompts), seeds, steps, scorers, guard)
+
+    def draw(
+        self, policy: Policy, places: Sequence[int], clock: Stopwatch, gamma: float = 1.0
+    ) -> tuple[list[Image.Image], SampleResult]:
+        """The images of some of the prompts, in one batch."""
+        prompts = [self.prompts[i] for i in places]
+        text = self.canvas.encode(prompts)
+        return self.canvas.draw(
+            [text[p] for p in prompts],
+            [self.seeds[i] for i in places],
+            policy,
+            self.steps,
+            clock,
+            gamma,
+        )
+
+    def evaluate(
+        self,
+        policy: Policy,
+        places: Sequence[int],
+        batch_size: BatchSize,
+        clock: Stopwatch,
+        gamma: float = 1.0,
+    ) -> list[dict[str, Any]]:
+        """For each of some places: `place`, `scores` by reward, and `deviations` [K − 1]."""
+        rows: list[dict[str, Any]] = []
+        while len(rows) < len(places):
+            chunk = places[len(rows) : len(rows) + batch_size.value]
+            try:
+                images, result = self.draw(policy, chunk, clock, gamma)
+            except torch.OutOfMemoryError:
+                batch_size.halve()
+                torch.cuda.empty_cache()
+                continue
+            scores = self.score(images, [self.prompts[i] for i in chunk], clock)
+            for n, place in enumerate(chunk):
+                rows.append(
+                    {
+                        "place": place,
+                        "scores": {name: float(s[n]) for name, s in scores.items()},
+                        "deviations": result.deviations[n].tolist(),
+                    }
+                )
+        return rows
+
+    def score(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], clock: Stopwatch
+    ) -> dict[str, Tensor]:
+        """The rewards' scores, and the guard's."""
+        with clock("rewards"):
+            scores = self.scorers.score(images, prompts)
+            if GUARD not in scores:
+                scores |= self.guard.score(images, prompts)
+        return scores
+
+    def grid(
+        self, policies: Mapping[str, Policy], count: int, clock: Stopwatch
+    ) -> tuple[Image.Image, PanelProvenance]:
+        """The first few prompts, a row each, with a column per policy."""
+        places = range(min(count, len(self.prompts)))
+        prompts, seeds = self.prompts[: len(places)], self.seeds[: len(places)]
+        columns: list[list[Image.Image]] = []
+        records: list[list[Provenance]] = []
+        canvas, size = self.canvas, self.canvas.size or self.canvas.backbone.size
+        for policy in policies.values():
+            images, result = self.draw(policy, places, clock)
+            columns.append(images)
+            entry = canvas.backbone.entry
+            scale = canvas.guidance_scale
+            records.append(
+                describe(
+                    canvas.backbone,
+                    result,
+                    prompts,
+                    seeds,
+                    policy=policy,
+                    gamma=1.0,
+                    num_inference_steps=self.steps,
+                    guidance_scale=entry.guidance_scale if scale is None else scale,
+                    height=size,
+                    width=size,
+                    max_sequence_length=entry.max_sequence_length,
+                )
+            )
+        labels = [p if len(p) <= LABEL else f"{p[: LABEL - 1]}…" for p in prompts]
+        panel = make_panel(list(zip(*columns, strict=True)), list(policies), labels, "")
+        return panel, PanelProvenance(cells=tuple(zip(*records, strict=True)))
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The scores of rows that cover all prompts, by reward, [n] in the order of the prompts."""
+    ordered = sorted(rows, key=lambda row: row["place"])
+    return {name: torch.tensor([r["scores"][name] for r in ordered]) for name in rows[0]["scores"]}
+
+
+def compare(
+    scores: Mapping[str, Tensor], baseline: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Each metric and the composite beside the baseline's: means, paired differences, intervals."""
+    every = {name: (own, baseline[name]) for name, own in scores.items()}
+    relative = relative_composite(scores, baseline, weights)
+    every["composite"] = relative, relative_composite(baseline, baseline, weights)
+    return {name: vars(paired(*pair)) for name, pair in every.items()}

@@ -1,0 +1,228 @@
+"""From a recipe to a run: what is loaded, where it is written, in how many processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from asyncdiff_cli.engine.backbones import load_backbone, resolve_device
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.heldout import HeldOut
+from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
+from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
+from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.rollout import Canvas
+from asyncdiff_cli.engine.runs import RunDirectory
+from asyncdiff_cli.engine.training import FREE, Trainer, identity
+
+TRACKERS = ("tensorboard", "wandb")
+
+
+RECIPES = {"mini": "mini", "flux": "flux-coco", "sd35": "sd35-coco"}
+"""What a backbone is trained with unless asked otherwise."""
+
+
+def find_run(
+    recipe: str | None,
+    backbone: str | None,
+    overrides: Sequence[str],
+    resume: Path | None,
+    out: Path | None,
+    prompts: Path | None,
+) -> tuple[Recipe, Path]:
+    """The recipe of a new run or of one that goes on, and its directory.
+
+    Args:
+        recipe: a name or file; default the backbone's.
+        backbone: in place of the recipe's; default mini.
+        overrides: `key=value`.
+        resume: the directory of a run that goes on.
+        out: that of a new one; default runs/NAME.
+        prompts: a text or JSONL file of prompts in place of the recipe's.
+
+    Raises:
+        InputError: for options that exclude each other, for a directory that holds no run, and for
+            overrides that a resumed run cannot take.
+    """
+    if prompts is not None and not is_copy(prompts):
+        overrides = [*overrides, f"prompts={prompts}"]
+    if backbone is not None:
+        overrides = [*overrides, f"backbone={backbone}"]
+    if resume is None:
+        name = recipe or RECIPES.get(backbone or DEFAULT_BACKBONE)
+        if name is None:
+            raise InputError(
+                f"there is no recipe for {backbone}: give --recipe with one of a model like it,"
+                f" such as {RECIPES['sd35']} or {RECIPES['flux']}"
+            )
+        return load_recipe(name, overrides), out or Path("runs") / Path(name).stem
+    if recipe is not None or out is not None:
+        raise InputError("--resume goes on with a run's own recipe and directory: give neither")
+    file = resume / "recipe.yaml"
+    if not file.is_file():
+        raise InputError(f"{resume} is not a run: it has no recipe.yaml")
+    before, after = load_recipe(str(file)), load_recipe(str(file), overrides)
+    changed = [
+        name
+        for name in Recipe.model_fields
+        if name not in FREE and getattr(before, name) != getattr(after, name)
+    ]
+    if changed:
+        raise InputError(
+            f"a run that goes on keeps its {', '.join(changed)}; start another with --recipe {file}"
+            f" (what may change: {', '.join(FREE)})"
+        )
+    return after, resume
+
+
+def is_copy(path: Path) -> bool:
+    """Whether --prompts is a local copy of the recipe's own set, and not a file of prompts."""
+    return path.is_dir() or path.suffix == ".json"
+
+
+def open_trainer(
+    recipe: Recipe,
+    path: Path,
+    resume: bool = False,
+    device: str | None = None,
+    tracker: str | None = None,
+    data_dir: Path | None = None,
+    prompts: Path | None = None,
+    on_refused: Callable[[str], None] = lambda _: None,
+) -> Trainer:
+    """Load all that a run needs, refuse what cannot work, and start or go on.
+
+    Args:
+        path: the run's directory.
+        tracker: "tensorboard" or "wandb".
+        data_dir: where prompts are downloaded to.
+        prompts: a local copy of the recipe's prompts.
+        on_refused: told about each checkpoint that is torn or foreign.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded.
+        AsyncDiffError: for what cannot be loaded, or a run without a usable checkpoint.
+    """
+    on_cpu = resolve_device(device, torch.float32)[0].type == "cpu"
+    if tracker is not None:
+        check_choice("tracker", tracker, TRACKERS)
+    if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        RunDirectory(path, "").start("")  # which refuses it, before a model is loaded
+    accelerator = Accelerator(cpu=on_cpu, log_with=tracker, project_dir=str(path))
+    where = accelerator.device if device is None or on_cpu else device
+    copy = prompts if prompts is not None and is_copy(prompts) else None
+    with accelerator.main_process_first():  # so that it alone downloads
+        texts, held_out = (
+            load_prompts(recipe.prompts, split, data_dir, copy) for split in ("train", "validation")
+        )
+        backbone = load_backbone(
+            recipe.backbone,
+            dtype=recipe.dtype,
+            device=where,
+            revision=recipe.revision,
+            model_path=recipe.model_path,
+            scheduler=recipe.scheduler,
+        )
+        scorers = RewardGroup(
+            recipe.rewards,
+            recipe.reward_paths,
+            where,
+            recipe.reward_dtype,
+            recipe.offload_rewards,
+            keep=path / "refused",
+        )
+    run = RunDirectory(path, identity(recipe, backbone, texts, held_out))
+    if accelerator.is_main_process and not resume:
+        run.start(to_yaml(recipe))
+    canvas = Canvas.of(recipe, backbone)
+    trainer = Trainer(
+        recipe,
+        canvas,
+        scorers,
+        texts,
+        _held_out(recipe, canvas, held_out, scorers),
+        run,
+        accelerator,
+    )
+    if resume:
+        _restore(trainer, on_refused)
+    if tracker is not None:
+        settings = {k: str(v) for k, v in recipe.model_dump(mode="json").items()}
+        accelerator.init_trackers("asyncdiff", config=settings)
+    accelerator.wait_for_everyone()
+    return trainer
+
+
+def _held_out(
+    recipe: Recipe, canvas: Canvas, prompts: PromptSet, scorers: RewardGroup
+) -> HeldOut | None:
+    own = recipe.evaluation
+    count = own.prompts if own.every else recipe.samples.count if recipe.samples.every else 0
+    if not count:
+        return None
+    texts = prompts.draw(min(count, len(prompts)), own.seed)
+    return HeldOut.make(canvas, texts, own.seed, recipe.num_inference_steps, scorers)
+
+
+def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
+    """Go on from the last good checkpoint, or from the start if there was none yet."""
+    run = trainer.run
+    checkpoint = run.last(on_refused if trainer.is_main else lambda _: None)
+    if checkpoint is None and any(run.checkpoints.glob("[0-9]*.safetensors")):
+        raise AsyncDiffError(f"{run.path} has no checkpoint to go on from")
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_main:
+        run.forget_after(trainer.iteration)
+
+
+def launch(processes: int, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Run `asyncdiff train` in several processes of this machine; the exit code.
+
+    It is what `accelerate launch` does on GPUs, torch's launcher, which also serves CPUs. If a
+    process dies, it ends the others.
+
+    Args:
+        arguments: the overrides.
+        options: by name, such as `--recipe`; None for one that was not given, True for a switch.
+
+    Raises:
+        InputError: for a number of processes that is not there.
+    """
+    where = resolve_device(options.get("--device"), torch.float32)[0]
+    if processes < 1:
+        raise InputError(f"the number of processes is a whole number from 1, not {processes}")
+    if where.type == "cuda" and processes > torch.cuda.device_count():
+        raise InputError(
+            f"{processes} processes need {processes} GPUs, and there are"
+            f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
+        )
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(processes), "-m", "asyncdiff_cli", "train", *arguments),
+    ]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            command += [name] if value is True else [name, str(value)]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    child = subprocess.Popen(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
+    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        while True:
+            try:
+                return 1 if child.wait() else 0
+            except KeyboardInterrupt:  # the processes got it too, and write a checkpoint
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,177 @@
+"""The learned policies: the mode of the module's Beta, and draws from it for training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from torch import Tensor
+from typing_extensions import Self
+
+from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.hub import hub_errors, one_line
+from asyncdiff_cli.engine.policies import LEARNED, StepState
+from asyncdiff_cli.engine.registry import REGISTRY
+from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule, mode
+
+RATIO_MARGIN = 1e-6
+"""Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
+
+
+class LearnedDeviation:
+    """The mode of the module's Beta at each step and for each image (Eq. 18).
+
+    Args:
+        tpm: a trained module. It moves to the device of the latents that it sees.
+        source: where it was loaded from, for the provenance.
+    """
+
+    name = LEARNED
+
+    def __init__(self, tpm: TimestepPredictionModule, source: str | None = None) -> None:
+        self.tpm, self.source = tpm.eval(), source
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """The policy of a backbone's shipped module, of a directory, or of a hub repository.
+
+        Raises:
+            InputError: if there is no module of that name.
+            AsyncDiffError: if it cannot be fetched or is damaged.
+        """
+        return cls(load_tpm(source), str(source))
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Self:
+        """The policy that `to_dict` described.
+
+        Raises:
+            InputError: if its module has no place to be loaded from, or is another one by now.
+        """
+        source = settings.get("source")
+        if source is None:
+            raise InputError("this policy's module was never saved: there is nothing to load")
+        policy = cls.load(source)
+        if settings.get("fingerprint") not in (None, policy.fingerprint):
+            raise InputError(
+                f"the module in {source} is not the one that was used (its weights differ): put the"
+                " old one back, or choose a policy with --tpm or --deviation"
+            )
+        return policy
+
+    @property
+    def bound(self) -> float:
+        """That of the training, 0.5 or 1."""
+        return self.tpm.bound
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of the weights."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.tpm.state_dict().items()):
+            digest.update(name.encode() + b"\0" + weight.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, state: StepState) -> Tensor:
+        seen = observed(self.tpm, state)
+        return desync.deviation_from_ratio(mode(*self.tpm(seen))[0], self.bound)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "source": self.source, "fingerprint": self.fingerprint}
+
+
+class SampledDeviation:
+    """Draws from the module's Beta, and keeps what it saw and drew.
+
+    Args:
+        generators: one per image, so that a draw belongs to its image and not to the batch.
+    """
+
+    def __init__(
+        self, tpm: TimestepPredictionModule, generators: Sequence[np.random.Generator]
+    ) -> None:
+        self.tpm, self.generators = tpm, generators
+        self.seen: list[Observation] = []
+        self.ratios: list[Tensor] = []
+
+    @property
+    def bound(self) -> float:
+        return self.tpm.bound
+
+    @torch.no_grad()
+    def __call__(self, state: StepState) -> Tensor:
+        seen = observed(self.tpm, state)
+        alpha, beta = (1 + e[0].double().cpu().numpy() for e in self.tpm(seen))
+        drawn = [
+            g.beta(a, b) for g, a, b in zip(self.generators, alpha, beta, strict=True)
+        ]  # on the CPU: the same draws whatever the device
+        ratio = torch.tensor(drawn, dtype=torch.float32, device=self.tpm.device)
+        self.seen.append(seen)
+        self.ratios.append(ratio.clamp(RATIO_MARGIN, 1 - RATIO_MARGIN))
+        return desync.deviation_from_ratio(self.ratios[-1], self.bound)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": "sampled"}
+
+
+def observed(tpm: TimestepPredictionModule, state: StepState) -> Observation:
+    """What the module sees of a step.
+
+    Raises:
+        InputError: for a model whose latents or text the module was not made for.
+    """
+    seen = Observation.of(state)
+    shapes = {
+        "latent": (seen.latents.shape[2], tpm.latent_channels),
+        "prompt": (seen.prompt_embeds.shape[-1], tpm.sequence.in_features),
+        "pooled prompt": (seen.pooled_prompt_embeds.shape[-1], tpm.pooled.in_features),
+    }
+    for name, (own, wanted) in shapes.items():
+        if own != wanted:
+            raise InputError(
+                f"this timestep prediction module was trained for {wanted} {name} channels, and the"
+                f" backbone has {own}: train one for it with `asyncdiff train`"
+            )
+    if tpm.device != seen.latents.device:
+        tpm.to(seen.latents.device)
+    return seen
+
+
+def load_tpm(source: str | Path) -> TimestepPredictionModule:
+    """A module by the name of a backbone that ships one, or from a directory or hub repository.
+
+    Raises:
+        InputError: if there is none.
+        AsyncDiffError: if it cannot be fetched or is damaged.
+    """
+    entry = REGISTRY.get(str(source))
+    if entry is not None and entry.tpm is None:
+        raise InputError(f"no module is shipped for {source}: train one with `asyncdiff train`")
+    path = Path(source).expanduser() if entry is None or entry.tpm is None else entry.tpm
+    local = path.is_dir()
+    if local and not (path / "config.json").is_file():
+        raise InputError(f"{path} holds no timestep prediction module: it has no config.json")
+    if not local and str(source).count("/") != 1:
+        raise InputError(f"there is no directory {source} with a timestep prediction module")
+    with hub_errors(
+        str(source),
+        local="--tpm DIR",
+        embedded="`--tpm mini` needs no download",
+        lacking="holds no timestep prediction module",
+    ):
+        try:
+            return TimestepPredictionModule.from_pretrained(path if local else str(source)).eval()
+        except (HfHubHTTPError, InputError):
+            raise
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise AsyncDiffError(
+                f"the module in {source} is incomplete or damaged ({one_line(error)})"
+            ) from None

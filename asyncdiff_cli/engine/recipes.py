@@ -1,0 +1,478 @@
+"""Training recipes: one frozen object with every setting of a run, read from YAML and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from asyncdiff_cli.engine.checks import check_choice, unknown
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.registry import REGISTRY, SCHEDULER_CLASSES
+from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, Bound, Count, Seed
+from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
+
+DTYPES = ("fp16", "bf16", "fp32")
+EXTENDS = "extends"
+"""The key that names the recipe whose settings a file changes."""
+
+
+def _known(kind: str, names: Sequence[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(unknown(kind, value, names))
+        return value
+
+    return AfterValidator(check)
+
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic and Python count it as 0 or 1
+        raise ValueError(f"this is not a yes-or-no setting, so it cannot be {str(value).lower()}")
+    return value
+
+
+Dtype = Annotated[str, _known("dtype", DTYPES)]
+RewardName = Annotated[str, _known("reward", NAMES)]
+Weight = Annotated[float, BeforeValidator(_no_switch), Field(ge=0)]
+Every = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Settings(BaseModel):
+    """Checks that read several fields are validators of the last of them.
+
+    `info.data` holds those of the fields before it that are valid, so that one faulty field does
+    not hide the faults of others, as it does with a validator of the whole model.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        switch = cls.model_fields[info.field_name or ""].annotation is bool
+        return value if switch else _no_switch(value)
+
+
+class TPMSettings(_Settings):
+    """The size of the timestep prediction module."""
+
+    width: Count = 256
+    """Channels of a token."""
+    layers: Count = 4
+    """Transformer layers."""
+    heads: Count = 8
+    """Attention heads: even, because they start in opposite pairs, and a divisor of the width."""
+    patch_size: Count = 8
+    """Side of the latent patches that make a token."""
+    text_tokens: Count = 4
+    """How many tokens the sequence embedding of the prompt is pooled into."""
+    global_tokens: Count = 4
+    """How many tokens the head reads."""
+
+    @field_validator("heads")
+    @classmethod
+    def _check_heads(cls, heads: int, info: ValidationInfo) -> int:
+        if heads % 2:
+            raise ValueError(f"heads start in opposite pairs, so {heads} is not even")
+        if (width := info.data.get("width", heads)) % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        return heads
+
+
+class EvaluationSettings(_Settings):
+    """The evaluation on held-out prompts."""
+
+    every: Every = 100
+    """Iterations between two evaluations; 0 for none."""
+    prompts: Count = 64
+    """How many held-out prompts, one image each."""
+    seed: Seed = 42
+    """Draws the prompts and their noise."""
+    patience: Count | None = 3
+    """Training stops after so many evaluations in a row at which training reward rose while
+    held-out reward or the noise guard fell; None to never stop early."""
+
+
+class CheckpointSettings(_Settings):
+    """What a run can be resumed from."""
+
+    every: Count = 50
+    """Iterations between two checkpoints."""
+    keep: Count = 3
+    """How many of the latest stay on the disk."""
+
+
+class SampleSettings(_Settings):
+    """The pictures that show how training goes."""
+
+    every: Every = 100
+    """Iterations between two sets of them; 0 for none."""
+    count: Count = 4
+    """Pictures in a set."""
+
+
+class Recipe(_Settings):
+    """Every setting of a training run. The defaults are the paper's where it has one."""
+
+    backbone: Text = DEFAULT_BACKBONE
+    """A name of the registry, a pipeline directory or a hub repository."""
+    revision: Text | None = None
+    """Branch, tag or commit of its repository; None for the default one."""
+    model_path: Text | None = None
+    """A directory to load it from, in place of its repository."""
+    scheduler: Annotated[Text, _known("scheduler", tuple(SCHEDULER_CLASSES))] | None = None
+    """The solver; None for the model's own."""
+    dtype: Dtype | None = None
+    """The backbone's, fp16, bf16 or fp32; None for fp16 on CUDA, else fp32."""
+    num_inference_steps: Annotated[int, Field(ge=2)]
+    """K, at least 2: a run of K steps holds K − 1 decisions."""
+    step_range: tuple[int, int] | None = None
+    """Smallest and largest K, both included, of which each iteration draws one; None for
+    `num_inference_steps` always."""
+    guidance_scale: NotNegative | None = None
+    """None for the backbone's default."""
+    size: Count | None = None
+    """Height and width in pixels; None for the backbone's default."""
+    bound: Bound = 0.5
+    """Of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
+    prompts: Text = "mini"
+    """mini, coco2014, t2i-compbench, or a file of prompts."""
+    rewards: dict[RewardName, Weight]
+    """Rewards by name with their weights, of which only the ratios count; 0 leaves one out."""
+    reward_paths: dict[RewardName, Text] = {}
+    """Local checkpoints of published rewards, by name."""
+    reward_dtype: Dtype | None = None
+    """fp16, bf16 or fp32; None for each reward's own."""
+    offload_rewards: bool = False
+    """Keep rewards on the CPU while they do not score."""
+    seed: Seed = 42
+    """Draws prompts, noise, decisions and the module's first weights."""
+    iterations: Count = 4000
+    """Updates, each of rollouts of its own."""
+    prompts_per_iteration: Count = 1
+    """Groups in an iteration."""
+    group_size: int = 16
+    """Images of one prompt that are compared with one another, at least 2."""
+    noises_per_prompt: Count | None = None
+    """Distinct initial noises in a group, a divisor of its size. None is one per image, as in the
+    paper; fewer compare images of the same noise, as DanceGRPO (arXiv 2505.07818) does."""
+    mini_batch_size: Count = 4
+    """Trajectories in one gradient step, a divisor of those of an iteration."""
+    epochs: Count = 1
+    """Passes over the trajectories of an iteration."""
+    rollout_batch_size: Count = 16
+    """Images drawn at once; it changes memory and speed, and no result beyond rounding."""
+    learning_rate: Positive = 2e-5
+    """AdamW's, constant."""
+    weight_decay: NotNegative = 0.01
+    """AdamW's."""
+    max_grad_norm: Positive = 1.0
+    """The gradient's norm is clipped to it."""
+    clip_range: Positive = 0.2
+    """ε of Eq. 14."""
+    kl_weight: NotNegative = 0.0
+    """Of the KL divergence to the initial policy in the loss."""
+    entropy_weight: NotNegative = 0.0
+    """Of the policy's entropy, which the loss rewards."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of an exponential moving average of the module's weights, between 0 and 1; None for none."""
+    tpm: TPMSettings = TPMSettings()
+    """The module's size."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """On held-out prompts."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """What a run can be resumed from."""
+    samples: SampleSettings = SampleSettings()
+    """Pictures along the way."""
+
+    @field_validator("step_range")
+    @classmethod
+    def _check_step_range(
+        cls, value: tuple[int, int] | None, info: ValidationInfo
+    ) -> tuple[int, int] | None:
+        if value is None:
+            return value
+        low, high = value
+        if not 2 <= low <= high:
+            raise ValueError(f"a range is a smaller and a larger K from 2, not {low} and {high}")
+        if not low <= (steps := info.data.get("num_inference_steps", low)) <= high:
+            raise ValueError(f"num_inference_steps {steps} is outside the range {low} to {high}")
+        return value
+
+    @field_validator("rewards")
+    @classmethod
+    def _check_rewards(cls, rewards: dict[str, float]) -> dict[str, float]:
+        if not any(rewards.values()):
+            raise ValueError("no reward has a weight above 0: give one, as in {clip: 1}")
+        return rewards
+
+    @field_validator("reward_paths")
+    @classmethod
+    def _check_reward_paths(cls, paths: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if local := [name for name in paths if name not in PUBLISHED]:
+            raise ValueError(f"{', '.join(local)} is a part of this package and reads no file")
+        rewards = info.data.get("rewards", paths)
+        if unnamed := [name for name in paths if name not in rewards]:
+            raise ValueError(f"{', '.join(unnamed)} is not among the rewards {', '.join(rewards)}")
+        return paths
+
+    @field_validator("group_size")
+    @classmethod
+    def _check_group(cls, size: int) -> int:
+        if size < 2:
+            raise ValueError(f"a group of {size} has no advantage: it takes 2 images or more")
+        return size
+
+    @field_validator("noises_per_prompt")
+    @classmethod
+    def _check_noises(cls, noises: int | None, info: ValidationInfo) -> int | None:
+        if noises and (size := info.data.get("group_size", noises)) % noises:
+            raise ValueError(f"group_size {size} is not divisible by noises_per_prompt {noises}")
+        return noises
+
+    @field_validator("mini_batch_size")
+    @classmethod
+    def _check_mini_batch(cls, batch: int, info: ValidationInfo) -> int:
+        if not {"prompts_per_iteration", "group_size"} <= info.data.keys():
+            return batch
+        prompts, size = info.data["prompts_per_iteration"], info.data["group_size"]
+        if (total := prompts * size) % batch:
+            near = max(n for n in range(1, min(batch, total) + 1) if total % n == 0)
+            raise ValueError(
+                f"prompts_per_iteration {prompts} · group_size {size} = {total} is not divisible"
+                f" by mini_batch_size {batch} (try {near})"
+            )
+        return batch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the rollouts of a whole run amount to. Held-out evaluation and samples are not in it."""
+
+    images: int
+    forward_passes: int
+    """Of the denoiser, for one image each."""
+
+
+def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
+    """The images that a run draws, and the forward passes they take; a random K counts as its mean.
+
+    Args:
+        guidance_calls: forward passes per image and evaluation. Default 2 for a backbone of the
+            registry with classifier-free guidance (family sd3 with guidance above 1, one call on
+            twice the batch), else 1: FLUX embeds its guidance, and of others nothing is known.
+    """
+    if guidance_calls is None:
+        entry = REGISTRY.get(recipe.backbone)
+        scale = recipe.guidance_scale
+        if scale is None and entry:
+            scale = entry.guidance_scale
+        guidance_calls = 2 if entry and entry.family == "sd3" and scale and scale > 1 else 1
+    images = recipe.iterations * recipe.prompts_per_iteration * recipe.group_size
+    ends = recipe.step_range or (recipe.num_inference_steps,) * 2
+    evaluations = sum(2 * k - 1 if recipe.scheduler == "heun" else k for k in ends)
+    return Cost(images, images * guidance_calls * evaluations // len(ends))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and check all of it.
+
+    A file may say `extends: OTHER`, a shipped recipe or a file beside it. Its own keys then change
+    the other's; mappings such as `tpm` and `rewards` are merged key by key.
+
+    Args:
+        name_or_path: a shipped recipe, or a YAML file.
+        overrides: `KEY=VALUE`, with dots into mappings (`tpm.width=128`, `rewards.noise=0.5`) and
+            values in YAML. They change what the file says.
+
+    Raises:
+        InputError: naming every problem on one line; for a file that cannot be read or is no
+            mapping in YAML; for an unknown name, with the nearest one.
+    """
+    values = _resolved(_locate(str(name_or_path)))
+    problems = []
+    for override in overrides:
+        try:
+            _override(values, override)
+        except InputError as error:
+            problems.append(str(error))
+    return parse_recipe(values, str(name_or_path), problems)
+
+
+def parse_recipe(
+    values: Mapping[str, Any], where: str = "recipe", problems: Sequence[str] = ()
+) -> Recipe:
+    """The recipe of these values.
+
+    Args:
+        where: begins the message.
+        problems: already known ones, which are reported with the others.
+
+    Raises:
+        InputError: naming every problem on one line.
+    """
+    problems = list(problems)
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems += map(_problem, error.errors())
+    if problems:
+        raise InputError(" ".join(f"{where}: {'; '.join(problems)}".split()))
+    return recipe
+
+
+def _problem(item: Any) -> str:
+    """One error of pydantic's, with the dotted path of its key."""
+    *parents, key = path = [str(part) for part in item["loc"] if part != "[key]"]
+    if item["type"] == "extra_forbidden":
+        group = Recipe.model_fields[parents[0]].annotation if parents else Recipe
+        return ": ".join([*parents, unknown("key", key, getattr(group, "model_fields", ()))])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] not in ("value_error", "missing", "too_short", "too_long"):
+        message += f", not {item['input']!r}"
+    return f"{'.'.join(path)}: {message}"
+
+
+def names() -> list[str]:
+    """The shipped recipes, in alphabetical order."""
+    return sorted(path.stem for path in _directory().glob("*.yaml"))
+
+
+def path_of(name: str) -> Path:
+    """The file of a shipped recipe.
+
+    Raises:
+        InputError: for an unknown name, with the nearest one.
+    """
+    check_choice("recipe", name, names())
+    return _directory() / f"{name}.yaml"
+
+
+def header(name_or_path: str) -> str:
+    """The comment that a recipe's file begins with, without its number signs."""
+    lines = []
+    for line in _read(_locate(str(name_or_path))).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    return "\n".join(lines)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Every setting, resolved; `load_recipe` reads it back as the same recipe."""
+    values = recipe.model_dump(mode="json")
+    # not allow_unicode, with which PyYAML does not read back U+0085 in a string
+    text: str = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
+    return text
+
+
+def copy_recipe(name: str, target: Path) -> None:
+    """Copy the file of a shipped recipe, with its comments, to change it.
+
+    Raises:
+        InputError: for an unknown name, or a target that exists.
+        AsyncDiffError: if it cannot be written.
+    """
+    source = path_of(name)
+    if target.exists():
+        raise InputError(f"{target} exists already: give the path of a new file")
+    write_text(target, source.read_text(encoding="utf-8"))
+
+
+def _directory() -> Path:
+    """Where the shipped recipes are: in the installed package, or at the root of a checkout."""
+    package = Path(str(files("asyncdiff_cli")))
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def _locate(name_or_path: str, beside: Path = Path()) -> Path:
+    """The file of a shipped recipe, or the file of this path in the directory `beside`."""
+    if name_or_path in (known := names()):
+        return path_of(name_or_path)
+    path = beside / Path(name_or_path).expanduser()
+    if not path.exists():
+        raise InputError(f"{unknown('recipe', name_or_path, known)}, and there is no file {path}")
+    return path
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{where} is not YAML{line}: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2025-99-99, a date
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file, upon those of the file that it extends."""
+    path = path.resolve()
+    if path in extending:
+        chain = " → ".join(p.name for p in (*extending, path))
+        raise InputError(f"recipes extend each other in a circle: {chain}")
+    values = _parse(_read(path), str(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings such as iterations: 4000, one a line")
+    if EXTENDS not in values:
+        return values
+    other = values.pop(EXTENDS)
+    if not isinstance(other, str):
+        raise InputError(f"{path}: {EXTENDS} names a recipe or a file beside it, not {other!r}")
+    base = _resolved(_locate(other, path.parent), (*extending, path))
+    for key, value in values.items():
+        _put(base, key, value)
+    return base
+
+
+def _put(values: dict[Any, Any], key: Any, value: Any) -> None:
+    """Set a key; a mapping upon a mapping is merged."""
+    if isinstance(value, dict) and isinstance(old := values.get(key), dict):
+        value = {**old, **value}
+    values[key] = value
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Apply one `KEY=VALUE` to the values."""
+    key, equals, text = override.partition("=")
+    key, dot, name = key.strip().partition(".")  # one dot: a reward is called hpsv2.1
+    if not equals or not key or (dot and not name):
+        raise InputError(
+            f"an override is KEY=VALUE, such as iterations=200 or tpm.width=128, not {override!r}"
+        )
+    value = _parse(text, f"the value of {override!r}")
+    if dot:
+        _put(values, key, {name: value})
+    else:
+        values[key] = value

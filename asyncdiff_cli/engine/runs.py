@@ -1,0 +1,177 @@
+"""The directory of a training run: its recipe, its metrics, its checkpoints.
+
+recipe.yaml      the resolved recipe
+metrics.jsonl    a line per iteration and per evaluation
+checkpoints/     000050.safetensors …: the last few, and the best by held-out reward
+samples/         000100.png …: fixed prompts and noise, baseline beside current
+tpm/             the module to use: the best by held-out reward, or else the last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import write_atomically, write_text
+
+STATE = "asyncdiff"
+"""The key of a checkpoint's metadata that holds its state as JSON."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The whole state of a training after an iteration.
+
+    There is no random number generator in it: every draw is a function of the seed, the iteration
+    and the trajectory, and so is the place in the data.
+    """
+
+    state: dict[str, Any]
+    """JSON values; "iteration" counts those that are complete."""
+    tensors: dict[str, Tensor]
+    """Weights and the optimizer's moments, on the CPU."""
+
+    @property
+    def iteration(self) -> int:
+        return self.state["iteration"]
+
+
+class RunDirectory:
+    """Reads and writes a run.
+
+    Args:
+        path: the directory.
+        identity: what a checkpoint must have been made with to be this run's.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tpm(self) -> Path:
+        return self.path / "tpm"
+
+    def sample(self, iteration: int) -> Path:
+        """The grid of an iteration."""
+        return self.path / "samples" / f"{iteration:06d}.png"
+
+    def start(self, recipe: str) -> None:
+        """Make the directory of a new run.
+
+        Raises:
+            InputError: if there is something in it.
+            AsyncDiffError: if it cannot be written.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(
+                f"{self.path} exists: go on with `asyncdiff train --resume {self.path}`, or give"
+                " another --out"
+            )
+        write_text(self.path / "recipe.yaml", recipe)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a line to the metrics.
+
+        Raises:
+            AsyncDiffError: if it cannot be written.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise AsyncDiffError(f"cannot write {self.metrics}: {error.strerror}") from None
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop the metrics of later iterations, which will be run again, and a torn last line."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["iteration"] <= iteration:
+                kept.append(line + "\n")
+        write_text(self.metrics, "".join(kept))
+
+    def file(self, iteration: int) -> Path:
+        """The checkpoint of an iteration."""
+        return self.checkpoints / f"{iteration:06d}.safetensors"
+
+    def save(self, checkpoint: Checkpoint, keep: int, best: int | None) -> Path:
+        """Write a checkpoint, and drop those that are neither among the last `keep` nor `best`.
+
+        Raises:
+            AsyncDiffError: if it cannot be written.
+        """
+        path = self.file(checkpoint.iteration)
+        state = {**checkpoint.state, "identity": self.identity, "sha256": digest(checkpoint)}
+        metadata = {STATE: json.dumps(state)}
+        write_atomically(path, lambda file: save_file(checkpoint.tensors, file, metadata))
+        kept = {*self._files()[-keep:], path, *(() if best is None else (self.file(best),))}
+        for old in self._files():
+            if old not in kept:
+                old.unlink(missing_ok=True)
+        return path
+
+    def last(self, on_refused: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint that is whole and of this run; None if there is none.
+
+        Args:
+            on_refused: told about each newer one that is neither, and why.
+        """
+        for path in reversed(self._files()):
+            try:
+                return self.read(path)
+            except AsyncDiffError as error:
+                on_refused(str(error))
+        return None
+
+    def read(self, path: Path) -> Checkpoint:
+        """Read a checkpoint of this run.
+
+        Raises:
+            AsyncDiffError: naming the file, if it is torn or another run's.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads((file.metadata() or {})[STATE])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            checkpoint = Checkpoint(state, tensors)
+            own, recorded = state.pop("identity"), state.pop("sha256")
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            raise AsyncDiffError(f"checkpoint {path} is torn: skipped") from None
+        if recorded != digest(checkpoint):
+            raise AsyncDiffError(f"checkpoint {path} is damaged: skipped")
+        if own != self.identity:
+            raise AsyncDiffError(f"checkpoint {path} is of another recipe or backbone: skipped")
+        return checkpoint
+
+    def _files(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("[0-9]*.safetensors"))
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the state and the tensors."""
+    sha = hashlib.sha256(json.dumps(checkpoint.state, sort_keys=True).encode())
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        sha.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
