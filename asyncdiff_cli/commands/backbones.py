@@ -55,6 +55,7 @@ def backbones(
 def _values(entry: BackboneEntry, where: Presence) -> dict[str, Any]:
     return {
         **vars(entry),
+        "tpm": entry.tpm and str(entry.tpm),
         "size": where.pixels,
         "present": where.directory is not None,
         "directory": where.directory and str(where.directory),
@@ -67,7 +68,7 @@ def _row(entry: BackboneEntry, where: Presence) -> list[str]:
         f"{entry.num_inference_steps} steps",
         f"guidance {entry.guidance_scale:g}",
         f"{where.pixels} px" if where.pixels else "",
-        f"deviation {entry.deviation:+g}",
+        "learned deviation" if entry.tpm else f"deviation {entry.deviation:+g}",
     )
     return [
         entry.name,

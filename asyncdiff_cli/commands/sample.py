@@ -83,6 +83,14 @@ def sample(
             metavar="D1,D2,…", help="A deviation after each step, resampled to the number of steps."
         ),
     ] = None,
+    tpm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Deviations by a trained module: what `asyncdiff train` wrote, a hub repository,"
+            " or a backbone that ships one.",
+        ),
+    ] = None,
     gamma: Annotated[
         float | None,
         typer.Option(metavar="γ", help="What deviations are multiplied by. (default: 1)"),
@@ -128,7 +136,7 @@ def sample(
     request = parse_request(
         prompts=prompts, prompt_file=prompt_file, source=source, num_images=num_images, seed=seed,
         negative=negative, steps=steps, guidance=guidance, size=size, batch_size=batch_size,
-        deviation=deviation, schedule=schedule, gamma=gamma, bound=bound, compare=compare,
+        deviation=deviation, schedule=schedule, tpm=tpm, gamma=gamma, bound=bound, compare=compare,
     )  # fmt: skip
     choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
     if dry_run:

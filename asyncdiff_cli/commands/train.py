@@ -67,6 +67,7 @@ def train(
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
     from asyncdiff_cli.engine.launch import find_run, launch, open_trainer
+    from asyncdiff_cli.engine.training import InterruptedRunError
 
     given = {"seed": seed, "dtype": dtype}
     changes = [f"{name}={value}" for name, value in given.items() if value is not None]
@@ -84,8 +85,17 @@ def train(
         trainer = open_trainer(
             chosen, path, resume is not None, device, tracker, data_dir, prompts, render.warning
         )
-    with render.training(chosen.iterations, trainer.iteration, trainer.is_main, json) as show:
-        for kind, values in trainer.train():
-            show(kind, values)
+    events = trainer.train()
+    try:
+        with render.training(chosen.iterations, trainer.iteration, trainer.is_main, json) as show:
+            try:
+                for kind, values in events:
+                    show(kind, values)
+            except KeyboardInterrupt as interrupt:
+                events.throw(interrupt)  # it came between two events: the trainer does not know
+    except InterruptedRunError as error:
+        if trainer.is_main:
+            raise
+        raise typer.Exit(error.exit_code) from None
     if trainer.is_main and not json:
         render.line(str(trainer.run.tpm))

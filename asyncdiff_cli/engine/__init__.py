@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         load_backbone,
     )
     from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+    from asyncdiff_cli.engine.learned import LearnedDeviation, load_tpm
     from asyncdiff_cli.engine.policies import (
         FixedDeviation,
         Policy,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards.base import Reward
     from asyncdiff_cli.engine.rewards.composite import composite
     from asyncdiff_cli.engine.sampler import SampleResult, sample
+    from asyncdiff_cli.engine.tpm import TimestepPredictionModule
 
 __all__ = [
     "REGISTRY",
@@ -37,18 +39,21 @@ __all__ = [
     "BackboneEntry",
     "FixedDeviation",
     "InputError",
+    "LearnedDeviation",
     "Policy",
     "Reward",
     "SampleResult",
     "ScheduledDeviation",
     "StepState",
     "Synchronous",
+    "TimestepPredictionModule",
     "Trace",
     "attach",
     "backbone_from_pipeline",
     "composite",
     "load_backbone",
     "load_reward",
+    "load_tpm",
     "policy_from_dict",
     "sample",
     "score",
@@ -56,7 +61,7 @@ __all__ = [
 
 _MODULES = (
     *("errors", "registry", "rewards", "policies", "backbones", "sampler", "attach"),
-    *("rewards.base", "rewards.composite"),
+    *("rewards.base", "rewards.composite", "tpm", "learned"),
 )
 """Where the names are, lightest first."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,7 @@ class HeldOut:
     ) -> list[dict[str, Any]]:
         """For each of some places: `place`, `scores` by reward, and `deviations` [K − 1]."""
         rows: list[dict[str, Any]] = []
-        while len(rows) < len(places):
-            chunk = places[len(rows) : len(rows) + batch_size.value]
-            try:
-                images, result = self.draw(policy, chunk, clock, gamma)
-            except torch.OutOfMemoryError:
-                batch_size.halve()
-                torch.cuda.empty_cache()
-                continue
+        for chunk, images, result in self._batches(policy, places, batch_size, clock, gamma):
             scores = self.score(images, [self.prompts[i] for i in chunk], clock)
             for n, place in enumerate(chunk):
                 rows.append(
@@ -95,6 +88,27 @@ class HeldOut:
                     }
                 )
         return rows
+
+    def _batches(
+        self,
+        policy: Policy,
+        places: Sequence[int],
+        batch_size: BatchSize,
+        clock: Stopwatch,
+        gamma: float = 1.0,
+    ) -> Iterator[tuple[Sequence[int], list[Image.Image], SampleResult]]:
+        """The images of some places, batch by batch, in smaller ones if they do not fit."""
+        done = 0
+        while done < len(places):
+            chunk = places[done : done + batch_size.value]
+            try:
+                images, result = self.draw(policy, chunk, clock, gamma)
+            except torch.OutOfMemoryError:
+                batch_size.halve(len(chunk))
+                torch.cuda.empty_cache()
+                continue
+            yield chunk, images, result
+            done += len(chunk)
 
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], clock: Stopwatch
@@ -107,25 +121,27 @@ class HeldOut:
         return scores
 
     def grid(
-        self, policies: Mapping[str, Policy], count: int, clock: Stopwatch
+        self,
+        policies: Mapping[str, Policy],
+        count: int,
+        batch_size: BatchSize,
+        clock: Stopwatch,
     ) -> tuple[Image.Image, PanelProvenance]:
         """The first few prompts, a row each, with a column per policy."""
         places = range(min(count, len(self.prompts)))
         prompts, seeds = self.prompts[: len(places)], self.seeds[: len(places)]
-        columns: list[list[Image.Image]] = []
-        records: list[list[Provenance]] = []
+        columns: list[list[Image.Image]] = [[] for _ in policies]
+        records: list[list[Provenance]] = [[] for _ in policies]
         canvas, size = self.canvas, self.canvas.size or self.canvas.backbone.size
-        for policy in policies.values():
-            images, result = self.draw(policy, places, clock)
-            columns.append(images)
-            entry = canvas.backbone.entry
-            scale = canvas.guidance_scale
-            records.append(
-                describe(
+        entry, scale = canvas.backbone.entry, canvas.guidance_scale
+        for column, record, policy in zip(columns, records, policies.values(), strict=True):
+            for chunk, images, result in self._batches(policy, places, batch_size, clock):
+                column += images
+                record += describe(
                     canvas.backbone,
                     result,
-                    prompts,
-                    seeds,
+                    [prompts[i] for i in chunk],
+                    [seeds[i] for i in chunk],
                     policy=policy,
                     gamma=1.0,
                     num_inference_steps=self.steps,
@@ -134,7 +150,6 @@ class HeldOut:
                     width=size,
                     max_sequence_length=entry.max_sequence_length,
                 )
-            )
         labels = [p if len(p) <= LABEL else f"{p[: LABEL - 1]}…" for p in prompts]
         panel = make_panel(list(zip(*columns, strict=True)), list(policies), labels, "")
         return panel, PanelProvenance(cells=tuple(zip(*records, strict=True)))

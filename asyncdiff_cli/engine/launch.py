@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from accelerate import Accelerator
 from asyncdiff_cli.engine.backbones import load_backbone, resolve_device
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
@@ -23,9 +26,11 @@ from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
-from asyncdiff_cli.engine.training import FREE, Trainer, identity
+from asyncdiff_cli.engine.training import FREE, InterruptedRunError, Trainer, identity
 
 TRACKERS = ("tensorboard", "wandb")
+GRACE = 30.0
+"""Seconds that processes get to write a checkpoint, once another has died."""
 
 
 RECIPES = {"mini": "mini", "flux": "flux-coco", "sd35": "sd35-coco"}
@@ -184,14 +189,15 @@ def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
         trainer.restore(checkpoint)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_main:
-        run.forget_after(trainer.iteration)
+        run.forget_after(-1 if checkpoint is None else trainer.iteration)
+        write_text(run.path / "recipe.yaml", to_yaml(trainer.recipe))
 
 
 def launch(processes: int, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
     """Run `asyncdiff train` in several processes of this machine; the exit code.
 
-    It is what `accelerate launch` does on GPUs, torch's launcher, which also serves CPUs. If a
-    process dies, it ends the others.
+    The processes find one another as those of torch's and accelerate's launchers do. If one dies,
+    the others are stopped.
 
     Args:
         arguments: the overrides.
@@ -199,6 +205,7 @@ def launch(processes: int, arguments: Sequence[str], options: Mapping[str, Any])
 
     Raises:
         InputError: for a number of processes that is not there.
+        AsyncDiffError: if a signal killed one.
     """
     where = resolve_device(options.get("--device"), torch.float32)[0]
     if processes < 1:
@@ -208,21 +215,65 @@ def launch(processes: int, arguments: Sequence[str], options: Mapping[str, Any])
             f"{processes} processes need {processes} GPUs, and there are"
             f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
         )
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(processes), "-m", "asyncdiff_cli", "train", *arguments),
-    ]
+    command = [sys.executable, "-m", "asyncdiff_cli", "train", *arguments]
     for name, value in options.items():
         if value is not None and value is not False:
             command += [name] if value is True else [name, str(value)]
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    child = subprocess.Popen(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
-    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    shared = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    children = [
+        subprocess.Popen(command, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)})
+        for n in range(processes)
+    ]
+    return _wait(children)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for processes, and stop the others once one has failed; the exit code.
+
+    Raises:
+        AsyncDiffError: if a signal killed one.
+    """
+    interrupted, deadline = False, float("inf")
+    codes: list[int] = []  # of those that have failed of themselves
+
+    def stop(*signals: object) -> None:
+        nonlocal interrupted
+        interrupted = interrupted or bool(signals)
+        for child in children:
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        while True:
+        while any(child.poll() is None for child in children):
+            if not codes and (codes := [c.returncode for c in children if c.returncode]):
+                deadline = time.monotonic() + GRACE
+                if not interrupted:
+                    stop()
+            if time.monotonic() > deadline:
+                for child in children:
+                    child.kill()
             try:
-                return 1 if child.wait() else 0
+                time.sleep(0.1)
             except KeyboardInterrupt:  # the processes got it too, and write a checkpoint
-                continue
+                interrupted = True
     finally:
         signal.signal(signal.SIGTERM, before)
+    codes = codes or [child.returncode for child in children if child.returncode]
+    if interrupted and codes:
+        return InterruptedRunError.exit_code
+    if killed := [-code for code in codes if code < 0]:
+        raise AsyncDiffError(f"a process of this run has died of signal {killed[0]}")
+    return codes[0] if codes else 0

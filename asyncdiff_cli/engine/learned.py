@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import Tensor
 from typing_extensions import Self
@@ -71,9 +74,9 @@ class LearnedDeviation:
         """That of the training, 0.5 or 1."""
         return self.tpm.bound
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and bytes of the weights."""
+        """SHA-256 over the names and bytes of the weights, as they were when first asked."""
         digest = hashlib.sha256()
         for name, weight in sorted(self.tpm.state_dict().items()):
             digest.update(name.encode() + b"\0" + weight.cpu().contiguous().numpy().tobytes())
@@ -83,6 +86,13 @@ class LearnedDeviation:
     def __call__(self, state: StepState) -> Tensor:
         seen = observed(self.tpm, state)
         return desync.deviation_from_ratio(mode(*self.tpm(seen))[0], self.bound)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same module, so that images of equal policies share a batch."""
+        return isinstance(other, LearnedDeviation) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "source": self.source, "fingerprint": self.fingerprint}
@@ -161,17 +171,21 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
         raise InputError(f"{path} holds no timestep prediction module: it has no config.json")
     if not local and str(source).count("/") != 1:
         raise InputError(f"there is no directory {source} with a timestep prediction module")
-    with hub_errors(
-        str(source),
-        local="--tpm DIR",
-        embedded="`--tpm mini` needs no download",
-        lacking="holds no timestep prediction module",
-    ):
-        try:
-            return TimestepPredictionModule.from_pretrained(path if local else str(source)).eval()
-        except (HfHubHTTPError, InputError):
-            raise
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-            raise AsyncDiffError(
-                f"the module in {source} is incomplete or damaged ({one_line(error)})"
-            ) from None
+    if not local:
+        with hub_errors(
+            str(source),
+            local="--tpm DIR",
+            embedded="`--tpm mini` needs no download",
+            lacking="holds no timestep prediction module",
+        ):
+            for file in ("model.safetensors", "config.json"):
+                path = Path(hf_hub_download(str(source), file)).parent
+    try:
+        with redirect_stdout(StringIO()):  # from_pretrained prints where it loads from
+            return TimestepPredictionModule.from_pretrained(path, strict=True).eval()
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise AsyncDiffError(
+            f"the module in {source} is incomplete or damaged ({one_line(error)})"
+        ) from None

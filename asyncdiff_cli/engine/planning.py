@@ -6,9 +6,11 @@ import itertools
 import re
 import unicodedata
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies import (
     FixedDeviation,
     Policy,
@@ -85,7 +87,8 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
         InputError: for a prompt file that cannot be used.
     """
     wanted = pictures(request)
-    settings = [resolve(p.options, defaults(entry, size)) for p in wanted]
+    base = defaults(entry, size)
+    settings = [resolve(p.options, base) for p in wanted]
     gammas = [
         columns(request, p.options.gamma) or (chosen.gamma,)
         for p, chosen in zip(wanted, settings, strict=True)
@@ -137,7 +140,7 @@ def plan_redraw(request: Request, record: Provenance | PanelProvenance, stem: st
             )
         return _plan_panel(record, f"{stem}.png")
 
-    settings = resolve(request, recorded_settings(record))
+    settings = resolve(request, recorded_settings(record, chosen_policy(request)))
     stem += "".join(f"-{name}{_value(value)}" for name, value in changes.items())
     if not request.compare:
         return Plan((_redrawn(record, settings, f"{stem}.png"),))
@@ -170,7 +173,7 @@ def _plan_panel(record: PanelProvenance, file: str) -> Plan:
 def defaults(entry: BackboneEntry, size: int) -> Settings:
     """What a backbone does unless asked otherwise."""
     return Settings(
-        policy=_fixed(entry.deviation),
+        policy=_learned(entry.name) if entry.tpm else _fixed(entry.deviation),
         gamma=1.0,
         num_inference_steps=entry.num_inference_steps,
         guidance_scale=entry.guidance_scale,
@@ -190,11 +193,18 @@ def resolve(options: Options, base: Settings) -> Settings:
     }
     if options.size is not None:
         changed["width"], changed["height"] = options.size
-    if options.deviation is not None:
-        changed["policy"] = _fixed(options.deviation)
-    elif options.schedule is not None:
-        changed["policy"] = ScheduledDeviation(options.schedule, options.bound or 1.0)
+    if (policy := chosen_policy(options)) is not None:
+        changed["policy"] = policy
     return replace(base, **changed)
+
+
+def chosen_policy(options: Options) -> Policy | None:
+    """The policy that is asked for; None where it is left to the backbone."""
+    if options.deviation is not None:
+        return _fixed(options.deviation)
+    if options.schedule is not None:
+        return ScheduledDeviation(options.schedule, options.bound or 1.0)
+    return None if options.tpm is None else _learned(options.tpm)
 
 
 ARGUMENTS = {
@@ -206,10 +216,10 @@ ARGUMENTS = {
 """Options, and the settings that they are as they stand."""
 
 
-def recorded_settings(record: Provenance) -> Settings:
-    """The settings of the batch that an image was drawn in."""
+def recorded_settings(record: Provenance, policy: Policy | None = None) -> Settings:
+    """The settings of the batch that an image was drawn in, with another policy if given."""
     values = {field.name: getattr(record, field.name) for field in fields(Settings)}
-    return Settings(**{**values, "policy": policy_from_dict(record.policy)})
+    return Settings(**{**values, "policy": policy or policy_from_dict(record.policy)})
 
 
 def columns(request: Request, gamma: float | None) -> tuple[float, ...]:
@@ -217,6 +227,11 @@ def columns(request: Request, gamma: float | None) -> tuple[float, ...]:
     if not request.compare:
         return ()
     return tuple(sorted({*request.compare, *(() if gamma is None else (gamma,))}))
+
+
+@lru_cache(maxsize=4)
+def _learned(source: str) -> Policy:
+    return LearnedDeviation.load(source)
 
 
 def _fixed(deviation: float) -> Policy:

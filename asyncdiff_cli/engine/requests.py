@@ -24,6 +24,8 @@ from asyncdiff_cli.engine.provenance import Provenance
 
 DEFAULT_BACKBONE = "mini"
 MAX_SEED = 2**63 - 1
+POLICIES = {"deviation", "schedule", "tpm"}
+"""Options that choose the policy, of which a prompt has at most one."""
 
 
 def _numbers(value: Any) -> Any:
@@ -76,13 +78,17 @@ class Options(BaseModel):
     """D in [-bound, bound], the same after every step."""
     schedule: Numbers | None = None
     """D after each step."""
+    tpm: Annotated[str, Field(min_length=1)] | None = None
+    """A learned policy: a module's directory or repository, or a backbone that ships one."""
     bound: Bound | None = None
     gamma: float | None = None
 
     @model_validator(mode="after")
     def _check_deviations(self) -> Options:
-        if self.deviation is not None and self.schedule is not None:
-            raise ValueError("give either a deviation or a schedule of them")
+        if sum(getattr(self, name) is not None for name in POLICIES) > 1:
+            raise ValueError("give one of a deviation, a schedule of them, and a module (tpm)")
+        if self.tpm is not None and self.bound is not None:
+            raise ValueError("a module keeps the bound that it was trained with")
         bound = self.bound or 1.0
         for value in (self.deviation or 0.0, *(self.schedule or ())):
             if abs(value) > bound:
@@ -217,8 +223,8 @@ def pictures(request: Request) -> list[Picture]:
 def merged(request: Options, line: Options, where: str) -> Options:
     """The line's own options, and the request's where it has none."""
     defaults, own = request.given(), line.given()
-    if own.keys() & {"deviation", "schedule"}:
-        defaults = {k: v for k, v in defaults.items() if k not in ("deviation", "schedule")}
+    if own.keys() & POLICIES:
+        defaults = {k: v for k, v in defaults.items() if k not in POLICIES}
     return _validated(Options, {**defaults, **own}, where)
 
 

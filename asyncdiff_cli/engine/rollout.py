@@ -181,20 +181,20 @@ class BatchSize:
     value: int
     warnings: list[str] = field(default_factory=list)
 
-    def halve(self) -> None:
-        """After the device ran out of memory.
+    def halve(self, tried: int) -> None:
+        """After the device ran out of memory with so many images.
 
         Raises:
             AsyncDiffError: if not even one image fits.
         """
-        if self.value == 1:
+        if tried == 1:
             raise AsyncDiffError(
                 "out of memory with one image at a time: use a smaller size, --dtype bf16 or fp16,"
                 " or offload_rewards=true"
             ) from None
-        before, self.value = self.value, self.value // 2
+        self.value = tried - tried // 2
         self.warnings.append(
-            f"out of memory with {before} images at once: going on with {self.value}"
+            f"out of memory with {tried} images at once: going on with {self.value}"
         )
 
 
@@ -227,7 +227,7 @@ def roll_out(
                 [text[t.prompt] for t in chunk], [t.noise for t in chunk], policy, steps, clock
             )
         except torch.OutOfMemoryError:
-            batch_size.halve()
+            batch_size.halve(len(chunk))
             torch.cuda.empty_cache()
             continue
         images += drawn

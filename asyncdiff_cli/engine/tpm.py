@@ -17,6 +17,8 @@ from asyncdiff_cli.engine.policies import StepState
 
 FREQUENCIES = 16
 """Sines and as many cosines of a number in [0, 1], with 0.5 to 64 periods."""
+LOWEST = -80.0
+"""The least x whose eˣ is told from 0 with room to spare in fp32: φ(x) − 1 stays above 0."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def excess(x: Tensor) -> Tensor:
     φ itself would round eˣ away next to the 1, and a mode of two such parameters is 0/0.
     """
     positive = x.clamp(min=0)
-    return torch.where(x > 0, 1 + positive + positive.square() / 2, x.clamp(max=0).exp())
+    negative = torch.where(x > 0, 0.0, x)  # clamp(max=0) passes no gradient at 0, the start
+    negative = negative.clamp(min=LOWEST)
+    return torch.where(x > 0, 1 + positive + positive.square() / 2, negative.exp())
 
 
 def mode(alpha_excess: Tensor, beta_excess: Tensor) -> Tensor:
@@ -223,12 +227,11 @@ class TimestepPredictionModule(
         """α − 1 and β − 1 of each decision, fp32 [S, B], above 0."""
         decisions = len(seen.latents)
         text = self._text(seen.prompt_embeds, seen.pooled_prompt_embeds)
-        tokens = [
-            self._patches(seen),
-            text.repeat(decisions, 1, 1),
-            self._times(seen),
-            self.readout.expand(decisions * len(text), -1, -1),
-        ]
+        tokens = [self._patches(seen), text.repeat(decisions, 1, 1), self._times(seen)]
+        # Each kind's mean reaches the head without the blocks, which at first pass nothing on: else
+        # the module would move all steps and images alike before it can tell them apart.
+        means = torch.stack([kind.mean(1) for kind in tokens]).sum(0)
+        tokens.append(self.readout + means[:, None])
         sequence = torch.cat(tokens, dim=1)
         for block in self.blocks:
             sequence = block(sequence)

@@ -8,8 +8,8 @@ import hashlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ from asyncdiff_cli.engine.watch import Snapshot, Watch
 
 Event = tuple[str, dict[str, Any]]
 """("iteration" | "evaluation" | "warning", JSON values)."""
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedRunError(AsyncDiffError):
@@ -129,7 +131,7 @@ class Trainer:
         """Whether this process writes."""
         return self.accelerator.is_main_process
 
-    def train(self) -> Iterator[Event]:
+    def train(self) -> Generator[Event, None, None]:
         """Train to the last iteration, and tell what happens on the way.
 
         Raises:
@@ -138,32 +140,40 @@ class Trainer:
                 not suffice, or if another process has died. The last checkpoint is good.
             InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
         """
-        if self.iteration >= self.recipe.iterations:
+        if self.iteration >= self.recipe.iterations or self.stopped:
+            if self._finish():
+                return  # killed between its last checkpoint and its module
             raise InputError(
-                f"all {self.recipe.iterations} iterations are done: add iterations=N to go on"
+                f"stopped early after iteration {self.iteration}: the module is {self.run.tpm}"
+                if self.stopped
+                else f"all {self.recipe.iterations} iterations are done: add iterations=N to go on"
             )
+        with terminated_as_interrupt():
+            yield from self._train()
+
+    def _train(self) -> Iterator[Event]:
+        now = self.iteration + 1
         try:
-            with terminated_as_interrupt():
-                if self.held_out is not None and not self.baseline:
-                    yield from self._measure_baseline()
-                while self.iteration < self.recipe.iterations and not self.stopped:
-                    yield from self._advance()
-                self._finish()
+            if self.held_out is not None and not self.baseline:
+                yield from self._measure_baseline()
+            while self.iteration < self.recipe.iterations and not self.stopped:
+                now = self.iteration + 1
+                yield from self._advance()
+            self._finish()
         except KeyboardInterrupt:
             self._save_complete()
             raise InterruptedRunError(
-                f"stopped after iteration {self.iteration}; {self._hint()}"
+                f"stopped after iteration {self._complete.iteration}; {self._hint()}"
             ) from None
         except AsyncDiffError as error:
             kind = type(error)
-            raise kind(f"iteration {self.iteration + 1}: {error}; {self._hint()}") from None
+            raise kind(f"iteration {now}: {error}; {self._hint()}") from None
         except RuntimeError as error:
             if self.accelerator.num_processes == 1:
                 raise
             self._save_complete()  # a collective failed
             raise AsyncDiffError(
-                f"a process of this run has died in iteration {self.iteration + 1} ({error});"
-                f" {self._hint()}"
+                f"a process of this run has died in iteration {now} ({error}); {self._hint()}"
             ) from None
 
     def _hint(self) -> str:
@@ -339,7 +349,9 @@ class Trainer:
             f"iteration {self.iteration}": LearnedDeviation(self.current),
         }
         clock = Stopwatch(self.accelerator.device)
-        panel, record = self.held_out.grid(policies, self.recipe.samples.count, clock)
+        panel, record = self.held_out.grid(
+            policies, self.recipe.samples.count, self.batch_size, clock
+        )
         save_png(panel, self.run.sample(self.iteration), record)
 
     def _log(self, row: Mapping[str, Any]) -> None:
@@ -350,16 +362,23 @@ class Trainer:
     def _save_complete(self) -> None:
         """Keep the last complete iteration, if it is more than what is on the disk."""
         if self.is_main and self._complete.iteration > 0:
-            self.run.save(self._complete, self.recipe.checkpoint.keep, self.best)
+            ignore_interrupts()
+            best = self._complete.state["best"]  # self.best may be of an iteration that is lost
+            self.run.save(self._complete, self.recipe.checkpoint.keep, best)
 
-    def _finish(self) -> None:
-        """Write the module to use."""
+    def _finish(self) -> bool:
+        """Write the module to use; whether it was not there yet."""
         if not self.is_main:
-            return
+            return True
         module = copy.deepcopy(self.current)
         if self.best is not None and self.best != self.iteration:
             module.load_state_dict(self._weights(self.run.read(self.run.file(self.best)).tensors))
+        fingerprint = LearnedDeviation(module).fingerprint
+        with suppress(AsyncDiffError):  # none yet, or a torn one
+            if LearnedDeviation.load(self.run.tpm).fingerprint == fingerprint:
+                return False
         module.save_pretrained(self.run.tpm)
+        return True
 
     def checkpoint(self) -> Checkpoint:
         """The state after the last complete iteration, copied."""
@@ -373,7 +392,7 @@ class Trainer:
             tensors |= {f"optimizer.{number}.{key}": value for key, value in moments.items()}
         state = {
             "iteration": self.iteration,
-            "rollout_batch_size": self.batch_size.value,
+            "rollout_batch_size": [self.recipe.rollout_batch_size, self.batch_size.value],
             "baseline": {name: scores.tolist() for name, scores in self.baseline.items()},
             "watch": dataclasses.asdict(self.watch),
             "best": self.best,
@@ -388,7 +407,9 @@ class Trainer:
         state, tensors = checkpoint.state, checkpoint.tensors
         self.iteration, self.best = state["iteration"], state["best"]
         self.stopped, self._since = state["stopped"], list(state["since"])
-        self.batch_size.value = state["rollout_batch_size"]
+        asked, fitting = state["rollout_batch_size"]
+        if asked == self.recipe.rollout_batch_size:
+            self.batch_size.value = fitting
         self.baseline = {name: torch.tensor(values) for name, values in state["baseline"].items()}
         seen = {k: v and Snapshot(**v) for k, v in state["watch"].items() if k != "bad"}
         self.watch = Watch(**seen, bad=state["watch"]["bad"])
@@ -470,7 +491,10 @@ def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM interrupt the block as ctrl-C does: that is how launchers end a run."""
+    """Let SIGTERM interrupt the block as ctrl-C does: that is how launchers end a run.
+
+    After the block both do what they did before.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -478,8 +502,17 @@ def terminated_as_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_interrupts() -> None:
+    """Until the end of `terminated_as_interrupt`: a launcher repeats what a terminal has sent."""
+    if threading.current_thread() is threading.main_thread():
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)

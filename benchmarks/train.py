@@ -1,0 +1,125 @@
+"""What training costs on top of its rollouts, and whether its memory grows.
+
+    python -m benchmarks.train [--rounds 15] [--json]
+
+A round is one iteration of `asyncdiff train`, and the same images through the stock diffusers
+pipeline and the rewards: the same prompts, number of steps, batches and decodings. Rounds are
+interleaved and each gives a ratio, so that a machine whose speed drifts favours neither. Printed
+are the median ratio with its 95 % bootstrap interval, and the process's peak memory early and late.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from asyncdiff_cli import render
+from asyncdiff_cli.engine.launch import open_trainer
+from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.rollout import plan_iteration
+from asyncdiff_cli.engine.training import Trainer
+from benchmarks.overhead import median_interval
+
+TARGET = 1.10
+WARM_UP = 2
+"""Rounds that are not counted: the first calls of a shape are slower."""
+
+
+def bare(trainer: Trainer, iteration: int) -> list[Any]:
+    """The images of an iteration through the stock pipeline, and their scores."""
+    recipe, backbone = trainer.recipe, trainer.canvas.backbone
+    entry = backbone.entry
+    size = recipe.size or backbone.size
+    length = entry.max_sequence_length
+    images = []
+    everyone = plan_iteration(recipe, trainer.prompts, iteration)
+    for start in range(0, len(everyone), recipe.rollout_batch_size):
+        chunk = everyone[start : start + recipe.rollout_batch_size]
+        images += backbone.pipe(
+            [t.prompt for t in chunk],
+            generator=[torch.Generator().manual_seed(t.noise) for t in chunk],
+            num_inference_steps=recipe.num_inference_steps,
+            guidance_scale=recipe.guidance_scale or entry.guidance_scale,
+            height=size,
+            width=size,
+            **({} if length is None else {"max_sequence_length": length}),
+        ).images
+    trainer.scorers.score(images, [t.prompt for t in everyone])
+    return images
+
+
+def measure(trainer: Trainer, rounds: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Seconds of iterations and of bare rollouts, [rounds] each, and peak memory after each."""
+    events = trainer.train()
+    console = Console(stderr=True)
+    pairs, peaks = [], []
+    for n in track(
+        range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
+    ):
+        order: list[Callable[[], Any]] = [lambda: next(events), lambda n=n: bare(trainer, n)]
+        seconds = [0.0, 0.0]
+        for place in (0, 1) if n % 2 else (1, 0):
+            start = time.perf_counter()
+            order[place]()
+            seconds[place] = time.perf_counter() - start
+        pairs.append(seconds)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    ours, theirs = np.array(pairs[WARM_UP:]).T
+    return ours, theirs, peaks
+
+
+def main(
+    recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "mini",
+    rounds: Annotated[int, typer.Option(min=3)] = 15,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Time iterations of the training against their bare rollouts."""
+    render.quiet_libraries()
+    off = ("evaluation.every=0", "samples.every=0", f"iterations={10 * (rounds + WARM_UP)}")
+    settings = load_recipe(recipe, [*off, "checkpoint.every=1000000", *(overrides or ())])
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = open_trainer(settings, Path(directory) / "run")
+        ours, theirs, peaks = measure(trainer, rounds)
+    ratio, low, high = median_interval(ours / theirs)
+    backbone = trainer.canvas.backbone
+    report = {
+        "recipe": recipe,
+        "device": backbone.device_name,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "images_per_iteration": settings.prompts_per_iteration * settings.group_size,
+        "steps": settings.num_inference_steps,
+        "rounds": rounds,
+        "iteration_seconds": round(float(np.median(ours)), 4),
+        "bare_seconds": round(float(np.median(theirs)), 4),
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+        "target": TARGET,
+        "peak_bytes_early": peaks[WARM_UP],
+        "peak_bytes_late": peaks[-1],
+    }
+    if json:
+        print(json_module.dumps(report))
+        return
+    table = Table("measure", "value")
+    for name, value in report.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
