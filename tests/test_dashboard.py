@@ -133,10 +133,11 @@ def test_the_view_shows_what_training_does():
     text = printed(dashboard.updated("evaluation", EVALUATION))
     lines = text.splitlines()
     assert lines[0] == "iteration 2 of 10, 8.0 images/s, 16 s left"
-    cells = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
-    assert cells["clip"] == "0.2563 0.0123 1.5000 0.2600 +0.0100 [-0.0050, +0.0250]".split()
-    assert cells["noise"] == "-3.5000 -0.5000 [-0.7500, -0.2500]".split()
-    assert cells["composite"] == "0.5000 +0.5000 [+0.2500, +0.7500]".split()
+    words = [line.split() for line in lines if line.strip()]
+    cells = {name: " ".join(rest) for name, *rest in words}
+    assert cells["clip"] == "0.2563 0.0123 1.5000 0.2600 +0.0100 [-0.0050, +0.0250]"
+    assert cells["noise"] == "-3.5000 -0.5000 [-0.7500, -0.2500]"
+    assert cells["composite"] == "0.5000 +0.5000 [+0.2500, +0.7500]"
     assert f"deviation {bars([-0.5, 0.0, 0.5])}" in text
     assert "entropy -0.125   KL 1.2e-03   clipped 25%   gradient 0.46" in text
     assert "time denoiser 71%   decode 10%   rewards 5%   update 14%" in text
@@ -146,8 +147,8 @@ def test_the_view_shows_what_training_does():
 def test_without_a_baseline_there_is_no_z_and_nothing_held_out():
     rewards = {"clip": {"raw": 0.25, "std": 0.5}}
     text = printed(Dashboard(10).updated("iteration", iteration(1, rewards=rewards)))
-    (row,) = (line.split() for line in text.splitlines() if line.startswith("clip"))
-    assert row == ["clip", "0.2500", "0.5000"]
+    assert ["clip", "0.2500", "0.5000"] in [line.split() for line in text.splitlines()]
+    assert "None" not in text
 
 
 def test_the_last_warning_stays_in_sight():

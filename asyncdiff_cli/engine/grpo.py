@@ -15,13 +15,17 @@ EPSILON = 1e-6
 """Added to the standard deviation of a group's rewards: a group of equals has no advantage."""
 
 
-def advantages(rewards: Tensor) -> Tensor:
+def advantages(rewards: Tensor, shared_scale: bool = False) -> Tensor:
     """Â = (R − mean R)/(std R + ε) within each group, [groups, size] of the same.
 
     The deviation is that of N. What is left of equal rewards by rounding counts as 0.
+
+    Args:
+        shared_scale: divide by the deviation over all groups, so that a group whose images hardly
+            differ does not count as much as one whose images do.
     """
     centred = rewards - rewards.mean(-1, keepdim=True)
-    deviation = rewards.std(-1, correction=0, keepdim=True)
+    deviation = centred.square().mean(None if shared_scale else -1, keepdim=True).sqrt()
     return torch.where(deviation > EPSILON, centred / (deviation + EPSILON), 0.0)
 
 

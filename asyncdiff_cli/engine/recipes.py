@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, Bound, Count, Seed
 from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
 
 DTYPES = ("fp16", "bf16", "fp32")
+SCALES = ("group", "baseline")
 EXTENDS = "extends"
 """The key that names the recipe whose settings a file changes."""
 
@@ -176,7 +177,11 @@ class Recipe(_Settings):
     """Images of one prompt that are compared with one another, at least 2."""
     noises_per_prompt: Count | None = None
     """Distinct initial noises in a group, a divisor of its size. None is one per image, as in the
-    paper; fewer compare images of the same noise, as DanceGRPO (arXiv 2505.07818) does."""
+    paper; 1 compares images of the same noise, as DanceGRPO (arXiv 2505.07818) does."""
+    scale_rewards: Annotated[str, _known("scale", SCALES)] = "group"
+    """What a reward's z-score divides by: its deviation in the "group", as in the paper, or that of
+    the held-out "baseline" over all prompts. By the second, groups count by how much their images
+    differ, and what is maximised is the composite that evaluations report."""
     mini_batch_size: Count = 4
     """Trajectories in one gradient step, a divisor of those of an iteration."""
     epochs: Count = 1
@@ -250,6 +255,13 @@ class Recipe(_Settings):
         if noises and (size := info.data.get("group_size", noises)) % noises:
             raise ValueError(f"group_size {size} is not divisible by noises_per_prompt {noises}")
         return noises
+
+    @field_validator("evaluation")
+    @classmethod
+    def _check_scale(cls, own: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
+        if info.data.get("scale_rewards") == "baseline" and not own.every:
+            raise ValueError("scale_rewards baseline needs its scores: evaluation.every above 0")
+        return own
 
     @field_validator("mini_batch_size")
     @classmethod

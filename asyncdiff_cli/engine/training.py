@@ -186,21 +186,24 @@ class Trainer:
         row = self._iterate()
         self.iteration += 1
         self._log(row)
-        yield from self._warnings()
-        yield "iteration", row
-        recipe, last = self.recipe, self.iteration == self.recipe.iterations
-        improved = False
-        if self.held_out is not None and _due(self.iteration, recipe.evaluation.every, last):
-            before = self.best
-            yield from self._evaluate()
-            improved = self.best != before
-        if self.held_out is not None and _due(self.iteration, recipe.samples.every, last):
-            self._draw_samples()
+        told: list[Event] = [*self._warnings(), ("iteration", row)]
+        recipe, last, best = self.recipe, self.iteration == self.recipe.iterations, self.best
+        evaluated, pictured = (
+            self.held_out is not None and _due(self.iteration, every, last)
+            for every in (recipe.evaluation.every, recipe.samples.every)
+        )
+        if evaluated or pictured:  # which take their time
+            yield from told
+            told = list(self._evaluate()) if evaluated else []
+            if pictured:
+                self._draw_samples()
+            told += self._warnings()
         if self.is_main:
             self._complete = self.checkpoint()
-            last = last or self.stopped
-            if improved or _due(self.iteration, recipe.checkpoint.every, last):
+            due = _due(self.iteration, recipe.checkpoint.every, last or self.stopped)
+            if due or self.best != best:
                 self.run.save(self._complete, recipe.checkpoint.keep, self.best)
+        yield from told
 
     def _iterate(self) -> dict[str, Any]:
         """Roll out, score, compare, update; returns the metrics."""
@@ -246,11 +249,16 @@ class Trainer:
 
     def _judge(self, everyone: Sequence[Trajectory], values: Mapping[str, Tensor]) -> Tensor:
         """Â of every trajectory, fp64 [N], by its index: rewards are compared within a group."""
+        groups = torch.tensor(_groups(everyone))  # [groups, size]
+        by_baseline = self.recipe.scale_rewards == "baseline"
+        if by_baseline:
+            relative = relative_composite(values, self.baseline, self.scorers.weights)
+            rewards = relative[groups]
+        else:
+            each = ({name: scores[places] for name, scores in values.items()} for places in groups)
+            rewards = torch.stack([self.scorers.composite(scores) for scores in each])
         advantages = torch.zeros(len(everyone), dtype=torch.float64)
-        for group in range(self.recipe.prompts_per_iteration):
-            places = [t.index for t in everyone if t.group == group]
-            own = {name: scores[places] for name, scores in values.items()}
-            advantages[places] = grpo.advantages(self.scorers.composite(own))
+        advantages[groups] = grpo.advantages(rewards, shared_scale=by_baseline)
         return advantages
 
     def _reward_metrics(
@@ -258,13 +266,9 @@ class Trainer:
     ) -> dict[str, Any]:
         """Per reward the mean, the deviation within the groups, and z, the mean in units of the
         baseline's held-out scores (within a group it is 0); and the composite in these units."""
-        groups = [
-            [t.index for t in everyone if t.group == g]
-            for g in range(self.recipe.prompts_per_iteration)
-        ]
+        groups = torch.tensor(_groups(everyone))
         within = {
-            name: torch.stack([scores[places].std(correction=0) for places in groups]).mean()
-            for name, scores in values.items()
+            name: scores[groups].std(1, correction=0).mean() for name, scores in values.items()
         }
         metrics = {
             name: {"raw": float(scores.mean()), "std": float(within[name])}
@@ -374,8 +378,9 @@ class Trainer:
         if self.best is not None and self.best != self.iteration:
             module.load_state_dict(self._weights(self.run.read(self.run.file(self.best)).tensors))
         fingerprint = LearnedDeviation(module).fingerprint
-        with suppress(AsyncDiffError):  # none yet, or a torn one
-            if LearnedDeviation.load(self.run.tpm).fingerprint == fingerprint:
+        with suppress(AsyncDiffError):  # for a torn one
+            there = self.run.tpm.is_dir()  # else the path would be tried as a hub repository
+            if there and LearnedDeviation.load(self.run.tpm).fingerprint == fingerprint:
                 return False
         module.save_pretrained(self.run.tpm)
         return True
@@ -426,6 +431,12 @@ class Trainer:
 
     def _weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return _under("tpm." if self.average is None else "average.", tensors)
+
+
+def _groups(everyone: Sequence[Trajectory]) -> list[list[int]]:
+    """The indices of each group's trajectories."""
+    count = 1 + max(trajectory.group for trajectory in everyone)
+    return [[t.index for t in everyone if t.group == group] for group in range(count)]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

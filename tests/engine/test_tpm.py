@@ -348,7 +348,7 @@ def backbone_channels(name: str) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_shipped_recipes_make_modules_of_about_one_to_five_million_parameters(name):
+def test_the_shipped_recipes_make_modules_of_one_to_five_million_parameters(name):
     recipe = load_recipe(name)
     channels = backbone_channels(recipe.backbone)
     tpm = TimestepPredictionModule(*channels, recipe.bound, **recipe.tpm.model_dump())

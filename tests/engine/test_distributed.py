@@ -1,0 +1,187 @@
+"""Two processes do what one does, and neither waits for ever for the other."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import tiny_sd3
+from tests.training import (
+    assert_close,
+    checkpoints,
+    command,
+    environment,
+    module_weights,
+    rows,
+    settings,
+    trained,
+)
+
+CHANGES = {"iterations": 3, "prompts_per_iteration": 2, "noises_per_prompt": 2}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sd3")
+    tiny_sd3().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, backbone):
+    """A run of one process; leave it as it is."""
+    path = tmp_path_factory.mktemp("runs") / "alone"
+    trained(path, backbone, **CHANGES)
+    return path
+
+
+def launched(*arguments: object) -> "subprocess.Popen[str]":
+    """`asyncdiff train --processes 2`, with a session of its own to send signals to."""
+    return subprocess.Popen(
+        command("train", "--processes", 2, "--device", "cpu", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+def new(backbone: Path, out: Path, **changes: object) -> list[object]:
+    given = settings({**CHANGES, **changes})
+    return ["--recipe", "mini", "--backbone", backbone, "--out", out, *given]
+
+
+def workers(run: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return sorted(psutil.Process(run.pid).children(), key=lambda child: child.pid)
+
+
+def under_way(backbone: Path, out: Path) -> "subprocess.Popen[str]":
+    """A long run of two processes that has three iterations behind it."""
+    rarely = {"every": 1000, "keep": 1}
+    run = launched(*new(backbone, out, iterations=1000, evaluation={"every": 0}, checkpoint=rarely))
+    lines = [run.stderr.readline() for _ in range(3)]
+    assert lines[2].startswith("iteration 3 of 1000"), lines
+    return run
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether none is left, soon."""
+    return not psutil.wait_procs(processes, timeout=10)[1]
+
+
+def test_two_processes_do_what_one_does(tmp_path, backbone, alone):
+    run = launched(*new(backbone, tmp_path / "both"))
+    out, err = run.communicate(timeout=300)
+    assert (run.returncode, out) == (0, f"{tmp_path / 'both' / 'tpm'}\n")
+    assert len(err.splitlines()) == 6  # 3 iterations, 3 evaluations, each told once
+    ours, theirs = rows(tmp_path / "both"), rows(alone)
+    assert_close(ours, theirs, tolerance=2e-3)  # a level of 256 may turn
+    for one, other in zip(ours, theirs, strict=True):
+        if "deviation" in one:
+            assert_close(one["deviation"], other["deviation"])
+    assert np.abs(module_weights(tmp_path / "both") - module_weights(alone)).max() < 1e-5
+    assert checkpoints(tmp_path / "both") == checkpoints(alone)
+
+
+@pytest.mark.slow
+def test_what_two_processes_began_one_ends(tmp_path, backbone, alone):
+    run = launched(*new(backbone, tmp_path / "r", iterations=2))
+    run.communicate(timeout=300)
+    assert run.returncode == 0
+    trained(tmp_path / "r", backbone, True, **CHANGES)
+    assert np.abs(module_weights(tmp_path / "r") - module_weights(alone)).max() < 1e-5
+    run = launched("--resume", tmp_path / "r", "iterations=4")
+    run.communicate(timeout=300)
+    assert run.returncode == 0
+    assert rows(tmp_path / "r")[-1]["iteration"] == 4
+
+
+@pytest.mark.slow
+def test_more_processes_than_trajectories(tmp_path, backbone):
+    """In some mini-batches, and here in all of an iteration, a process has nothing to do."""
+    few = {
+        **{"iterations": 2, "prompts_per_iteration": 1, "group_size": 2, "mini_batch_size": 1},
+        **{"noises_per_prompt": None, "evaluation": {"every": 1, "prompts": 1}},
+    }
+    trained(tmp_path / "alone", backbone, **few)
+    run = launched("--processes", 3, *new(backbone, tmp_path / "many", **few))
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    apart = module_weights(tmp_path / "many") - module_weights(tmp_path / "alone")
+    assert np.abs(apart).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_run(tmp_path, backbone, rank):
+    run = under_way(backbone, tmp_path / "r")
+    processes = workers(run)
+    assert len(processes) == 2
+    processes[rank].kill()
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == 1
+    assert err.splitlines()[-1] == "error: a process of this run has died of signal 9"
+    assert "Traceback" not in err
+    assert gone(processes)
+    if rank == 0:  # which is the one that writes
+        assert checkpoints(tmp_path / "r") == []
+        return
+    (complete,) = checkpoints(tmp_path / "r")
+    assert complete >= 3
+    assert f"go on from {complete:06d}.safetensors with `asyncdiff train --resume" in err
+    changes = {**CHANGES, "evaluation": {"every": 0}, "checkpoint": {"every": 1000, "keep": 1}}
+    changes["iterations"] = complete + 1
+    trained(tmp_path / "r", backbone, True, **changes)
+    trained(tmp_path / "alone", backbone, **changes)
+    apart = module_weights(tmp_path / "r") - module_weights(tmp_path / "alone")
+    assert np.abs(apart).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_them_together(tmp_path, backbone, number):
+    run = under_way(backbone, tmp_path / "r")
+    processes = workers(run)
+    if number == signal.SIGINT:  # a terminal sends it to all
+        for process in processes:
+            process.send_signal(number)
+    run.send_signal(number)
+    _, err = run.communicate(timeout=90)
+    assert run.returncode == 130
+    assert gone(processes)
+    (complete,) = checkpoints(tmp_path / "r")
+    (line,) = (line for line in err.splitlines() if line.startswith("error"))
+    assert line.startswith(f"error: stopped after iteration {complete}; go on from ")
+
+
+@pytest.mark.slow
+def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, backbone):
+    run = launched(*new(backbone, tmp_path / "r"), "group_size=7")
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_launcher_does_not_wait_for_a_process_that_hangs(tmp_path, monkeypatch):
+    """One fails, and the other does not listen."""
+    import sys
+
+    from asyncdiff_cli.engine import launch
+
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True);"
+    hanging = subprocess.Popen(
+        [sys.executable, "-c", f"{deaf} time.sleep(600)"], stdout=subprocess.PIPE
+    )
+    assert hanging.stdout.readline() == b"1\n"
+    failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    monkeypatch.setattr(launch, "GRACE", 1.0)
+    start = time.monotonic()
+    assert launch._wait([hanging, failing]) == 1
+    assert time.monotonic() - start < 300
+    assert hanging.poll() is not None
