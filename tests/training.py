@@ -24,7 +24,9 @@ SMALL: dict[str, Any] = {
     "prompts_per_iteration": 1,
     "group_size": 4,
     "noises_per_prompt": None,
+    "scale_rewards": "group",
     "mini_batch_size": 2,
+    "rollout_batch_size": 16,
     "learning_rate": 1e-3,
     "tpm": {
         "width": 16, "layers": 1, "heads": 2, "patch_size": 4, "text_tokens": 2, "global_tokens": 2

@@ -257,8 +257,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        while any(child.poll() is None for child in children):
-            if not codes and (codes := [c.returncode for c in children if c.returncode]):
+        while None in (ended := [child.poll() for child in children]):
+            if not codes and (codes := [code for code in ended if code]):
                 deadline = time.monotonic() + GRACE
                 if not interrupted:
                     stop()

@@ -212,12 +212,15 @@ class TimestepPredictionModule(
             nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
             for _ in ("cond_sigma", "sigma", "sigma_next", "progress")
         )
-        self.readout = nn.Parameter(torch.randn(global_tokens, width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.readout = nn.Parameter(0.1 * torch.randn(global_tokens, width))
         out = nn.Linear(width, 2)
-        nn.init.zeros_(out.weight)
-        nn.init.zeros_(out.bias)
         self.head = nn.Sequential(nn.Linear(global_tokens * width, width), nn.SiLU(), out)
+        for module in self.modules():  # nothing normalises: keep the variance of what comes in
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                nn.init.zeros_(module.bias)
+        nn.init.zeros_(out.weight)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
 
     @property
     def device(self) -> torch.device:
@@ -227,12 +230,13 @@ class TimestepPredictionModule(
         """α − 1 and β − 1 of each decision, fp32 [S, B], above 0."""
         decisions = len(seen.latents)
         text = self._text(seen.prompt_embeds, seen.pooled_prompt_embeds)
-        tokens = [self._patches(seen), text.repeat(decisions, 1, 1), self._times(seen)]
-        # Each kind's mean reaches the head without the blocks, which at first pass nothing on: else
+        patches, times = self._patches(seen), self._times(seen)
+        text = text.repeat(decisions, 1, 1)
+        # What is seen reaches the head without the blocks too, which at first pass nothing on: else
         # the module would move all steps and images alike before it can tell them apart.
-        means = torch.stack([kind.mean(1) for kind in tokens]).sum(0)
-        tokens.append(self.readout + means[:, None])
-        sequence = torch.cat(tokens, dim=1)
+        seen_at_once = patches.mean(1) + text.mean(1) + times.sum(1)
+        readout = self.readout + seen_at_once[:, None]
+        sequence = torch.cat([patches, text, times, readout], dim=1)
         for block in self.blocks:
             sequence = block(sequence)
         out = self.head(sequence[:, -len(self.readout) :].flatten(1))

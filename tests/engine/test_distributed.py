@@ -2,13 +2,14 @@
 
 import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from asyncdiff_cli.engine import launch
 from tests.conftest import tiny_sd3
 from tests.training import (
     assert_close,
@@ -21,7 +22,10 @@ from tests.training import (
     trained,
 )
 
-CHANGES = {"iterations": 3, "prompts_per_iteration": 2, "noises_per_prompt": 2}
+CHANGES = {
+    **{"iterations": 3, "prompts_per_iteration": 2, "noises_per_prompt": 2},
+    "learning_rate": 1e-4,  # Adam makes steps of about this size out of any difference at all
+}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,8 @@ def test_more_processes_than_trajectories(tmp_path, backbone):
     """In some mini-batches, and here in all of an iteration, a process has nothing to do."""
     few = {
         **{"iterations": 2, "prompts_per_iteration": 1, "group_size": 2, "mini_batch_size": 1},
-        **{"noises_per_prompt": None, "evaluation": {"every": 1, "prompts": 1}},
+        **{"noises_per_prompt": None, "evaluation": {"every": 1, "prompts": 2}},
+        **{"scale_rewards": "baseline"},
     }
     trained(tmp_path / "alone", backbone, **few)
     run = launched("--processes", 3, *new(backbone, tmp_path / "many", **few))
@@ -159,7 +164,6 @@ def test_a_signal_ends_them_together(tmp_path, backbone, number):
     assert line.startswith(f"error: stopped after iteration {complete}; go on from ")
 
 
-@pytest.mark.slow
 def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, backbone):
     run = launched(*new(backbone, tmp_path / "r"), "group_size=7")
     _, err = run.communicate(timeout=60)
@@ -167,13 +171,8 @@ def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, backbone):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.slow
-def test_the_launcher_does_not_wait_for_a_process_that_hangs(tmp_path, monkeypatch):
+def test_the_launcher_does_not_wait_for_a_process_that_hangs(monkeypatch):
     """One fails, and the other does not listen."""
-    import sys
-
-    from asyncdiff_cli.engine import launch
-
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True);"
     hanging = subprocess.Popen(
         [sys.executable, "-c", f"{deaf} time.sleep(600)"], stdout=subprocess.PIPE
@@ -181,7 +180,5 @@ def test_the_launcher_does_not_wait_for_a_process_that_hangs(tmp_path, monkeypat
     assert hanging.stdout.readline() == b"1\n"
     failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
     monkeypatch.setattr(launch, "GRACE", 1.0)
-    start = time.monotonic()
     assert launch._wait([hanging, failing]) == 1
-    assert time.monotonic() - start < 300
-    assert hanging.poll() is not None
+    assert hanging.returncode == -signal.SIGKILL

@@ -31,6 +31,15 @@ def test_advantages_are_z_scores_within_each_group():
     assert torch.allclose(grpo.advantages(rewards[0]), expected[0], atol=1e-5)
 
 
+def test_with_a_shared_scale_a_group_counts_by_how_much_it_differs():
+    rewards = torch.stack([double(1, 3), double(5, 5.2)])
+    # centred: ∓1 and ∓0.1; their root mean square is √((1 + 1 + 0.01 + 0.01) / 4)
+    scale = (2.02 / 4) ** 0.5 + 1e-6
+    expected = torch.stack([double(-1, 1), double(-0.1, 0.1)]) / scale
+    assert torch.allclose(grpo.advantages(rewards, shared_scale=True), expected)
+    assert (grpo.advantages(torch.full((2, 3), 7.0), shared_scale=True) == 0).all()
+
+
 def test_a_group_of_equals_has_no_advantage():
     rewards = double([0.1, 0.1, 0.1], [1, 2, 3]) + double(1e-12, 0, 0)
     assert torch.equal(grpo.advantages(rewards)[0], double(0, 0, 0))

@@ -332,3 +332,11 @@ def test_recipes_need_neither_torch_nor_numpy():
         " sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_baseline_s_scale_needs_a_baseline():
+    assert load_recipe("mini", ["scale_rewards=baseline"]).scale_rewards == "baseline"
+    with pytest.raises(InputError, match=r"evaluation\.every above 0"):
+        load_recipe("mini", ["scale_rewards=baseline", "evaluation.every=0"])
+    with pytest.raises(InputError, match="did you mean 'baseline'"):
+        load_recipe("mini", ["scale_rewards=baselin"])

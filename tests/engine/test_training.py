@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from asyncdiff_cli.engine import AsyncDiffError, InputError, sample
+from asyncdiff_cli.engine import AsyncDiffError, InputError, backbone_from_pipeline, sample
 from asyncdiff_cli.engine.launch import open_trainer
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
 from asyncdiff_cli.engine.recipes import load_recipe, to_yaml
 from asyncdiff_cli.engine.rewards.noise import Noise
+from asyncdiff_cli.engine.rollout import plan_iteration
 from asyncdiff_cli.engine.training import InterruptedRunError, Trainer
 from asyncdiff_cli.engine.watch import Watch
 from tests.conftest import tiny_flux, tiny_sd3
@@ -118,8 +119,6 @@ def test_the_composite_is_the_weighted_mean_of_the_rewards(reference):
 
 
 def test_the_module_draws(reference, sd3):
-    from asyncdiff_cli.engine import backbone_from_pipeline
-
     policy = LearnedDeviation.load(reference / "tpm")
     result = sample(
         backbone_from_pipeline(sd3), "a cat", policy, num_inference_steps=3, height=16, width=16
@@ -181,8 +180,9 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path, 
         {"ema_decay": 0.8, "epochs": 3, "kl_weight": 0.1, "entropy_weight": 0.01},
         {"step_range": [2, 4], "prompts_per_iteration": 2, "noises_per_prompt": 2},
         {"checkpoint": {"every": 2, "keep": 1}, "learning_rate": 0.02, "dtype": "bf16"},
+        {"scale_rewards": "baseline", "prompts_per_iteration": 2},
     ],
-    ids=["plain", "average", "steps", "sparse"],
+    ids=["plain", "average", "steps", "sparse", "baseline"],
 )
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, sd3_directory, changes):
     changes = {"iterations": 6, **changes}
@@ -284,8 +284,6 @@ def test_a_random_number_of_steps_is_drawn_per_iteration(tmp_path, sd3_directory
 
 def test_groups_are_judged_on_their_own(tmp_path, sd3_directory):
     trainer = open_run(tmp_path / "r", sd3_directory, prompts_per_iteration=2)
-    from asyncdiff_cli.engine.rollout import plan_iteration
-
     plan = plan_iteration(trainer.recipe, trainer.prompts, 0)
     one = torch.tensor([1.0, 2.0, 3.0, 6.0])
     scores = torch.zeros(8)
@@ -295,6 +293,21 @@ def test_groups_are_judged_on_their_own(tmp_path, sd3_directory):
     first, second = (advantages[[t.index for t in plan if t.group == g]] for g in (0, 1))
     assert first.tolist() == pytest.approx(second.tolist())
     assert first.tolist() == pytest.approx(((one - 3) / 3.5**0.5).tolist(), abs=1e-5)
+
+
+def test_in_the_baselines_units_a_group_counts_by_how_much_it_differs(tmp_path, sd3_directory):
+    changes = {"prompts_per_iteration": 2, "scale_rewards": "baseline"}
+    trainer = open_run(tmp_path / "r", sd3_directory, **changes)
+    next(trainer.train())  # measures the baseline
+    plan = plan_iteration(trainer.recipe, trainer.prompts, 0)
+    one = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    scores = torch.zeros(8)
+    for group, values in enumerate((one, 100 + 10 * one)):
+        scores[[t.index for t in plan if t.group == group]] = values
+    advantages = trainer._judge(plan, {"noise": scores, "sharpness": scores})
+    first, second = (advantages[[t.index for t in plan if t.group == g]] for g in (0, 1))
+    assert second.tolist() == pytest.approx((10 * first).tolist())
+    assert advantages.square().mean() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
