@@ -101,6 +101,10 @@ def checkpoints(path: Path) -> list[int]:
     return sorted(int(file.stem) for file in (path / "checkpoints").glob("[0-9]*.safetensors"))
 
 
+def checkpoint_bytes(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path / "checkpoints").iterdir()}
+
+
 def command(*arguments: Any) -> list[str]:
     """`asyncdiff` as a process of its own."""
     return [sys.executable, "-m", "asyncdiff_cli", *map(str, arguments)]

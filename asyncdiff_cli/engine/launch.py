@@ -56,8 +56,8 @@ def find_run(
         prompts: a text or JSONL file of prompts in place of the recipe's.
 
     Raises:
-        InputError: for options that exclude each other, for a directory that holds no run, and for
-            overrides that a resumed run cannot take.
+        InputError: for options that exclude each other, for a directory that holds no run or, for
+            a new one, is not empty, and for overrides that a resumed run cannot take.
     """
     if prompts is not None and not is_copy(prompts):
         overrides = [*overrides, f"prompts={prompts}"]
@@ -70,7 +70,9 @@ def find_run(
                 f"there is no recipe for {backbone}: give --recipe with one of a model like it,"
                 f" such as {RECIPES['sd35']} or {RECIPES['flux']}"
             )
-        return load_recipe(name, overrides), out or Path("runs") / Path(name).stem
+        path = out or Path("runs") / Path(name).stem
+        RunDirectory.check_new(path)
+        return load_recipe(name, overrides), path
     if recipe is not None or out is not None:
         raise InputError("--resume goes on with a run's own recipe and directory: give neither")
     file = resume / "recipe.yaml"
@@ -121,8 +123,8 @@ def open_trainer(
     on_cpu = resolve_device(device, torch.float32)[0].type == "cpu"
     if tracker is not None:
         check_choice("tracker", tracker, TRACKERS)
-    if not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        RunDirectory(path, "").start("")  # which refuses it, before a model is loaded
+    if not resume:
+        RunDirectory.check_new(path)
     accelerator = Accelerator(cpu=on_cpu, log_with=tracker, project_dir=str(path))
     where = accelerator.device if device is None or on_cpu else device
     copy = prompts if prompts is not None and is_copy(prompts) else None

@@ -72,6 +72,19 @@ class RunDirectory:
         """The grid of an iteration."""
         return self.path / "samples" / f"{iteration:06d}.png"
 
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """There is nothing in the directory of a new run.
+
+        Raises:
+            InputError: if there is.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(
+                f"{path} exists: go on with `asyncdiff train --resume {path}`, or give another"
+                " --out"
+            )
+
     def start(self, recipe: str) -> None:
         """Make the directory of a new run.
 
@@ -79,11 +92,7 @@ class RunDirectory:
             InputError: if there is something in it.
             AsyncDiffError: if it cannot be written.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise InputError(
-                f"{self.path} exists: go on with `asyncdiff train --resume {self.path}`, or give"
-                " another --out"
-            )
+        self.check_new(self.path)
         write_text(self.path / "recipe.yaml", recipe)
 
     def log(self, row: Mapping[str, Any]) -> None:

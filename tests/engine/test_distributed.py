@@ -109,6 +109,7 @@ def test_what_two_processes_began_one_ends(tmp_path, backbone, alone):
 def test_more_processes_than_trajectories(tmp_path, backbone):
     """In some mini-batches, and here in all of an iteration, a process has nothing to do."""
     few = {
+        **CHANGES,
         **{"iterations": 2, "prompts_per_iteration": 1, "group_size": 2, "mini_batch_size": 1},
         **{"noises_per_prompt": None, "evaluation": {"every": 1, "prompts": 2}},
         **{"scale_rewards": "baseline"},

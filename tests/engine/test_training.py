@@ -19,6 +19,7 @@ from asyncdiff_cli.engine.training import InterruptedRunError, Trainer
 from asyncdiff_cli.engine.watch import Watch
 from tests.conftest import tiny_flux, tiny_sd3
 from tests.training import (
+    checkpoint_bytes,
     checkpoints,
     module_bytes,
     module_weights,
@@ -142,18 +143,20 @@ def test_samples_show_the_baseline_beside_the_module_on_the_same_noise(reference
 
 
 def test_the_module_is_the_best_by_held_out_reward(tmp_path, sd3_directory):
-    evaluation = {"every": 1, "prompts": 3}
-    trained(tmp_path / "r", sd3_directory, evaluation=evaluation, learning_rate=0.02, iterations=5)
-    found = [row for row in rows(tmp_path / "r") if "best" in row]
-    reward = {row["iteration"]: row["held_out"]["composite"]["mean"] for row in found}
-    best = max(reward, key=reward.__getitem__)
-    assert best < 4  # else there is nothing to see
-    assert found[-1]["best"] == best
-    assert checkpoints(tmp_path / "r") == [best, 4, 5]
-    trainer = open_run(tmp_path / "r", sd3_directory, True, evaluation=evaluation,
-                       learning_rate=0.02, iterations=5)  # fmt: skip
+    changes = {"evaluation": {"every": 1, "prompts": 3}, "learning_rate": 0.02, "iterations": 5}
+    for seed in range(20):  # until the best is not one of the last, which are kept anyway
+        path, changes["seed"] = tmp_path / str(seed), seed
+        trained(path, sd3_directory, **changes)
+        found = [row for row in rows(path) if "best" in row]
+        reward = {row["iteration"]: row["held_out"]["composite"]["mean"] for row in found}
+        best = max(reward, key=reward.__getitem__)
+        assert found[-1]["best"] == best
+        if best < 4:
+            break
+    assert checkpoints(path) == [best, 4, 5]
+    trainer = open_run(path, sd3_directory, True, **changes)
     trainer.restore(trainer.run.read(trainer.run.file(best)))
-    kept = LearnedDeviation.load(tmp_path / "r" / "tpm").tpm.state_dict()
+    kept = LearnedDeviation.load(path / "tpm").tpm.state_dict()
     assert all(torch.equal(kept[k], v) for k, v in trainer.tpm.state_dict().items())
 
 
@@ -196,7 +199,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, sd3_directory, chan
         trained(tmp_path / "cut", sd3_directory, True, **changes)
     assert module_bytes(tmp_path / "cut") == module_bytes(tmp_path / "whole")
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
-    assert checkpoints(tmp_path / "cut") == checkpoints(tmp_path / "whole")
+    assert checkpoint_bytes(tmp_path / "cut") == checkpoint_bytes(tmp_path / "whole")
 
 
 def test_every_place_to_stop_at_is_good(tmp_path, sd3_directory):
@@ -209,6 +212,7 @@ def test_every_place_to_stop_at_is_good(tmp_path, sd3_directory):
         trained(path, sd3_directory, True, **changes)
         assert module_bytes(path) == module_bytes(tmp_path / "whole")
         assert rows(path) == rows(tmp_path / "whole")
+        assert checkpoint_bytes(path) == checkpoint_bytes(tmp_path / "whole")
 
 
 def test_flux_is_trained_and_goes_on_too(tmp_path):
@@ -412,14 +416,16 @@ def test_a_stop_after_an_evaluation_keeps_the_best_that_is_complete(
     """An evaluation that was not complete may have found another best."""
     changes = {
         "evaluation": {"every": 1, "prompts": 3},
-        "samples": {"every": 1, "count": 1},
         "checkpoint": {"every": 100, "keep": 1},
         "learning_rate": 0.02,
+        "iterations": 6,
     }
-    trained(tmp_path / "whole", sd3_directory, **changes)
-    found = [row["best"] for row in rows(tmp_path / "whole") if "best" in row]
-    improved = [now for before, now in pairwise(found) if now != before]
-    assert improved  # else there is nothing to see
+    for seed in range(20):  # until there is another best, and not right after the one before
+        whole, changes["seed"] = tmp_path / f"whole{seed}", seed
+        trained(whole, sd3_directory, **changes)
+        found = [row["best"] for row in rows(whole) if "best" in row]
+        if improved := [now for before, now in pairwise(found) if before < now - 1]:
+            break
     honest = Trainer._draw_samples
 
     def draw(self):
@@ -430,11 +436,11 @@ def test_a_stop_after_an_evaluation_keeps_the_best_that_is_complete(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_draw_samples", draw)
         with pytest.raises(InterruptedRunError, match=f"after iteration {improved[-1] - 1};"):
-            trained(tmp_path / "cut", sd3_directory, **changes)
+            trained(tmp_path / "cut", sd3_directory, samples={"every": 1, "count": 1}, **changes)
     best = found[improved[-1] - 2]
     assert set(checkpoints(tmp_path / "cut")) == {best, improved[-1] - 1}
     trained(tmp_path / "cut", sd3_directory, True, **changes)
-    assert module_bytes(tmp_path / "cut") == module_bytes(tmp_path / "whole")
+    assert module_bytes(tmp_path / "cut") == module_bytes(whole)
 
 
 def scarce(monkeypatch: pytest.MonkeyPatch, images: int) -> list[int]:
