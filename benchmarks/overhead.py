@@ -26,6 +26,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine import (
     Backbone,
     FixedDeviation,
+    LearnedDeviation,
     Policy,
     Synchronous,
     attach,
@@ -64,12 +65,19 @@ def methods(backbone: Backbone, batch: int, steps: int) -> dict[str, Callable[[]
             return stock()
 
     fixed = FixedDeviation(backbone.entry.deviation)
+    own = backbone.entry.tpm
+    learned = own and LearnedDeviation.load(own)
+    both = {
+        "sample, learned": lambda: sampled(learned),
+        "attach, learned": lambda: attached(learned),
+    }
     return {
         STOCK: stock,
         "sample, synchronous": lambda: sampled(Synchronous()),
         "sample, fixed": lambda: sampled(fixed),
         "attach, synchronous": lambda: attached(Synchronous()),
         "attach, fixed": lambda: attached(fixed),
+        **(both if learned else {}),
     }
 
 

@@ -14,7 +14,7 @@ import json as json_module
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,10 +29,15 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine.launch import open_trainer
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rollout import plan_iteration
-from asyncdiff_cli.engine.training import Trainer
+from asyncdiff_cli.engine.training import Event, Trainer
 from benchmarks.overhead import median_interval
 
 TARGET = 1.10
+ROLLOUTS_ONLY = (
+    *("iterations=1000000", "evaluation.every=1000000", "evaluation.prompts=2"),
+    *("samples.every=0", "checkpoint.every=1000000"),
+)
+"""Settings of the training that leave nothing but iterations, after one small baseline."""
 WARM_UP = 2
 """Rounds that are not counted: the first calls of a shape are slower."""
 
@@ -40,9 +45,7 @@ WARM_UP = 2
 def bare(trainer: Trainer, iteration: int) -> list[Any]:
     """The images of an iteration through the stock pipeline, and their scores."""
     recipe, backbone = trainer.recipe, trainer.canvas.backbone
-    entry = backbone.entry
-    size = recipe.size or backbone.size
-    length = entry.max_sequence_length
+    size, length = recipe.size, backbone.entry.max_sequence_length
     images = []
     everyone = plan_iteration(recipe, trainer.prompts, iteration)
     for start in range(0, len(everyone), recipe.rollout_batch_size):
@@ -51,13 +54,19 @@ def bare(trainer: Trainer, iteration: int) -> list[Any]:
             [t.prompt for t in chunk],
             generator=[torch.Generator().manual_seed(t.noise) for t in chunk],
             num_inference_steps=recipe.num_inference_steps,
-            guidance_scale=recipe.guidance_scale or entry.guidance_scale,
+            guidance_scale=recipe.guidance_scale,
             height=size,
             width=size,
             **({} if length is None else {"max_sequence_length": length}),
         ).images
     trainer.scorers.score(images, [t.prompt for t in everyone])
     return images
+
+
+def advance(events: Iterator[Event]) -> None:
+    """Let the training go on for one iteration."""
+    while next(events)[0] != "iteration":
+        pass
 
 
 def measure(trainer: Trainer, rounds: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -68,7 +77,7 @@ def measure(trainer: Trainer, rounds: int) -> tuple[np.ndarray, np.ndarray, list
     for n in track(
         range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
     ):
-        order: list[Callable[[], Any]] = [lambda: next(events), lambda n=n: bare(trainer, n)]
+        order: list[Callable[[], Any]] = [lambda: advance(events), lambda n=n: bare(trainer, n)]
         seconds = [0.0, 0.0]
         for place in (0, 1) if n % 2 else (1, 0):
             start = time.perf_counter()
@@ -88,8 +97,7 @@ def main(
 ) -> None:
     """Time iterations of the training against their bare rollouts."""
     render.quiet_libraries()
-    off = ("evaluation.every=0", "samples.every=0", f"iterations={10 * (rounds + WARM_UP)}")
-    settings = load_recipe(recipe, [*off, "checkpoint.every=1000000", *(overrides or ())])
+    settings = load_recipe(recipe, [*ROLLOUTS_ONLY, *(overrides or ())])
     with tempfile.TemporaryDirectory() as directory:
         trainer = open_trainer(settings, Path(directory) / "run")
         ours, theirs, peaks = measure(trainer, rounds)

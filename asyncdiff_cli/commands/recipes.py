@@ -20,21 +20,18 @@ recipes = typer.Typer(
 )
 
 
-def complete_recipe(incomplete: str) -> list[str]:
-    """Shipped recipes."""
-    from asyncdiff_cli.engine.recipes import names
-
-    return [name for name in names() if name.startswith(incomplete)]
-
-
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", autocompletion=complete_recipe, help="A shipped recipe."),
+    typer.Argument(
+        metavar="NAME", autocompletion=options.complete_recipe, help="A shipped recipe."
+    ),
 ]
 NameOrPath = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", autocompletion=complete_recipe, help="A shipped recipe, or a YAML file."
+        metavar="NAME",
+        autocompletion=options.complete_recipe,
+        help="A shipped recipe, or a YAML file.",
     ),
 ]
 Overrides = Annotated[

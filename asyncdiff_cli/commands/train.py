@@ -21,7 +21,7 @@ def train(
         typer.Option(
             metavar="NAME",
             autocompletion=options.complete_recipe,
-            help="A recipe of `asyncdiff recipes list`, or a YAML file. (default: mini)",
+            help="A recipe of `asyncdiff recipes list`, or a YAML file. (default: the backbone's)",
         ),
     ] = None,
     backbone: options.BackboneName = None,

@@ -52,21 +52,6 @@ class HeldOut:
         guard = RewardGroup({GUARD: 1.0}, device="cpu", keep=scorers.keep)
         return cls(canvas, tuple(prompts), seeds, steps, scorers, guard)
 
-    def draw(
-        self, policy: Policy, places: Sequence[int], clock: Stopwatch, gamma: float = 1.0
-    ) -> tuple[list[Image.Image], SampleResult]:
-        """The images of some of the prompts, in one batch."""
-        prompts = [self.prompts[i] for i in places]
-        text = self.canvas.encode(prompts)
-        return self.canvas.draw(
-            [text[p] for p in prompts],
-            [self.seeds[i] for i in places],
-            policy,
-            self.steps,
-            clock,
-            gamma,
-        )
-
     def evaluate(
         self,
         policy: Policy,
@@ -77,7 +62,7 @@ class HeldOut:
     ) -> list[dict[str, Any]]:
         """For each of some places: `place`, `scores` by reward, and `deviations` [K − 1]."""
         rows: list[dict[str, Any]] = []
-        for chunk, images, result in self._batches(policy, places, batch_size, clock, gamma):
+        for chunk, images, result in self.draw(policy, places, batch_size, clock, gamma):
             scores = self.score(images, [self.prompts[i] for i in chunk], clock)
             for n, place in enumerate(chunk):
                 rows.append(
@@ -89,7 +74,7 @@ class HeldOut:
                 )
         return rows
 
-    def _batches(
+    def draw(
         self,
         policy: Policy,
         places: Sequence[int],
@@ -101,14 +86,15 @@ class HeldOut:
         done = 0
         while done < len(places):
             chunk = places[done : done + batch_size.value]
-            try:
-                images, result = self.draw(policy, chunk, clock, gamma)
-            except torch.OutOfMemoryError:
-                batch_size.halve(len(chunk))
-                torch.cuda.empty_cache()
-                continue
-            yield chunk, images, result
-            done += len(chunk)
+            prompts = [self.prompts[i] for i in chunk]
+            text = self.canvas.encode(prompts)
+            conditions, seeds = [text[p] for p in prompts], [self.seeds[i] for i in chunk]
+            drawn = self.canvas.draw_if_it_fits(
+                conditions, seeds, policy, self.steps, clock, batch_size, gamma
+            )
+            if drawn is not None:
+                yield chunk, *drawn
+                done += len(chunk)
 
     def score(
         self, images: Sequence[Image.Image], prompts: Sequence[str], clock: Stopwatch
@@ -135,7 +121,7 @@ class HeldOut:
         canvas, size = self.canvas, self.canvas.size or self.canvas.backbone.size
         entry, scale = canvas.backbone.entry, canvas.guidance_scale
         for column, record, policy in zip(columns, records, policies.values(), strict=True):
-            for chunk, images, result in self._batches(policy, places, batch_size, clock):
+            for chunk, images, result in self.draw(policy, places, batch_size, clock):
                 column += images
                 record += describe(
                     canvas.backbone,

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
-from asyncdiff_cli.engine.backbones import load_backbone, resolve_device
+from asyncdiff_cli.engine.backbones import DTYPES, Backbone, load_backbone, resolve_device
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
@@ -29,6 +32,8 @@ from asyncdiff_cli.engine.runs import RunDirectory
 from asyncdiff_cli.engine.training import FREE, InterruptedRunError, Trainer, identity
 
 TRACKERS = ("tensorboard", "wandb")
+PATIENCE = timedelta(hours=3)
+"""How long a process waits for the others: the first may be downloading a model."""
 GRACE = 30.0
 """Seconds that processes get to write a checkpoint, once another has died."""
 
@@ -60,7 +65,7 @@ def find_run(
             a new one, is not empty, and for overrides that a resumed run cannot take.
     """
     if prompts is not None and not is_copy(prompts):
-        overrides = [*overrides, f"prompts={prompts}"]
+        overrides = [*overrides, f"prompts={prompts.absolute()}"]
     if backbone is not None:
         overrides = [*overrides, f"backbone={backbone}"]
     if resume is None:
@@ -123,12 +128,15 @@ def open_trainer(
     on_cpu = resolve_device(device, torch.float32)[0].type == "cpu"
     if tracker is not None:
         check_choice("tracker", tracker, TRACKERS)
+        if find_spec(tracker) is None:
+            raise InputError(f"{tracker} is not installed: pip install {tracker}")
     if not resume:
         RunDirectory.check_new(path)
-    accelerator = Accelerator(cpu=on_cpu, log_with=tracker, project_dir=str(path))
-    where = accelerator.device if device is None or on_cpu else device
+    accelerator = _accelerator(device, on_cpu, tracker, path)
+    where = accelerator.device
     copy = prompts if prompts is not None and is_copy(prompts) else None
-    with accelerator.main_process_first():  # so that it alone downloads
+    # one process of the run downloads first, and then one of each other machine
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
         texts, held_out = (
             load_prompts(recipe.prompts, split, data_dir, copy) for split in ("train", "validation")
         )
@@ -148,6 +156,7 @@ def open_trainer(
             recipe.offload_rewards,
             keep=path / "refused",
         )
+    recipe = resolved(recipe, backbone)
     run = RunDirectory(path, identity(recipe, backbone, texts, held_out))
     if accelerator.is_main_process and not resume:
         run.start(to_yaml(recipe))
@@ -168,6 +177,38 @@ def open_trainer(
         accelerator.init_trackers("asyncdiff", config=settings)
     accelerator.wait_for_everyone()
     return trainer
+
+
+def _accelerator(device: str | None, on_cpu: bool, tracker: str | None, path: Path) -> Accelerator:
+    """The process's place in the run.
+
+    The processes talk over gloo also where they compute on GPUs: what they exchange is small, and a
+    process that waits for one that has died is told, where NCCL would wait on.
+    """
+    group = InitProcessGroupKwargs(backend="gloo", timeout=PATIENCE)
+    one_of_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not on_cpu and device is not None and (index := torch.device(device).index) is not None:
+        if one_of_several:
+            raise InputError(f"several processes use a GPU each: give --device cuda, not {device}")
+        torch.cuda.set_device(index)
+    handlers = [group] if one_of_several else []
+    return Accelerator(
+        cpu=on_cpu, log_with=tracker, project_dir=str(path), kwargs_handlers=handlers
+    )
+
+
+def resolved(recipe: Recipe, backbone: Backbone) -> Recipe:
+    """The recipe with what it leaves to the backbone filled in, so that a run stays what it is."""
+    own = {
+        "dtype": next(k for k, v in DTYPES.items() if v is backbone.dtype),
+        "scheduler": backbone.scheduler,
+        "revision": backbone.revision,
+        "guidance_scale": backbone.entry.guidance_scale,
+        "size": backbone.size,
+    }
+    return recipe.model_copy(
+        update={name: value for name, value in own.items() if getattr(recipe, name) is None}
+    )
 
 
 def _held_out(

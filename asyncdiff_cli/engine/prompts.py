@@ -228,7 +228,11 @@ def _read_coco(path: Path, split: str) -> list[str]:
         raise InputError(
             f"{path} does not hold {COCO_FILES[split]}: give the directory of the official files"
         )
-    return _captions(found)
+    texts = _captions(found)
+    if found.name in COCO_FILES.values():
+        return texts
+    held_out = split == "validation"  # a file of no split of its own is divided
+    return [text for text in texts if _held_out(text, FILE_HELD_OUT) == held_out]
 
 
 def _find_coco(directory: Path, split: str) -> Path | None:

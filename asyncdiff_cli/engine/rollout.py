@@ -146,6 +146,29 @@ class Canvas:
             images = self.backbone.adapter.decode(result.latents, size, size, "pil")
         return images, result
 
+    def draw_if_it_fits(
+        self,
+        text: Sequence[TextConditions],
+        seeds: Sequence[int],
+        policy: Policy,
+        num_inference_steps: int,
+        clock: Stopwatch,
+        batch_size: BatchSize,
+        gamma: float = 1.0,
+    ) -> tuple[list[Image.Image], SampleResult] | None:
+        """As `draw`; None, and a smaller `batch_size`, if the device ran out of memory.
+
+        Raises:
+            AsyncDiffError: if not even one image fits.
+        """
+        try:
+            return self.draw(text, seeds, policy, num_inference_steps, clock, gamma)
+        except torch.OutOfMemoryError:
+            pass  # the traceback holds what was allocated, until this block is over
+        batch_size.halve(len(seeds))
+        torch.cuda.empty_cache()
+        return None
+
 
 def _rows(text: TextConditions, rows: list[int]) -> TextConditions:
     values: dict[str, Any] = {n: None if v is None else v[rows] for n, v in vars(text).items()}
@@ -222,17 +245,13 @@ def roll_out(
         chunk = trajectories[len(images) : len(images) + batch_size.value]
         draws = [generator(recipe.seed, DRAWS, iteration, t.index) for t in chunk]
         policy = SampledDeviation(tpm, draws)
-        try:
-            drawn, result = canvas.draw(
-                [text[t.prompt] for t in chunk], [t.noise for t in chunk], policy, steps, clock
-            )
-        except torch.OutOfMemoryError:
-            batch_size.halve(len(chunk))
-            torch.cuda.empty_cache()
+        conditions, noises = [text[t.prompt] for t in chunk], [t.noise for t in chunk]
+        drawn = canvas.draw_if_it_fits(conditions, noises, policy, steps, clock, batch_size)
+        if drawn is None:
             continue
-        images += drawn
+        images += drawn[0]
         parts.append(policy)
-        deviations.append(result.deviations)
+        deviations.append(drawn[1].deviations)
     if not parts:
         return Rollout([], [], None, torch.zeros(steps - 1, 0), torch.zeros(0, steps - 1))
     return Rollout(

@@ -108,7 +108,10 @@ class RunDirectory:
             raise AsyncDiffError(f"cannot write {self.metrics}: {error.strerror}") from None
 
     def forget_after(self, iteration: int) -> None:
-        """Drop the metrics of later iterations, which will be run again, and a torn last line."""
+        """Drop what a killed run left behind: the metrics of later iterations, which will be run
+        again, a torn last line, and files that were being written."""
+        for part in self.checkpoints.glob(".*.part"):
+            part.unlink(missing_ok=True)
         if not self.metrics.exists():
             return
         kept = []

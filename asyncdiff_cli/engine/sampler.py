@@ -102,6 +102,7 @@ def decide(
     if deviation.ndim and len(deviation) not in (1, batch):
         raise InputError(f"the policy has {len(deviation)} deviations for {batch} images")
     if not (deviation.abs() <= policy.bound).all():  # also NaN
+        check_finite(state.velocity, state)  # which a learned policy passes on
         raise AsyncDiffError(
             f"the policy's deviation after {state.progress} is outside"
             f" [-{policy.bound:g}, {policy.bound:g}]: {deviation.tolist()}"
@@ -112,10 +113,10 @@ def decide(
 
 
 def check_finite(latents: Tensor, state: StepState) -> None:
-    """Stop a run that has gone bad.
+    """Stop a run that has gone bad, by its latents or its velocity.
 
     Raises:
-        AsyncDiffError: naming the step, for NaN or infinity in the latents.
+        AsyncDiffError: naming the step, for NaN or infinity.
     """
     if not torch.isfinite(latents).all():
         raise AsyncDiffError(

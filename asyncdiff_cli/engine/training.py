@@ -168,12 +168,18 @@ class Trainer:
         except AsyncDiffError as error:
             kind = type(error)
             raise kind(f"iteration {now}: {error}; {self._hint()}") from None
+        except torch.OutOfMemoryError:
+            raise AsyncDiffError(
+                f"iteration {now}: out of memory while encoding, scoring or updating: use"
+                f" offload_rewards=true, or a smaller mini_batch_size; {self._hint()}"
+            ) from None
         except RuntimeError as error:
             if self.accelerator.num_processes == 1:
                 raise
             self._save_complete()  # a collective failed
             raise AsyncDiffError(
-                f"a process of this run has died in iteration {now} ({error}); {self._hint()}"
+                f"this process, or another one of the run, has failed in iteration {now}"
+                f" ({error}); {self._hint()}"
             ) from None
 
     def _hint(self) -> str:
@@ -280,8 +286,9 @@ class Trainer:
             z = relative_composite({name: scores}, self.baseline, {name: 1.0})
             metrics[name]["z"] = float(z.mean())
         composite = relative_composite(values, self.baseline, self.scorers.weights)
-        self._since.append(float(composite.mean()))
-        return {"rewards": metrics, "composite": self._since[-1]}
+        if self.recipe.evaluation.every:
+            self._since.append(float(composite.mean()))
+        return {"rewards": metrics, "composite": float(composite.mean())}
 
     def _average(self) -> None:
         if self.average is None or self.recipe.ema_decay is None:
@@ -320,6 +327,9 @@ class Trainer:
             tuple(relative.tolist()),
             tuple(scores[GUARD].tolist()),
         )
+        if self.watch.first is None:  # what noise is compared with is the baseline's
+            guard = tuple(self.baseline[GUARD].tolist())
+            self.watch = Watch(first=dataclasses.replace(now, noise=guard))
         self.watch, warning = self.watch.see(now)
         self._since = []
         assert self.watch.best is not None  # it has just seen one

@@ -145,5 +145,5 @@ def _share_gradients(tpm: TimestepPredictionModule, accelerator: Any) -> None:
     gradients = [p.grad for p in tpm.parameters() if p.grad is not None]
     if accelerator.num_processes == 1:
         return
-    flat = accelerator.reduce(nn.utils.parameters_to_vector(gradients), "sum")
-    nn.utils.vector_to_parameters(flat, gradients)
+    flat = nn.utils.parameters_to_vector(gradients).cpu()  # some 20 MB, which gloo adds up
+    nn.utils.vector_to_parameters(accelerator.reduce(flat, "sum").to(tpm.device), gradients)

@@ -32,7 +32,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Watch:
-    """The first and the best evaluation so far, and how many in a row have been bad signs."""
+    """The first and the best evaluation so far, and how many in a row have been bad signs.
+
+    The first one's noise may be replaced by the baseline's, so that what came before it counts.
+    """
 
     first: Snapshot | None = None
     best: Snapshot | None = None
@@ -41,7 +44,7 @@ class Watch:
     def see(self, now: Snapshot) -> tuple[Watch, str | None]:
         """What is known after one more evaluation, and a warning if it is a bad sign."""
         if self.first is None or self.best is None:
-            return Watch(now, now), None
+            return Watch(self.first or now, now), None
         best = now if now.reward > self.best.reward else self.best
         fallen = []
         if now.training > self.first.training:

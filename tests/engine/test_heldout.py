@@ -36,7 +36,7 @@ def test_each_prompt_has_noise_of_its_own_that_never_changes(held_out):
 
 
 def test_the_images_are_those_of_the_sampler(held_out):
-    images, result = held_out.draw(Synchronous(), [1], CLOCK)
+    ((_, images, result),) = held_out.draw(Synchronous(), [1], BatchSize(1), CLOCK)
     theirs = sample(
         held_out.canvas.backbone,
         TEXTS[1],
@@ -52,7 +52,7 @@ def test_the_images_are_those_of_the_sampler(held_out):
 
 def test_scores_are_of_the_images_and_the_noise_guard_is_among_them(held_out):
     (row,) = evaluated(held_out, Synchronous(), [3])
-    (image,), _ = held_out.draw(Synchronous(), [3], CLOCK)
+    ((_, (image,), _),) = held_out.draw(Synchronous(), [3], BatchSize(1), CLOCK)
     assert row["place"] == 3
     assert set(row["scores"]) == {"sharpness", "noise"}
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(16, 16, 3)

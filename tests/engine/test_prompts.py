@@ -146,10 +146,18 @@ def write_captions(path, *captions):
 
 
 def test_captions_of_a_local_file(tmp_path):
-    file = write_captions(tmp_path / "tiny.json", "A dog. ", "Ein Bär\n", "A cat.")
-    for split in SPLITS:
-        found = load_prompts("coco2014", split, path=file)
-        assert found == PromptSet("coco2014", split, ("A cat.", "Ein Bär", "A dog."))
+    file = write_captions(tmp_path / COCO_FILES["train"], "A dog. ", "Ein Bär\n", "A cat.")
+    found = load_prompts("coco2014", "train", path=file)
+    assert found == PromptSet("coco2014", "train", ("A cat.", "Ein Bär", "A dog."))
+
+
+def test_a_file_of_no_split_is_divided(tmp_path):
+    captions = [f"A dog number {n}." for n in range(200)]
+    file = write_captions(tmp_path / "mine.json", *captions)
+    train, validation = ({*load_prompts("coco2014", s, path=file).texts} for s in SPLITS)
+    assert not train & validation
+    assert train | validation == {*captions}
+    assert 10 <= len(validation) <= 30
 
 
 @pytest.mark.parametrize("folder", [".", "annotations"])

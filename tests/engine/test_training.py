@@ -355,8 +355,7 @@ def test_latents_that_are_no_numbers_stop_the_run(tmp_path, sd3_directory):
     with pytest.raises(AsyncDiffError) as caught:
         list(events)
     assert str(caught.value).startswith("iteration 2: ")
-    assert "nan" in str(caught.value).lower()
-    assert "latents" in str(caught.value)
+    assert "NaN or infinity in the latents after step 1 of" in str(caught.value)
     assert open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).iteration == 1
 
 

@@ -1,0 +1,35 @@
+"""The training benchmark draws on both sides what an iteration draws."""
+
+from asyncdiff_cli.engine import Synchronous
+from asyncdiff_cli.engine.launch import open_trainer
+from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.rollout import Stopwatch, plan_iteration
+from benchmarks.train import ROLLOUTS_ONLY, WARM_UP, bare, measure
+
+SMALL = (
+    *ROLLOUTS_ONLY,
+    *("num_inference_steps=2", "prompts_per_iteration=1", "group_size=2", "mini_batch_size=2"),
+)
+
+
+def test_the_bare_images_are_the_synchronous_ones_of_the_iteration(tmp_path):
+    trainer = open_trainer(load_recipe("mini", SMALL), tmp_path / "run", device="cpu")
+    everyone = plan_iteration(trainer.recipe, trainer.prompts, 3)
+    text = trainer.canvas.encode([t.prompt for t in everyone])
+    clock = Stopwatch(trainer.accelerator.device)
+    drawn, _ = trainer.canvas.draw(
+        [text[t.prompt] for t in everyone], [t.noise for t in everyone], Synchronous(), 2, clock
+    )
+    for ours, stock in zip(drawn, bare(trainer, 3), strict=True):
+        difference = max(abs(a - b) for a, b in zip(ours.tobytes(), stock.tobytes(), strict=True))
+        assert difference <= 1  # the text of a prompt is encoded once, in a smaller batch
+
+
+def test_rounds_are_iterations_of_the_training(tmp_path):
+    trainer = open_trainer(load_recipe("mini", SMALL), tmp_path / "run", device="cpu")
+    ours, theirs, peaks = measure(trainer, rounds=3)
+    assert trainer.iteration == WARM_UP + 3 == len(peaks)
+    assert len(ours) == len(theirs) == 3
+    assert (ours > 0).all()
+    assert (theirs > 0).all()
+    assert peaks == sorted(peaks)
