@@ -1,6 +1,6 @@
 """What the learned policies are worth: paired against the synchronous sampler and fixed deviations.
 
-    python -m benchmarks.policies [--learned DIR] [--lifted DIR] [--prompts 832] [--json]
+    python -m benchmarks.policies [--learned DIR] [--lifted DIR] [--prompts 640] [--json]
 
 Every policy draws the same held-out prompts from the same noise. They are validation prompts which
 the training never evaluated on; the best fixed deviation is chosen on training prompts. Printed are
@@ -37,7 +37,7 @@ from asyncdiff_cli.engine.recipes import Recipe, load_recipe
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize, Canvas, Stopwatch
 
-GRID = (-0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 0.75, 1.0)
+GRID = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Fixed deviations to choose from, besides 0."""
 SYNCHRONOUS, FIXED = "synchronous", "best fixed"
 
@@ -108,8 +108,8 @@ def main(
     recipe: Annotated[str, typer.Option(help="Whose steps, rewards and prompts.")] = "mini",
     learned: Annotated[Path | None, typer.Option(help="A module; default the shipped one.")] = None,
     lifted: Annotated[Path | None, typer.Option(help="One trained with the lifted bound.")] = None,
-    prompts: Annotated[int, typer.Option(min=2, help="Held-out prompts.")] = 832,
-    selection: Annotated[int, typer.Option(min=2, help="Prompts to choose D on.")] = 256,
+    prompts: Annotated[int, typer.Option(min=2, help="Held-out prompts.")] = 640,
+    selection: Annotated[int, typer.Option(min=2, help="Prompts to choose D on.")] = 128,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

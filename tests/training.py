@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "mini_batch_size": 2,
     "rollout_batch_size": 16,
     "learning_rate": 1e-3,
+    "ema_decay": None,
     "tpm": {
         "width": 16, "layers": 1, "heads": 2, "patch_size": 4, "text_tokens": 2, "global_tokens": 2
     },
