@@ -90,7 +90,7 @@ def test_a_dash_is_stdin(monkeypatch):
         (b'{"prompt": "a", "stepz": 3}', "p.jsonl:1: stepz: Extra inputs"),
         (b'\n{"prompt": "a", "steps": 0}', "p.jsonl:2: steps: Input should be greater"),
         (b'{"prompt": "a", "deviation": 0.9, "bound": 0.5}', "p.jsonl:1: deviation 0.9 is outside"),
-        (b'{"prompt": "a", "deviation": 0.1, "schedule": [0.2]}', "p.jsonl:1: give either"),
+        (b'{"prompt": "a", "deviation": 0.1, "schedule": [0.2]}', "p.jsonl:1: give one of"),
         (b'{"prompt": " "}', "p.jsonl:1: prompt: a prompt is empty"),
         (b'{"prompt": "a", "gamma": NaN}', "p.jsonl:1: gamma: Input should be a finite"),
     ],
