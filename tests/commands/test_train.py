@@ -307,6 +307,8 @@ def test_a_signal_stops_a_run_that_can_go_on(train, pipelines, tmp_path, number)
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        # whoever runs the tests in the background may have left SIGINT ignored, which is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     lines = [run.stderr.readline() for _ in range(3)]
     assert lines[2].startswith("iteration 3 of 500")

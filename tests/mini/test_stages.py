@@ -10,6 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
+from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 from mini import clip, deviation, transformer
@@ -87,8 +88,8 @@ def test_the_noise_estimate_finds_the_noise_that_was_added(sigma: float) -> None
     assert noise(ramp + grey) == pytest.approx(sigma, rel=0.05)
 
 
-def test_the_registry_draws_as_mini_was_measured() -> None:
+def test_the_registry_draws_as_mini_was_measured_but_in_the_steps_of_its_module() -> None:
     entry, settings = REGISTRY["mini"], Settings()
-    assert entry.num_inference_steps == settings.sampling.steps
+    assert entry.num_inference_steps == load_recipe("mini").num_inference_steps
     assert entry.guidance_scale == settings.sampling.guidance
     assert entry.max_sequence_length == settings.transformer.padding
