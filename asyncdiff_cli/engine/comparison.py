@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from asyncdiff_cli.engine.rewards.composite import composite
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -65,12 +66,4 @@ def relative_composite(
     baseline's mean and standard deviation over all prompts; the baseline's composite has mean 0.
     A metric that is constant over the baseline contributes 0.
     """
-    total = sum(weights.values())
-    parts = []
-    for name, weight in weights.items():
-        own, base = scores[name].double(), baseline[name].double()
-        deviation = base.std(correction=0)
-        constant = deviation <= 1e-6 * base.abs().max()
-        parts.append(torch.zeros_like(own) if constant else (own - base.mean()) / deviation)
-        parts[-1] *= weight / total
-    return torch.stack(parts).sum(0)
+    return composite(scores, weights, baseline)

@@ -118,8 +118,7 @@ class HeldOut:
         prompts, seeds = self.prompts[: len(places)], self.seeds[: len(places)]
         columns: list[list[Image.Image]] = [[] for _ in policies]
         records: list[list[Provenance]] = [[] for _ in policies]
-        canvas, size = self.canvas, self.canvas.size or self.canvas.backbone.size
-        entry, scale = canvas.backbone.entry, canvas.guidance_scale
+        canvas = self.canvas
         for column, record, policy in zip(columns, records, policies.values(), strict=True):
             for chunk, images, result in self.draw(policy, places, batch_size, clock):
                 column += images
@@ -131,10 +130,10 @@ class HeldOut:
                     policy=policy,
                     gamma=1.0,
                     num_inference_steps=self.steps,
-                    guidance_scale=entry.guidance_scale if scale is None else scale,
-                    height=size,
-                    width=size,
-                    max_sequence_length=entry.max_sequence_length,
+                    guidance_scale=canvas.scale,
+                    height=canvas.pixels,
+                    width=canvas.pixels,
+                    max_sequence_length=canvas.backbone.entry.max_sequence_length,
                 )
         labels = [p if len(p) <= LABEL else f"{p[: LABEL - 1]}…" for p in prompts]
         panel = make_panel(list(zip(*columns, strict=True)), list(policies), labels, "")

@@ -107,14 +107,24 @@ class Canvas:
     def of(cls, recipe: Recipe, backbone: Backbone) -> Canvas:
         return cls(backbone, recipe.guidance_scale, recipe.size)
 
+    @property
+    def scale(self) -> float:
+        """The guidance that is drawn with."""
+        own = self.guidance_scale
+        return self.backbone.entry.guidance_scale if own is None else own
+
+    @property
+    def pixels(self) -> int:
+        """Height and width of what is drawn."""
+        return self.size or self.backbone.size
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, TextConditions]:
         """The conditions of each distinct prompt, encoded once, a batch of 1."""
         adapter, entry = self.backbone.adapter, self.backbone.entry
-        scale = entry.guidance_scale if self.guidance_scale is None else self.guidance_scale
         texts = list(dict.fromkeys(prompts))
         none = dict.fromkeys(field.name for field in fields(TextConditions))
-        do_cfg = adapter.does_cfg(Guidance(scale, scale), negative_given=False)
+        do_cfg = adapter.does_cfg(Guidance(self.scale, self.scale), negative_given=False)
         text = adapter.encode(texts, None, none, do_cfg, entry.max_sequence_length)
         return {prompt: _rows(text, [i]) for i, prompt in enumerate(texts)}
 
@@ -128,22 +138,22 @@ class Canvas:
         gamma: float = 1.0,
     ) -> tuple[list[Image.Image], SampleResult]:
         """Images, each of its own conditions and noise, which is drawn on the CPU."""
-        size = self.size or self.backbone.size
         with clock("denoiser"):
             result = sample(
                 self.backbone,
                 policy=policy,
                 gamma=gamma,
                 num_inference_steps=num_inference_steps,
-                guidance_scale=self.guidance_scale,
+                guidance_scale=self.scale,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 output_type="latent",
-                height=size,
-                width=size,
+                height=self.pixels,
+                width=self.pixels,
                 **_joined(text),
             )
         with clock("decode"), torch.no_grad():
-            images = self.backbone.adapter.decode(result.latents, size, size, "pil")
+            side = self.pixels
+            images = self.backbone.adapter.decode(result.latents, side, side, "pil")
         return images, result
 
     def draw_if_it_fits(

@@ -21,24 +21,33 @@ CONSTANT = 1e-6
 what is left is rounding, which a z-score would blow up to a signal."""
 
 
-def standardize(scores: Tensor) -> Tensor:
-    """z-scores within a group, [N] of [N]: mean 0 and standard deviation (of N) 1.
+def standardize(scores: Tensor, reference: Tensor | None = None) -> Tensor:
+    """z-scores, fp64 [N] of [N], by the scores' own mean and standard deviation (of N).
 
     A constant metric says nothing about the group, and gives zeros.
+
+    Args:
+        reference: the scores, [n], whose mean and deviation are taken instead.
     """
     scores = scores.double()
-    deviation = scores.std(correction=0)
-    if deviation <= CONSTANT * scores.abs().max():
+    own = scores if reference is None else reference.double()
+    deviation = own.std(correction=0)
+    if deviation <= CONSTANT * own.abs().max():
         return torch.zeros_like(scores)
-    return (scores - scores.mean()) / deviation
+    return (scores - own.mean()) / deviation
 
 
-def composite(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def composite(
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    reference: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """R of a group, fp64 [N]: the weighted mean of the metrics' z-scores (Eq. 16).
 
     Args:
         scores: per metric the group's scores, [N], higher is better.
         weights: per metric a weight, as `parse_weights` returns them.
+        reference: per metric the scores that z-scores are taken by, as in `standardize`.
 
     Raises:
         InputError: if a metric that is weighted has no scores.
@@ -46,9 +55,11 @@ def composite(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Ten
     if missing := [name for name in weights if name not in scores]:
         raise InputError(f"there are no scores of {', '.join(missing)}, which the rewards name")
     total = sum(weights.values())
-    return torch.stack([w / total * standardize(scores[name]) for name, w in weights.items()]).sum(
-        0
-    )
+    parts = [
+        w / total * standardize(scores[name], None if reference is None else reference[name])
+        for name, w in weights.items()
+    ]
+    return torch.stack(parts).sum(0)
 
 
 def parse_weights(rewards: Mapping[str, Any]) -> dict[str, float]:
