@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from asyncdiff_cli.engine import launch
-from tests.conftest import tiny_sd3
 from tests.training import (
     assert_close,
     checkpoints,
@@ -29,17 +28,10 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sd3")
-    tiny_sd3().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, backbone):
+def alone(tmp_path_factory, sd3_directory):
     """A run of one process; leave it as it is."""
     path = tmp_path_factory.mktemp("runs") / "alone"
-    trained(path, backbone, **CHANGES)
+    trained(path, sd3_directory, **CHANGES)
     return path
 
 
@@ -55,19 +47,21 @@ def launched(*arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-def new(backbone: Path, out: Path, **changes: object) -> list[object]:
+def new(sd3_directory: Path, out: Path, **changes: object) -> list[object]:
     given = settings({**CHANGES, **changes})
-    return ["--recipe", "mini", "--backbone", backbone, "--out", out, *given]
+    return ["--recipe", "mini", "--backbone", sd3_directory, "--out", out, *given]
 
 
 def workers(run: "subprocess.Popen[str]") -> list[psutil.Process]:
     return sorted(psutil.Process(run.pid).children(), key=lambda child: child.pid)
 
 
-def under_way(backbone: Path, out: Path) -> "subprocess.Popen[str]":
+def under_way(sd3_directory: Path, out: Path) -> "subprocess.Popen[str]":
     """A long run of two processes that has three iterations behind it."""
     rarely = {"every": 1000, "keep": 1}
-    run = launched(*new(backbone, out, iterations=1000, evaluation={"every": 0}, checkpoint=rarely))
+    run = launched(
+        *new(sd3_directory, out, iterations=1000, evaluation={"every": 0}, checkpoint=rarely)
+    )
     lines = [run.stderr.readline() for _ in range(3)]
     assert lines[2].startswith("iteration 3 of 1000"), lines
     return run
@@ -78,8 +72,8 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=10)[1]
 
 
-def test_two_processes_do_what_one_does(tmp_path, backbone, alone):
-    run = launched(*new(backbone, tmp_path / "both"))
+def test_two_processes_do_what_one_does(tmp_path, sd3_directory, alone):
+    run = launched(*new(sd3_directory, tmp_path / "both"))
     out, err = run.communicate(timeout=300)
     assert (run.returncode, out) == (0, f"{tmp_path / 'both' / 'tpm'}\n")
     assert len(err.splitlines()) == 6  # 3 iterations, 3 evaluations, each told once
@@ -93,11 +87,11 @@ def test_two_processes_do_what_one_does(tmp_path, backbone, alone):
 
 
 @pytest.mark.slow
-def test_what_two_processes_began_one_ends(tmp_path, backbone, alone):
-    run = launched(*new(backbone, tmp_path / "r", iterations=2))
+def test_what_two_processes_began_one_ends(tmp_path, sd3_directory, alone):
+    run = launched(*new(sd3_directory, tmp_path / "r", iterations=2))
     run.communicate(timeout=300)
     assert run.returncode == 0
-    trained(tmp_path / "r", backbone, True, **CHANGES)
+    trained(tmp_path / "r", sd3_directory, True, **CHANGES)
     assert np.abs(module_weights(tmp_path / "r") - module_weights(alone)).max() < 1e-5
     run = launched("--resume", tmp_path / "r", "iterations=4")
     run.communicate(timeout=300)
@@ -106,7 +100,7 @@ def test_what_two_processes_began_one_ends(tmp_path, backbone, alone):
 
 
 @pytest.mark.slow
-def test_more_processes_than_trajectories(tmp_path, backbone):
+def test_more_processes_than_trajectories(tmp_path, sd3_directory):
     """In some mini-batches, and here in all of an iteration, a process has nothing to do."""
     few = {
         **CHANGES,
@@ -114,8 +108,8 @@ def test_more_processes_than_trajectories(tmp_path, backbone):
         **{"noises_per_prompt": None, "evaluation": {"every": 1, "prompts": 2}},
         **{"scale_rewards": "baseline"},
     }
-    trained(tmp_path / "alone", backbone, **few)
-    run = launched("--processes", 3, *new(backbone, tmp_path / "many", **few))
+    trained(tmp_path / "alone", sd3_directory, **few)
+    run = launched("--processes", 3, *new(sd3_directory, tmp_path / "many", **few))
     _, err = run.communicate(timeout=300)
     assert run.returncode == 0, err
     apart = module_weights(tmp_path / "many") - module_weights(tmp_path / "alone")
@@ -124,8 +118,8 @@ def test_more_processes_than_trajectories(tmp_path, backbone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_dies_ends_the_run(tmp_path, backbone, rank):
-    run = under_way(backbone, tmp_path / "r")
+def test_a_process_that_dies_ends_the_run(tmp_path, sd3_directory, rank):
+    run = under_way(sd3_directory, tmp_path / "r")
     processes = workers(run)
     assert len(processes) == 2
     processes[rank].kill()
@@ -142,16 +136,16 @@ def test_a_process_that_dies_ends_the_run(tmp_path, backbone, rank):
     assert f"go on from {complete:06d}.safetensors with `asyncdiff train --resume" in err
     changes = {**CHANGES, "evaluation": {"every": 0}, "checkpoint": {"every": 1000, "keep": 1}}
     changes["iterations"] = complete + 1
-    trained(tmp_path / "r", backbone, True, **changes)
-    trained(tmp_path / "alone", backbone, **changes)
+    trained(tmp_path / "r", sd3_directory, True, **changes)
+    trained(tmp_path / "alone", sd3_directory, **changes)
     apart = module_weights(tmp_path / "r") - module_weights(tmp_path / "alone")
     assert np.abs(apart).max() < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_them_together(tmp_path, backbone, number):
-    run = under_way(backbone, tmp_path / "r")
+def test_a_signal_ends_them_together(tmp_path, sd3_directory, number):
+    run = under_way(sd3_directory, tmp_path / "r")
     processes = workers(run)
     if number == signal.SIGINT:  # a terminal sends it to all
         for process in processes:
@@ -165,8 +159,8 @@ def test_a_signal_ends_them_together(tmp_path, backbone, number):
     assert line.startswith(f"error: stopped after iteration {complete}; go on from ")
 
 
-def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, backbone):
-    run = launched(*new(backbone, tmp_path / "r"), "group_size=7")
+def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, sd3_directory):
+    run = launched(*new(sd3_directory, tmp_path / "r"), "group_size=7")
     _, err = run.communicate(timeout=60)
     assert run.returncode == 2
     assert len(err.splitlines()) == 1

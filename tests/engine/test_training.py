@@ -32,13 +32,6 @@ from tests.training import (
 
 
 @pytest.fixture(scope="module")
-def sd3_directory(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sd3")
-    tiny_sd3().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def reference(tmp_path_factory, sd3_directory):
     """An uninterrupted run with samples; leave it as it is."""
     path = tmp_path_factory.mktemp("runs") / "whole"
