@@ -91,6 +91,15 @@ def sample(
             " or a backbone that ships one.",
         ),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:VALUE][@γ]",
+            help="Instead of those three, a policy by name: baseline, fixed:D, schedule:D1/D2/…,"
+            " learned[:DIR], lifted[:DIR], detail-daemon[:AMOUNT], velocity-scale[:OMEGA],"
+            " time-shift[:WINDOW] or combined:D/OMEGA.",
+        ),
+    ] = None,
     gamma: Annotated[
         float | None,
         typer.Option(metavar="γ", help="What deviations are multiplied by. (default: 1)"),
@@ -136,7 +145,8 @@ def sample(
     request = parse_request(
         prompts=prompts, prompt_file=prompt_file, source=source, num_images=num_images, seed=seed,
         negative=negative, steps=steps, guidance=guidance, size=size, batch_size=batch_size,
-        deviation=deviation, schedule=schedule, tpm=tpm, gamma=gamma, bound=bound, compare=compare,
+        deviation=deviation, schedule=schedule, tpm=tpm, policy=policy, gamma=gamma, bound=bound,
+        compare=compare,
     )  # fmt: skip
     choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
     if dry_run:

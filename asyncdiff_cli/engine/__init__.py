@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         backbone_from_pipeline,
         load_backbone,
     )
+    from asyncdiff_cli.engine.each import EachPolicy
     from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
     from asyncdiff_cli.engine.learned import LearnedDeviation, load_tpm
     from asyncdiff_cli.engine.policies import (
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
         Synchronous,
         policy_from_dict,
     )
+    from asyncdiff_cli.engine.policy_specs import parse_policy
     from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
     from asyncdiff_cli.engine.rewards import load_reward, score
     from asyncdiff_cli.engine.rewards.base import Reward
     from asyncdiff_cli.engine.rewards.composite import composite
+    from asyncdiff_cli.engine.rivals import Combined, DetailDaemon, TimeShift, VelocityScale
     from asyncdiff_cli.engine.sampler import SampleResult, sample
     from asyncdiff_cli.engine.tpm import TimestepPredictionModule
 
@@ -37,6 +40,9 @@ __all__ = [
     "AsyncDiffError",
     "Backbone",
     "BackboneEntry",
+    "Combined",
+    "DetailDaemon",
+    "EachPolicy",
     "FixedDeviation",
     "InputError",
     "LearnedDeviation",
@@ -46,22 +52,25 @@ __all__ = [
     "ScheduledDeviation",
     "StepState",
     "Synchronous",
+    "TimeShift",
     "TimestepPredictionModule",
     "Trace",
+    "VelocityScale",
     "attach",
     "backbone_from_pipeline",
     "composite",
     "load_backbone",
     "load_reward",
     "load_tpm",
+    "parse_policy",
     "policy_from_dict",
     "sample",
     "score",
 ]
 
 _MODULES = (
-    *("errors", "registry", "rewards", "policies", "backbones", "sampler", "attach"),
-    *("rewards.base", "rewards.composite", "tpm", "learned"),
+    *("errors", "registry", "policy_specs", "rewards", "policies", "rivals", "each"),
+    *("backbones", "sampler", "attach", "rewards.base", "rewards.composite", "tpm", "learned"),
 )
 """Where the names are, lightest first."""
 

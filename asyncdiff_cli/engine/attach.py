@@ -20,9 +20,10 @@ from torch import Tensor
 
 from asyncdiff_cli.engine.adapters import ConditioningTime
 from asyncdiff_cli.engine.checks import check_gamma, unknown
+from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
-from asyncdiff_cli.engine.sampler import check_finite, decide, stacked
+from asyncdiff_cli.engine.sampler import stacked
 from asyncdiff_cli.engine.schedulers import check_scheduler
 
 PIPELINES: dict[type, str] = {
@@ -71,17 +72,25 @@ class Trace:
             rows, columns = (int(last) + 1 for last in image_ids[-1, 1:])
             self._grid = rows, columns
 
-    def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
-        """Choose the time of the next evaluation, now that the scheduler has taken this step."""
+    def _stepping(self, scheduler: Any, velocity: Tensor, timestep: Any) -> Tensor:
+        """The velocity that the scheduler is to take this step with."""
         if self._embeds is None:
             raise AsyncDiffError("the pipeline's transformer was replaced: attach after that")
+        if scheduler.step_index is None:  # as the step itself would begin
+            scheduler._init_step_index(timestep)
+        sigma = scheduler.sigmas[scheduler.step_index].to(velocity.device)
+        if not self._cond_sigmas:
+            self._cond_sigmas.append(sigma.expand(len(velocity)))
+        return scaled(self._policy, self._gamma, velocity, sigma, self._cond_sigmas[-1])
+
+    def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
+        """Choose the time of the next evaluation, now that the scheduler has taken this step."""
+        assert self._embeds is not None  # _stepping has seen to it
         embeds, pooled = (e[-len(latents) :] for e in self._embeds)
         self._embeds = None
 
         sigmas = scheduler.sigmas.to(latents.device)
         k, index = scheduler.step_index - 1, len(self._deviations)
-        if not self._cond_sigmas:
-            self._cond_sigmas.append(sigmas[k].expand(len(latents)))
         evaluations = len(scheduler.timesteps) - (k - index)  # image-to-image starts late
         state = StepState(
             index=index,
@@ -176,9 +185,11 @@ def _observed(scheduler: Any, trace: Trace) -> type:
         def step(
             self, model_output: Tensor, timestep: Tensor, sample: Tensor, *args: Any, **kwargs: Any
         ) -> Any:
-            result = super().step(model_output, timestep, sample, *args, **kwargs)
-            if self is scheduler:
-                trace._stepped(self, model_output, sample, result[0])
+            if self is not scheduler:
+                return super().step(model_output, timestep, sample, *args, **kwargs)
+            velocity = trace._stepping(self, model_output, timestep)
+            result = super().step(velocity, timestep, sample, *args, **kwargs)
+            trace._stepped(self, velocity, sample, result[0])
             return result
 
     Observed.__name__, Observed.__qualname__ = base.__name__, base.__qualname__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import InputError
@@ -32,6 +33,34 @@ def check_gamma(gamma: float) -> None:
     """γ is a finite number."""
     if not isinstance(gamma, int | float) or not math.isfinite(gamma):
         raise InputError(f"gamma is a finite number, not {gamma!r}")
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """`value` is a number in [low, high]; NaN is in none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{what} is a number, not {value!r}")
+    if not low <= value <= high:
+        raise InputError(f"{what} {value:g} is outside [{low:g}, {high:g}]")
+
+
+def check_deviation(deviation: float, bound: float = 1.0) -> None:
+    """D is at most one interval, or what the bound says."""
+    check_range("deviation", deviation, -bound, bound)
+
+
+def check_scale(scale: float) -> None:
+    """ω is in the range of Eq. 20."""
+    check_range("scale", scale, 0.5, 1.5)
+
+
+def check_amount(amount: float) -> None:
+    """Detail Daemon's t* = (1 − amount)·t is a time."""
+    check_range("amount", amount, -1, 1)
+
+
+def check_window(window: float) -> None:
+    """A window reaches at most one interval to either side."""
+    check_range("window", window, 0, 1)
 
 
 def check_steps(num_inference_steps: int) -> None:

@@ -31,18 +31,31 @@ def eta(deviation: Tensor, gamma: float) -> Tensor:
     return 1 + gamma * deviation
 
 
-def next_cond_sigma(sigma: Tensor, sigma_next: Tensor, eta: Tensor, sigma_max: Tensor) -> Tensor:
-    """t*_{k+1} = clamp(t_k + η·(t_{k+1} − t_k), σ_min, t_0) (Eq. 6; Algorithm 2, line 10).
+def next_cond_sigma(sigma: Tensor, sigma_next: Tensor, eta: Tensor) -> Tensor:
+    """t*_{k+1} = t_k + η·(t_{k+1} − t_k) (Eq. 6), before it is `bounded`.
 
     Args:
-        sigma, sigma_next, sigma_max: t_k, t_{k+1} and t_0, each of shape [].
+        sigma, sigma_next: t_k and t_{k+1}, each of shape [].
         eta: [B], one factor per image. Where it is 1, the answer is `sigma_next` to the bit.
+
+    Returns:
+        [B].
+    """
+    return torch.where(eta == 1, sigma_next, sigma + eta * (sigma_next - sigma))
+
+
+def bounded(cond_sigma: Tensor, sigma_next: Tensor, sigma_max: Tensor) -> Tensor:
+    """clamp(t*_{k+1}, σ_min, t_0) (Algorithm 2, line 10).
+
+    Args:
+        cond_sigma: t*_{k+1}, [B]. Where it is `sigma_next`, it stays that to the bit.
+        sigma_next, sigma_max: t_{k+1} and t_0, each of shape [].
 
     Returns:
         [B], in [min(σ_min, t_{k+1}), t_0].
     """
-    cond_sigma = (sigma + eta * (sigma_next - sigma)).clamp(min=SIGMA_MIN).minimum(sigma_max)
-    return torch.where(eta == 1, sigma_next, cond_sigma)
+    inside = cond_sigma.clamp(min=SIGMA_MIN).minimum(sigma_max)
+    return torch.where(cond_sigma == sigma_next, sigma_next, inside)
 
 
 def clean_estimate(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:

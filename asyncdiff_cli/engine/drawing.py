@@ -14,8 +14,9 @@ from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.checks import check_size
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.panel import make_panel
-from asyncdiff_cli.engine.planning import Batch, Panel, Plan, plain
+from asyncdiff_cli.engine.planning import Batch, Panel, Plan
 from asyncdiff_cli.engine.policies import StepState
+from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe, save_png
 from asyncdiff_cli.engine.sampler import sample
 

@@ -118,7 +118,7 @@ def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, s
     """The plan of a request for new images, or for its source again."""
     if recorded is None or request.source is None:
         return plan_request(request, entry, size)
-    return plan_redraw(request, recorded, request.source.stem)
+    return plan_redraw(request, recorded, request.source.stem, entry)
 
 
 def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:

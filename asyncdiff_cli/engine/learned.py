@@ -20,10 +20,11 @@ from typing_extensions import Self
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import hub_errors, one_line
-from asyncdiff_cli.engine.policies import LEARNED, StepState
+from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule, mode
 
+LIFTED = ":lifted"
 RATIO_MARGIN = 1e-6
 """Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
 
@@ -36,7 +37,7 @@ class LearnedDeviation:
         source: where it was loaded from, for the provenance.
     """
 
-    name = LEARNED
+    name = "learned"
 
     def __init__(self, tpm: TimestepPredictionModule, source: str | None = None) -> None:
         self.tpm, self.source = tpm.eval(), source
@@ -158,14 +159,17 @@ def observed(tpm: TimestepPredictionModule, state: StepState) -> Observation:
 def load_tpm(source: str | Path) -> TimestepPredictionModule:
     """A module by the name of a backbone that ships one, or from a directory or hub repository.
 
+    A backbone's lifted module is that of its name and ":lifted".
+
     Raises:
         InputError: if there is none.
         AsyncDiffError: if it cannot be fetched or is damaged.
     """
-    entry = REGISTRY.get(str(source))
-    if entry is not None and entry.tpm is None:
+    entry = REGISTRY.get(str(source).removesuffix(LIFTED))
+    shipped = entry and (entry.lifted if str(source).endswith(LIFTED) else entry.tpm)
+    if entry is not None and shipped is None:
         raise InputError(f"no module is shipped for {source}: train one with `asyncdiff train`")
-    path = Path(source).expanduser() if entry is None or entry.tpm is None else entry.tpm
+    path = shipped or Path(source).expanduser()
     local = path.is_dir()
     if local and not (path / "config.json").is_file():
         raise InputError(f"{path} holds no timestep prediction module: it has no config.json")

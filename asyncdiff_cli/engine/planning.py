@@ -6,11 +6,9 @@ import itertools
 import re
 import unicodedata
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from typing import Any
 
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies import (
     FixedDeviation,
     Policy,
@@ -18,6 +16,7 @@ from asyncdiff_cli.engine.policies import (
     Synchronous,
     policy_from_dict,
 )
+from asyncdiff_cli.engine.policy_specs import load_learned, parse_policy, plain, read_policy
 from asyncdiff_cli.engine.provenance import Drawn, PanelProvenance, Provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import Options, Picture, Request, pictures
@@ -88,7 +87,7 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     """
     wanted = pictures(request)
     base = defaults(entry, size)
-    settings = [resolve(p.options, base) for p in wanted]
+    settings = [resolve(p.options, base, entry) for p in wanted]
     gammas = [
         columns(request, p.options.gamma) or (chosen.gamma,)
         for p, chosen in zip(wanted, settings, strict=True)
@@ -121,12 +120,15 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     return Plan(tuple(batches), tuple(panels))
 
 
-def plan_redraw(request: Request, record: Provenance | PanelProvenance, stem: str) -> Plan:
+def plan_redraw(
+    request: Request, record: Provenance | PanelProvenance, stem: str, entry: BackboneEntry
+) -> Plan:
     """Draw an image or a panel again: the same batches, with the request's options for its own.
 
     Args:
         record: what the image was drawn from.
         stem: its file's name, without the suffix.
+        entry: its backbone.
 
     Raises:
         InputError: for options of a panel, which is only redrawn as it is.
@@ -140,8 +142,9 @@ def plan_redraw(request: Request, record: Provenance | PanelProvenance, stem: st
             )
         return _plan_panel(record, f"{stem}.png")
 
-    settings = resolve(request, recorded_settings(record, chosen_policy(request)))
-    stem += "".join(f"-{name}{_value(value)}" for name, value in changes.items())
+    settings = recorded_settings(record, chosen_policy(request, entry))
+    settings = resolve(request, settings, entry)
+    stem += "".join(f"-{name}{_value(name, value)}" for name, value in changes.items())
     if not request.compare:
         return Plan((_redrawn(record, settings, f"{stem}.png"),))
     files = {g: f"{stem}-gamma{plain(g)}.png" for g in columns(request, request.gamma)}
@@ -173,7 +176,7 @@ def _plan_panel(record: PanelProvenance, file: str) -> Plan:
 def defaults(entry: BackboneEntry, size: int) -> Settings:
     """What a backbone does unless asked otherwise."""
     return Settings(
-        policy=_learned(entry.name) if entry.tpm else _fixed(entry.deviation),
+        policy=load_learned(entry.name) if entry.tpm else _fixed(entry.deviation),
         gamma=1.0,
         num_inference_steps=entry.num_inference_steps,
         guidance_scale=entry.guidance_scale,
@@ -184,7 +187,7 @@ def defaults(entry: BackboneEntry, size: int) -> Settings:
     )
 
 
-def resolve(options: Options, base: Settings) -> Settings:
+def resolve(options: Options, base: Settings, entry: BackboneEntry) -> Settings:
     """The options where there are any, else `base`."""
     changed: dict[str, Any] = {
         name: getattr(options, option)
@@ -193,18 +196,20 @@ def resolve(options: Options, base: Settings) -> Settings:
     }
     if options.size is not None:
         changed["width"], changed["height"] = options.size
-    if (policy := chosen_policy(options)) is not None:
+    if (policy := chosen_policy(options, entry)) is not None:
         changed["policy"] = policy
     return replace(base, **changed)
 
 
-def chosen_policy(options: Options) -> Policy | None:
+def chosen_policy(options: Options, entry: BackboneEntry) -> Policy | None:
     """The policy that is asked for; None where it is left to the backbone."""
+    if options.policy is not None:
+        return parse_policy(options.policy, entry).policy
     if options.deviation is not None:
         return _fixed(options.deviation)
     if options.schedule is not None:
         return ScheduledDeviation(options.schedule, options.bound or 1.0)
-    return None if options.tpm is None else _learned(options.tpm)
+    return None if options.tpm is None else load_learned(options.tpm)
 
 
 ARGUMENTS = {
@@ -229,11 +234,6 @@ def columns(request: Request, gamma: float | None) -> tuple[float, ...]:
     return tuple(sorted({*request.compare, *(() if gamma is None else (gamma,))}))
 
 
-@lru_cache(maxsize=4)
-def _learned(source: str) -> Policy:
-    return LearnedDeviation.load(source)
-
-
 def _fixed(deviation: float) -> Policy:
     return FixedDeviation(deviation) if deviation else Synchronous()
 
@@ -253,13 +253,10 @@ def _slug(text: str, length: int = 40) -> str:
     return f"-{words}" if words else ""
 
 
-def _value(value: Any) -> str:
+def _value(name: str, value: Any) -> str:
     """An option's value as a part of a file name."""
+    if name == "policy" and (spec := read_policy(value)).source is None:
+        return f"-{spec.label.replace(':', '-').replace('/', '-')}"
     if isinstance(value, str):
         return _slug(value)
     return "-".join(map(plain, value)) if isinstance(value, tuple) else plain(value)
-
-
-def plain(value: float) -> str:
-    """The shortest decimal that is this number: 1, 0.5."""
-    return repr(float(value)).removesuffix(".0")

@@ -8,15 +8,16 @@ the previous time (noisier). Scaling by γ comes later and is not a policy's bus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from asyncdiff_cli.engine import desync
-from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.checks import check_choice, check_deviation
 from asyncdiff_cli.engine.errors import InputError
 
 
@@ -39,7 +40,7 @@ class StepState:
     latents: Tensor
     """x_k."""
     velocity: Tensor
-    """v*_k, after guidance; same shape as the latents."""
+    """v*_k, after guidance and the policy's own scaling; same shape as the latents."""
     prompt_embeds: Tensor
     """[B, tokens, channels]."""
     pooled_prompt_embeds: Tensor
@@ -57,13 +58,26 @@ class StepState:
         """x̂0_k, fp32, same shape as the latents."""
         return desync.clean_estimate(self.latents, self.velocity, self.sigma)
 
+    def select(self, images: slice) -> StepState:
+        """The same, of some of the images."""
+        per_image = ("cond_sigma", "latents", "velocity", "prompt_embeds", "pooled_prompt_embeds")
+        return replace(self, **{name: getattr(self, name)[images] for name in per_image})
+
 
 class Policy(Protocol):
-    """Anything with a bound that can be asked for a deviation."""
+    """Anything with a bound that can be asked for a deviation.
+
+    Two more methods are used where a policy has them, which it need not:
+
+    `cond_sigma(state, gamma, deviation)` is t*_{k+1} [B], or [] for all images, in place of Eq. 6.
+    Like that it is kept in [σ_min, t_0].
+    `velocity_scale(sigma, cond_sigma, gamma)` is what to multiply the guided velocity by of an
+    evaluation at t_k = `sigma` [] that was conditioned on t*_k = `cond_sigma` [B]: [B], [] or None.
+    """
 
     @property
     def bound(self) -> float:
-        """Half-width of the deviation: 0.5 (Eq. 6, 11) or 1 (lifted, Eq. 13)."""
+        """Half-width of the deviation: 0.5 (Eq. 6, 11), 1 (lifted, Eq. 13), or infinite."""
         ...
 
     def __call__(self, state: StepState) -> Tensor:
@@ -75,7 +89,7 @@ class Policy(Protocol):
         ...
 
 
-class _Described:
+class Described:
     """A policy whose settings are its dataclass fields."""
 
     name: ClassVar[str]
@@ -84,9 +98,13 @@ class _Described:
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
         return {"name": self.name, **settings}
 
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Self:
+        return cls(**settings)
+
 
 @dataclass(frozen=True)
-class Synchronous(_Described):
+class Synchronous(Described):
     """D = 0: the stock pipeline, to the bit."""
 
     name: ClassVar[str] = "synchronous"
@@ -97,7 +115,7 @@ class Synchronous(_Described):
 
 
 @dataclass(frozen=True)
-class FixedDeviation(_Described):
+class FixedDeviation(Described):
     """One constant deviation (AsyncDiff, end of section 4.2).
 
     Args:
@@ -121,7 +139,7 @@ class FixedDeviation(_Described):
 
 
 @dataclass(frozen=True)
-class ScheduledDeviation(_Described):
+class ScheduledDeviation(Described):
     """A deviation per decision, resampled linearly for runs with another number of decisions.
 
     Args:
@@ -168,10 +186,6 @@ class ScheduledDeviation(_Described):
         return tuple(np.interp(np.linspace(0, 1, decisions), own, self.deviations).tolist())
 
 
-LEARNED = "learned"
-POLICIES: dict[str, type] = {p.name: p for p in (Synchronous, FixedDeviation, ScheduledDeviation)}
-
-
 def policy_from_dict(description: dict[str, Any]) -> Policy:
     """The policy that `to_dict` described: `{"name": "fixed", "deviation": 0.5}`.
 
@@ -179,16 +193,26 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
         InputError: for an unknown name (with the nearest one) or settings that do not fit.
     """
     settings = dict(description)
-    name = str(settings.pop("name", None))
-    if name == LEARNED:
-        from asyncdiff_cli.engine.learned import LearnedDeviation  # which builds on this module
-
-        return LearnedDeviation.from_dict(settings)
-    check_choice("policy", name, [*POLICIES, LEARNED])
+    name, known = str(settings.pop("name", None)), policies()
+    check_choice("policy", name, known)
     try:
-        return POLICIES[name](**settings)
+        return known[name].from_dict(settings)
     except TypeError as error:
         raise InputError(f"policy {name}: {error}") from None
+
+
+def policies() -> dict[str, Any]:
+    """The policies by name: classes that make one `from_dict`."""
+    from asyncdiff_cli.engine import each, learned, rivals  # which build on this module
+
+    return {
+        policy.name: policy
+        for policy in (
+            *(Synchronous, FixedDeviation, ScheduledDeviation, learned.LearnedDeviation),
+            *(rivals.DetailDaemon, rivals.VelocityScale, rivals.Combined, rivals.TimeShift),
+            each.EachPolicy,
+        )
+    }
 
 
 def _checked(deviation: Any, bound: float) -> tuple[float, ...]:
@@ -199,8 +223,7 @@ def _checked(deviation: Any, bound: float) -> tuple[float, ...]:
     if not values:
         raise InputError("no deviation given")
     for value in values:
-        if not abs(value) <= bound:  # also NaN
-            raise InputError(f"deviation {value:g} is outside [-{bound:g}, {bound:g}]")
+        check_deviation(value, bound)
     return tuple(values)
 
 

@@ -43,6 +43,8 @@ class BackboneEntry:
     its text with so many zeros, and is slow at the default of 256."""
     tpm: Path | None = None
     """Its shipped timestep prediction module; None for a backbone without one."""
+    lifted: Path | None = None
+    """Its shipped module with the bound 1."""
 
 
 REGISTRY: dict[str, BackboneEntry] = {

@@ -20,11 +20,12 @@ from pydantic import (
 )
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.policy_specs import read_policy
 from asyncdiff_cli.engine.provenance import Provenance
 
 DEFAULT_BACKBONE = "mini"
 MAX_SEED = 2**63 - 1
-POLICIES = {"deviation", "schedule", "tpm"}
+POLICIES = {"deviation", "schedule", "tpm", "policy"}
 """Options that choose the policy, of which a prompt has at most one."""
 
 
@@ -80,15 +81,33 @@ class Options(BaseModel):
     """D after each step."""
     tpm: Annotated[str, Field(min_length=1)] | None = None
     """A learned policy: a module's directory or repository, or a backbone that ships one."""
+    policy: str | None = None
+    """A policy by name, `NAME[:VALUE]`; an `@GAMMA` behind it becomes `gamma`."""
     bound: Bound | None = None
     gamma: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_policy(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("policy"), str):
+            return values
+        spec = read_policy(values["policy"])
+        if spec.gamma is None:
+            return {**values, "policy": spec.label}
+        if values.get("gamma") is not None:
+            raise ValueError("give gamma once: by itself, or as policy@GAMMA")
+        return {**values, "policy": spec.label, "gamma": spec.gamma}
 
     @model_validator(mode="after")
     def _check_deviations(self) -> Options:
         if sum(getattr(self, name) is not None for name in POLICIES) > 1:
-            raise ValueError("give one of a deviation, a schedule of them, and a module (tpm)")
+            raise ValueError(
+                "give one of a deviation, a schedule of them, a module (tpm), and a policy by name"
+            )
         if self.tpm is not None and self.bound is not None:
             raise ValueError("a module keeps the bound that it was trained with")
+        if self.policy is not None and self.bound is not None:
+            raise ValueError("a bound is for a deviation or a schedule, not for a policy by name")
         bound = self.bound or 1.0
         for value in (self.deviation or 0.0, *(self.schedule or ())):
             if abs(value) > bound:

@@ -12,7 +12,7 @@ from torch import Tensor
 from asyncdiff_cli.engine import checks, desync
 from asyncdiff_cli.engine.adapters import ConditioningTime, Guidance
 from asyncdiff_cli.engine.backbones import Backbone
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
 from asyncdiff_cli.engine.policies import Policy, StepState, Synchronous
 
 Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -68,6 +68,7 @@ def integrate(
 
     for k, t in enumerate(timesteps):
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
+        v = scaled(policy, gamma, v, sigmas[k], cond_sigma)  # Eq. 19, for the policies that do
         state = StepState(
             k, len(timesteps), sigmas[k], sigmas[k + 1], cond_sigma, latents, v, *embeds, grid
         )
@@ -83,46 +84,6 @@ def integrate(
         if on_step is not None:
             on_step(state)
     return latents, cond_sigmas, deviations
-
-
-def decide(
-    policy: Policy, gamma: float, state: StepState, sigma_max: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Lines 8 to 10 of Algorithm 2: ask the policy, and turn its answer into a time.
-
-    Returns:
-        D_{k+1} and t*_{k+1}, fp32 [B] on the latents' device.
-
-    Raises:
-        InputError: if the policy has deviations for another number of images.
-        AsyncDiffError: if it answers outside its bound, or with NaN.
-    """
-    batch, device = len(state.latents), state.latents.device
-    deviation = policy(state)
-    if deviation.ndim and len(deviation) not in (1, batch):
-        raise InputError(f"the policy has {len(deviation)} deviations for {batch} images")
-    if not (deviation.abs() <= policy.bound).all():  # also NaN
-        check_finite(state.velocity, state)  # which a learned policy passes on
-        raise AsyncDiffError(
-            f"the policy's deviation after {state.progress} is outside"
-            f" [-{policy.bound:g}, {policy.bound:g}]: {deviation.tolist()}"
-        )
-    deviation = deviation.to(device=device, dtype=torch.float32).expand(batch)
-    eta = desync.eta(deviation, gamma)
-    return deviation, desync.next_cond_sigma(state.sigma, state.sigma_next, eta, sigma_max)
-
-
-def check_finite(latents: Tensor, state: StepState) -> None:
-    """Stop a run that has gone bad, by its latents or its velocity.
-
-    Raises:
-        AsyncDiffError: naming the step, for NaN or infinity.
-    """
-    if not torch.isfinite(latents).all():
-        raise AsyncDiffError(
-            f"NaN or infinity in the latents after {state.progress}; in fp16 try bf16 or fp32,"
-            " otherwise a smaller gamma or guidance"
-        )
 
 
 @torch.no_grad()

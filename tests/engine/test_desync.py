@@ -12,7 +12,8 @@ gammas = st.floats(-4, 4, width=32)
 def next_time(sigma: float, sigma_next: float, deviation: float, gamma: float) -> torch.Tensor:
     eta = desync.eta(torch.tensor([deviation]), gamma)
     sigma, sigma_next = torch.tensor(sigma), torch.tensor(sigma_next)
-    return desync.next_cond_sigma(sigma, sigma_next, eta, torch.tensor(1.0))
+    cond_sigma = desync.next_cond_sigma(sigma, sigma_next, eta)
+    return desync.bounded(cond_sigma, sigma_next, torch.tensor(1.0))
 
 
 @given(times, times, deviations)

@@ -7,10 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncdiff_cli.engine import (
+    Combined,
+    DetailDaemon,
     FixedDeviation,
     InputError,
     ScheduledDeviation,
     Synchronous,
+    TimeShift,
+    VelocityScale,
     policy_from_dict,
 )
 
@@ -68,6 +72,10 @@ def test_a_ramp_follows_its_shape():
         FixedDeviation(0.25),
         FixedDeviation([0.25, -1]),
         ScheduledDeviation([0.1, 0.5], bound=0.5),
+        DetailDaemon(0.2, start=0.1, smooth=False),
+        VelocityScale(0.9),
+        Combined(0.5, 1.1),
+        TimeShift(0.25),
     ],
 )
 def test_a_description_makes_the_same_policy(policy):

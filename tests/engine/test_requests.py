@@ -41,6 +41,33 @@ def test_any_text_for_a_size_or_a_list_is_a_size_or_an_error(text):
             assert getattr(parse_request(prompts=["x"], **{option: text}), option) is not None
 
 
+@pytest.mark.parametrize(
+    ("policy", "gamma", "expected"),
+    [
+        ("fixed:0.50", None, ("fixed:0.5", None)),
+        ("fixed:0.5", 2.0, ("fixed:0.5", 2)),
+        ("detail-daemon:0.1@1.5", None, ("detail-daemon", 1.5)),
+        ("synchronous@0", None, ("baseline", 0)),
+    ],
+)
+def test_a_policy_by_name_brings_its_gamma(policy, gamma, expected):
+    request = parse_request(prompts=["x"], policy=policy, gamma=gamma)
+    assert (request.policy, request.gamma) == expected
+
+
+def test_a_line_is_stronger_than_the_request(tmp_path):
+    path = tmp_path / "p.jsonl"
+    lines = [{"policy": "fixed:1@2"}, {"gamma": 0.5}, {"deviation": 1}, {}]
+    path.write_text("\n".join(json.dumps({"prompt": "x", **line}) for line in lines))
+    found = [p.options for p in pictures(parse_request(prompt_file=path, policy="baseline@3"))]
+    assert [(o.policy, o.deviation, o.gamma) for o in found] == [
+        ("fixed:1", None, 2),
+        ("baseline", None, 0.5),
+        (None, 1, 3),
+        ("baseline", None, 3),
+    ]
+
+
 @given(
     counts=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     seed=st.integers(0, 100),
@@ -91,6 +118,11 @@ def test_a_dash_is_stdin(monkeypatch):
         (b'\n{"prompt": "a", "steps": 0}', "p.jsonl:2: steps: Input should be greater"),
         (b'{"prompt": "a", "deviation": 0.9, "bound": 0.5}', "p.jsonl:1: deviation 0.9 is outside"),
         (b'{"prompt": "a", "deviation": 0.1, "schedule": [0.2]}', "p.jsonl:1: give one of"),
+        (b'{"prompt": "a", "policy": "fixed:0.1", "tpm": "x"}', "p.jsonl:1: give one of"),
+        (b'{"prompt": "a", "policy": "fixed:1", "bound": 1}', "p.jsonl:1: a bound is for"),
+        (b'{"prompt": "a", "policy": "fixd"}', "p.jsonl:1: unknown policy 'fixd'"),
+        (b'{"prompt": "a", "policy": "fixed:1@2", "gamma": 2}', "p.jsonl:1: give gamma once"),
+        (b'{"prompt": "a", "policy": 3}', "p.jsonl:1: policy: Input should be a valid string"),
         (b'{"prompt": " "}', "p.jsonl:1: prompt: a prompt is empty"),
         (b'{"prompt": "a", "gamma": NaN}', "p.jsonl:1: gamma: Input should be a finite"),
     ],
