@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -10,10 +10,16 @@ import typer
 import asyncdiff_cli
 from asyncdiff_cli import render
 from asyncdiff_cli.commands.backbones import backbones
+from asyncdiff_cli.commands.evaluate import evaluate
+from asyncdiff_cli.commands.histogram import histogram
 from asyncdiff_cli.commands.inspect import inspect
+from asyncdiff_cli.commands.merge import merge
+from asyncdiff_cli.commands.panel import panel
 from asyncdiff_cli.commands.recipes import recipes
+from asyncdiff_cli.commands.report import report
 from asyncdiff_cli.commands.sample import sample
 from asyncdiff_cli.commands.score import score
+from asyncdiff_cli.commands.sweep import sweep
 from asyncdiff_cli.commands.train import train
 from asyncdiff_cli.engine.errors import AsyncDiffError
 
@@ -26,8 +32,21 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is there in half the time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sample, train, score, backbones, inspect):
-    app.command()(command)
+commands: dict[str, Callable[..., None]] = {
+    "sample": sample,
+    "train": train,
+    "eval": evaluate,
+    "sweep": sweep,
+    "histogram": histogram,
+    "panel": panel,
+    "report": report,
+    "merge": merge,
+    "score": score,
+    "backbones": backbones,
+    "inspect": inspect,
+}
+for name, command in commands.items():
+    app.command(name)(command)
 app.add_typer(recipes, name="recipes")
 
 
@@ -59,8 +78,10 @@ def run(args: Sequence[str] | None = None) -> int:
     0 for success, 1 for a failure, 2 for bad input, 130 if interrupted. An error is one line on
     stderr, or its traceback with `--debug`.
     """
+    args = sys.argv[1:] if args is None else list(args)
     try:
-        code = typer.main.get_command(app)(args, prog_name="asyncdiff", standalone_mode=False)
+        command = typer.main.get_command(app)
+        code = command(args, prog_name="asyncdiff", standalone_mode=False, obj=args)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:

@@ -55,6 +55,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(grid)
 
 
+def tables(grids: Sequence[Any]) -> None:
+    """Tables of rich, one below the other."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    for grid in grids:
+        console.print(grid)
+
+
 def fields(values: Mapping[str, Any]) -> None:
     """Names and values, aligned; those without a value are left out."""
     shown = {name: value for name, value in values.items() if value not in (None, "")}
@@ -142,6 +153,16 @@ def count(things: str) -> Iterator[Callable[[str, int, int], None]]:
 
     with bars:
         yield update
+
+
+@contextmanager
+def images(total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar over images: the block calls with how many more there are."""
+    bars = _bars()
+    bars.disable = bars.disable or not shown
+    task = bars.add_task("images", total=total)
+    with bars:
+        yield lambda count: bars.advance(task, count)
 
 
 @contextmanager

@@ -76,3 +76,85 @@ Dtype = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SET",
+        help="mini, coco2014, t2i-compbench, or a text or JSONL file of prompts."
+        " (default: mini's own, else coco2014)",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where prompts are downloaded to. (default: the cache)"),
+]
+PromptsCopy = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", metavar="PATH", help="A local copy of the set in place of the download."
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Prompts. (default: 2048 of coco2014, 256 of mini's, else all)"),
+]
+Seed = Annotated[int, typer.Option(metavar="SEED", help="Draws the prompts and their noise.")]
+StepCounts = Annotated[
+    str | None,
+    typer.Option(metavar="K1,K2,…", help="Numbers of steps. (default: the backbone's)"),
+]
+Guidance = Annotated[
+    float | None, typer.Option(metavar="SCALE", help="Guidance. (default: the backbone's)")
+]
+Size = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Height and width. (default: the backbone's)"),
+]
+Rewards = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        autocompletion=complete_reward,
+        help="Comma-separated; residual noise is always added. (default: those of the paper, or"
+        " mini's)",
+    ),
+]
+RewardPath = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=FILE", help="A local checkpoint of a reward; repeatable."),
+]
+RewardDtype = Annotated[
+    str | None, typer.Option(metavar="DTYPE", help="Of the rewards. (default: each its own)")
+]
+OffloadRewards = Annotated[
+    bool,
+    typer.Option("--offload-rewards", help="Keep only the reward that scores on the GPU."),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(metavar="N", help="Images drawn at once. (default: 32)")
+]
+KeptImages = Annotated[
+    int,
+    typer.Option("--images", metavar="N", help="Keep the images of the first N prompts."),
+]
+Shard = Annotated[
+    str,
+    typer.Option(metavar="I/N", help="Only every N-th prompt, from the I-th on, counted from 0."),
+]
+Processes = Annotated[
+    int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")
+]
+Policies = Annotated[
+    str,
+    typer.Option(
+        metavar="POLICY,…",
+        help="baseline, learned[:DIR], lifted[:DIR], fixed:D, schedule:D1/D2/…, detail-daemon[:A],"
+        " velocity-scale[:ω], time-shift[:WINDOW], combined:D/ω; each with @γ if not 1.",
+    ),
+]
+StoreDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="The store. What is there is kept. (default: in evals/)"
+    ),
+]

@@ -12,6 +12,7 @@ from asyncdiff_cli.commands import options
 
 
 def train(
+    context: typer.Context,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]…", help="Settings of the recipe to change."),
@@ -66,20 +67,16 @@ def train(
 
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
-    from asyncdiff_cli.engine.launch import find_run, launch, open_trainer
+    from asyncdiff_cli.engine.launch import find_run, open_trainer
+    from asyncdiff_cli.engine.processes import launch, must_launch
     from asyncdiff_cli.engine.training import InterruptedRunError
 
     given = {"seed": seed, "dtype": dtype}
     changes = [f"{name}={value}" for name, value in given.items() if value is not None]
     changes += overrides or ()
     chosen, path = find_run(recipe, backbone, changes, resume, out, prompts)
-    if processes != 1:
-        same = {
-            "--recipe": recipe, "--backbone": backbone, "--prompts": prompts,
-            "--data-dir": data_dir, "--device": device, "--out": out, "--resume": resume,
-            "--tracker": tracker, "--json": json,
-        }  # fmt: skip
-        raise typer.Exit(launch(processes, changes, same))
+    if must_launch(processes):
+        raise typer.Exit(launch(processes, context.obj, device))
     with render.status("Loading the models"):
         render.quiet_libraries()
         trainer = open_trainer(

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from asyncdiff_cli.engine.rewards.composite import composite
 
 RESAMPLES = 10_000
+AT_ONCE = 500
 LEVEL = 0.95
 
 
@@ -33,20 +35,21 @@ class Difference:
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of the mean of `values` [n]."""
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), RESAMPLES)
-    means = counts @ values / len(values)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    rng, even = np.random.default_rng(seed), np.full(len(values), 1 / len(values))
+    means = [  # a few resamples at a time: all of them for 2,048 prompts are 160 MB
+        rng.multinomial(len(values), even, AT_ONCE) @ values / len(values)
+        for _ in range(RESAMPLES // AT_ONCE)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def paired(scores: Tensor, baseline: Tensor) -> Difference:
+def paired(scores: ArrayLike, baseline: ArrayLike) -> Difference:
     """Compare scores with the baseline's of the same prompts and noise, both [n]."""
-    difference = (scores - baseline).double().numpy()
+    own = np.asarray(scores, np.float64)
+    difference = own - np.asarray(baseline, np.float64)
     low, high = bootstrap_interval(difference)
-    return Difference(
-        float(scores.double().mean()), float(difference.mean()), low, high, len(difference)
-    )
+    return Difference(float(own.mean()), float(difference.mean()), low, high, len(difference))
 
 
 def standard_error(scores: Tensor, baseline: Tensor) -> float:

@@ -12,12 +12,14 @@ from PIL import Image
 
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.checks import check_size
+from asyncdiff_cli.engine.each import EachPolicy
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.panel import make_panel
 from asyncdiff_cli.engine.planning import Batch, Panel, Plan
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe, save_png
+from asyncdiff_cli.engine.rollout import Canvas, joined
 from asyncdiff_cli.engine.sampler import sample
 
 
@@ -69,7 +71,8 @@ def draw(
     settings: dict[str, Any] = vars(batch.settings)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     try:
-        result = sample(backbone, prompts, generator=generators, on_step=on_step, **settings)
+        text = _text(batch, backbone)
+        result = sample(backbone, generator=generators, on_step=on_step, **text, **settings)
     except torch.OutOfMemoryError:
         raise AsyncDiffError(
             f"out of memory with {len(seeds)} images at once: use a smaller --batch-size or --size"
@@ -79,6 +82,19 @@ def draw(
     return [(file, image, record) for file, image, record in each if file is not None]
 
 
+def _text(batch: Batch, backbone: Backbone) -> dict[str, Any]:
+    """What to draw, as arguments of `sample`.
+
+    An evaluation encodes a text once for all policies that share a batch, and the last bits depend
+    on how many texts there are.
+    """
+    prompts = [drawn.prompt for drawn in batch.drawn]
+    if not isinstance(batch.settings.policy, EachPolicy):
+        return {"prompts": prompts}
+    encoded = Canvas(backbone, batch.settings.guidance_scale).encode(prompts)
+    return joined([encoded[prompt] for prompt in prompts])
+
+
 def _write_panel(
     panel: Panel, cells: dict[str, tuple[Image.Image, Provenance]], out: Path
 ) -> Written:
@@ -86,10 +102,14 @@ def _write_panel(
     rows = [[cells.pop(file) for file in row] for row in panel.cells]
     image = make_panel(
         [[image for image, _ in row] for row in rows],
-        columns=[f"γ = {plain(record.gamma)}" for _, record in rows[0]],
-        rows=[f"seed {row[0][1].seed}" for row in rows],
-        title=rows[0][0][1].prompt,
+        columns=panel.columns or [f"γ = {plain(record.gamma)}" for _, record in rows[0]],
+        rows=panel.rows or [f"seed {row[0][1].seed}" for row in rows],
+        title="" if panel.rows else rows[0][0][1].prompt,
     )
-    provenance = PanelProvenance(cells=tuple(tuple(record for _, record in row) for row in rows))
+    provenance = PanelProvenance(
+        cells=tuple(tuple(record for _, record in row) for row in rows),
+        columns=panel.columns,
+        rows=panel.rows,
+    )
     save_png(image, out / panel.file, provenance)
     return Written(out / panel.file, provenance)

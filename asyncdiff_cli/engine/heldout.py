@@ -11,17 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine.comparison import paired, relative_composite
-from asyncdiff_cli.engine.panel import make_panel
+from asyncdiff_cli.engine.panel import make_panel, shortened
 from asyncdiff_cli.engine.policies import Policy
-from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe
+from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance
+from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
 from asyncdiff_cli.engine.sampler import SampleResult
-
-GUARD = "noise"
-"""The reward that is always reported: a gain that comes with a fall of it was bought with noise."""
-LABEL = 26
-"""Characters of a prompt that fit beside a tile."""
 
 
 @dataclass(frozen=True)
@@ -118,26 +114,15 @@ class HeldOut:
         prompts, seeds = self.prompts[: len(places)], self.seeds[: len(places)]
         columns: list[list[Image.Image]] = [[] for _ in policies]
         records: list[list[Provenance]] = [[] for _ in policies]
-        canvas = self.canvas
         for column, record, policy in zip(columns, records, policies.values(), strict=True):
             for chunk, images, result in self.draw(policy, places, batch_size, clock):
                 column += images
-                record += describe(
-                    canvas.backbone,
-                    result,
-                    [prompts[i] for i in chunk],
-                    [seeds[i] for i in chunk],
-                    policy=policy,
-                    gamma=1.0,
-                    num_inference_steps=self.steps,
-                    guidance_scale=canvas.scale,
-                    height=canvas.pixels,
-                    width=canvas.pixels,
-                    max_sequence_length=canvas.backbone.entry.max_sequence_length,
-                )
-        labels = [p if len(p) <= LABEL else f"{p[: LABEL - 1]}…" for p in prompts]
-        panel = make_panel(list(zip(*columns, strict=True)), list(policies), labels, "")
-        return panel, PanelProvenance(cells=tuple(zip(*records, strict=True)))
+                texts, noises = [prompts[i] for i in chunk], [seeds[i] for i in chunk]
+                record += self.canvas.describe(result, texts, noises, policy, self.steps)
+        labels, sides = tuple(policies), tuple(shortened(prompt) for prompt in prompts)
+        panel = make_panel(list(zip(*columns, strict=True)), labels, sides, "")
+        cells = tuple(zip(*records, strict=True))
+        return panel, PanelProvenance(cells=cells, columns=labels, rows=sides)
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -1,43 +1,26 @@
-"""From a recipe to a run: what is loaded, where it is written, in how many processes."""
+"""From a recipe to a run: what is loaded, and where it is written."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
-
-from asyncdiff_cli.engine.backbones import DTYPES, Backbone, load_backbone, resolve_device
+from asyncdiff_cli.engine.backbones import DTYPES, Backbone, load_backbone
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.heldout import HeldOut
+from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
 from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
-from asyncdiff_cli.engine.training import FREE, InterruptedRunError, Trainer, identity
+from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
 TRACKERS = ("tensorboard", "wandb")
-PATIENCE = timedelta(hours=3)
-"""How long a process waits for the others: the first may be downloading a model."""
-GRACE = 30.0
-"""Seconds that processes get to write a checkpoint, once another has died."""
-
-
 RECIPES = {"mini": "mini", "flux": "flux-coco", "sd35": "sd35-coco"}
 """What a backbone is trained with unless asked otherwise."""
 
@@ -125,14 +108,13 @@ def open_trainer(
         InputError: for what can be refused before a model is loaded.
         AsyncDiffError: for what cannot be loaded, or a run without a usable checkpoint.
     """
-    on_cpu = resolve_device(device, torch.float32)[0].type == "cpu"
     if tracker is not None:
         check_choice("tracker", tracker, TRACKERS)
         if find_spec(tracker) is None:
             raise InputError(f"{tracker} is not installed: pip install {tracker}")
     if not resume:
         RunDirectory.check_new(path)
-    accelerator = _accelerator(device, on_cpu, tracker, path)
+    accelerator = join(device, tracker, path)
     where = accelerator.device
     copy = prompts if prompts is not None and is_copy(prompts) else None
     # one process of the run downloads first, and then one of each other machine
@@ -179,24 +161,6 @@ def open_trainer(
     return trainer
 
 
-def _accelerator(device: str | None, on_cpu: bool, tracker: str | None, path: Path) -> Accelerator:
-    """The process's place in the run.
-
-    The processes talk over gloo also where they compute on GPUs: what they exchange is small, and a
-    process that waits for one that has died is told, where NCCL would wait on.
-    """
-    group = InitProcessGroupKwargs(backend="gloo", timeout=PATIENCE)
-    one_of_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not on_cpu and device is not None and (index := torch.device(device).index) is not None:
-        if one_of_several:
-            raise InputError(f"several processes use a GPU each: give --device cuda, not {device}")
-        torch.cuda.set_device(index)
-    handlers = [group] if one_of_several else []
-    return Accelerator(
-        cpu=on_cpu, log_with=tracker, project_dir=str(path), kwargs_handlers=handlers
-    )
-
-
 def resolved(recipe: Recipe, backbone: Backbone) -> Recipe:
     """The recipe with what it leaves to the backbone filled in, so that a run stays what it is."""
     own = {
@@ -234,89 +198,3 @@ def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
     if trainer.is_main:
         run.forget_after(-1 if checkpoint is None else trainer.iteration)
         write_text(run.path / "recipe.yaml", to_yaml(trainer.recipe))
-
-
-def launch(processes: int, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
-    """Run `asyncdiff train` in several processes of this machine; the exit code.
-
-    The processes find one another as those of torch's and accelerate's launchers do. If one dies,
-    the others are stopped.
-
-    Args:
-        arguments: the overrides.
-        options: by name, such as `--recipe`; None for one that was not given, True for a switch.
-
-    Raises:
-        InputError: for a number of processes that is not there.
-        AsyncDiffError: if a signal killed one.
-    """
-    where = resolve_device(options.get("--device"), torch.float32)[0]
-    if processes < 1:
-        raise InputError(f"the number of processes is a whole number from 1, not {processes}")
-    if where.type == "cuda" and processes > torch.cuda.device_count():
-        raise InputError(
-            f"{processes} processes need {processes} GPUs, and there are"
-            f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
-        )
-    command = [sys.executable, "-m", "asyncdiff_cli", "train", *arguments]
-    for name, value in options.items():
-        if value is not None and value is not False:
-            command += [name] if value is True else [name, str(value)]
-    shared = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-    }
-    children = [
-        subprocess.Popen(command, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)})
-        for n in range(processes)
-    ]
-    return _wait(children)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for processes, and stop the others once one has failed; the exit code.
-
-    Raises:
-        AsyncDiffError: if a signal killed one.
-    """
-    interrupted, deadline = False, float("inf")
-    codes: list[int] = []  # of those that have failed of themselves
-
-    def stop(*signals: object) -> None:
-        nonlocal interrupted
-        interrupted = interrupted or bool(signals)
-        for child in children:
-            child.terminate()
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        while None in (ended := [child.poll() for child in children]):
-            if not codes and (codes := [code for code in ended if code]):
-                deadline = time.monotonic() + GRACE
-                if not interrupted:
-                    stop()
-            if time.monotonic() > deadline:
-                for child in children:
-                    child.kill()
-            try:
-                time.sleep(0.1)
-            except KeyboardInterrupt:  # the processes got it too, and write a checkpoint
-                interrupted = True
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    codes = codes or [child.returncode for child in children if child.returncode]
-    if interrupted and codes:
-        return InterruptedRunError.exit_code
-    if killed := [-code for code in codes if code < 0]:
-        raise AsyncDiffError(f"a process of this run has died of signal {killed[0]}")
-    return codes[0] if codes else 0

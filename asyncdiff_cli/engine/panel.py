@@ -12,6 +12,8 @@ TILE = 256
 """Smaller images are enlarged, by a whole factor, to at least so many pixels on their longer
 side: 128 pixels are hard to see beside others on today's screens."""
 GAP = 8
+LABEL = 26
+"""Characters of a prompt that fit beside a tile."""
 PAPER, INK, SUBDUED = "white", "#111111", "#555555"
 
 
@@ -48,6 +50,11 @@ def make_panel(
             tile = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
             panel.paste(tile, (left + j * (width + GAP), y))
     return panel
+
+
+def shortened(prompt: str) -> str:
+    """As much of a prompt as fits beside a tile."""
+    return prompt if len(prompt) <= LABEL else f"{prompt[: LABEL - 1]}…"
 
 
 def _sideways(label: str, font: ImageFont.FreeTypeFont, line: int, height: int) -> Image.Image:

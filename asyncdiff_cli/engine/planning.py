@@ -54,6 +54,9 @@ class Panel:
 
     file: str
     cells: tuple[tuple[str, ...], ...]
+    columns: tuple[str, ...] | None = None
+    rows: tuple[str, ...] | None = None
+    """Labels, as in `PanelProvenance`."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def _plan_panel(record: PanelProvenance, file: str) -> Plan:
             )
             slots[cell.index] = name
     batches = (Batch(chosen, drawn, tuple(slots)) for (chosen, drawn), slots in files.items())
-    return Plan(tuple(batches), (Panel(file, tuple(names)),), only_panels=True)
+    panel = Panel(file, tuple(names), record.columns, record.rows)
+    return Plan(tuple(batches), (panel,), only_panels=True)
 
 
 def defaults(entry: BackboneEntry, size: int) -> Settings:

@@ -26,6 +26,10 @@ from asyncdiff_cli.engine.vocabulary import Vocabulary
 
 SOURCES = ("mini", "coco2014", "t2i-compbench")
 SPLITS = ("train", "validation")
+ALL = "all"
+"""What is read of a file that is evaluated on."""
+EVALUATED = {"mini": 256, "coco2014": 2048}
+"""How many validation prompts an evaluation draws, unless asked otherwise; else all."""
 
 MINI_SIZES = {"train": 8192, "validation": 1024}
 MINI_TAG = 0.3
@@ -82,6 +86,8 @@ class PromptSet:
     split: str
     """ "train" or "validation"."""
     texts: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    """Of each text, for a set that has some."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -106,13 +112,20 @@ class PromptSet:
         Raises:
             InputError: if there are not so many.
         """
+        return tuple(self.texts[index] for index in self.order(count, seed))
+
+    def order(self, count: int, seed: int) -> list[int]:
+        """The places of the entries that `draw` takes.
+
+        Raises:
+            InputError: as `draw`.
+        """
         if not 0 <= count <= len(self):
             raise InputError(
                 f"{self.name} has {len(self):,} {self.split} prompts: ask for at most so many,"
                 f" not {count:,}"
             )
-        order = np.random.default_rng(seed).permutation(len(self))
-        return tuple(self.texts[index] for index in order[:count])
+        return np.random.default_rng(seed).permutation(len(self))[:count].tolist()
 
 
 @lru_cache(maxsize=4)
@@ -147,7 +160,9 @@ def load_prompts(
     if source == "coco2014":
         texts = _read_coco(path, split) if path else _fetch_coco(directory, split)
     elif source == "t2i-compbench":
-        texts = _read_t2i(path, split) if path else _fetch_t2i(directory, split)
+        if path is None:
+            _fetch_t2i(directory, split)
+        return _read_t2i(path or directory, split)
     elif path is not None:
         raise InputError(
             f"{source!r} is not downloaded, so it takes no local copy: leave out {path}"
@@ -157,6 +172,21 @@ def load_prompts(
     else:
         texts = _read_file(source, split)
     return PromptSet(source, split, tuple(texts))
+
+
+def load_evaluation_prompts(
+    source: str, data_dir: Path | None = None, path: Path | None = None
+) -> PromptSet:
+    """What is evaluated on: the validation split of a named set, or every prompt of a file.
+
+    Args, Raises: as `load_prompts`.
+    """
+    if source in SOURCES or not Path(source).expanduser().is_file():
+        return load_prompts(source, "validation", data_dir, path)
+    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(Path(source).expanduser()))
+    if not prompts:
+        raise InputError(f"{source} holds no prompt")
+    return PromptSet(source, ALL, tuple(prompts))
 
 
 def _held_out(key: str, one_in: int) -> bool:
@@ -297,13 +327,12 @@ def _t2i_files(split: str) -> list[str]:
     return [f"{category}_{suffix}.txt" for category in T2I_CATEGORIES]
 
 
-def _fetch_t2i(directory: Path, split: str) -> list[str]:
+def _fetch_t2i(directory: Path, split: str) -> None:
     for name in _t2i_files(split):
         download(f"{T2I_URL}/{name}", directory / name, T2I_SHA256[name])
-    return _read_t2i(directory, split)
 
 
-def _read_t2i(directory: Path, split: str) -> list[str]:
+def _read_t2i(directory: Path, split: str) -> PromptSet:
     """The lines of the eight lists, category by category."""
     names = _t2i_files(split)
     if missing := [name for name in names if not (directory / name).is_file()]:
@@ -312,15 +341,17 @@ def _read_t2i(directory: Path, split: str) -> list[str]:
             " T2I-CompBench"
         )
     texts: list[str] = []
-    for name in names:
+    categories: list[str] = []
+    for name, category in zip(names, T2I_CATEGORIES, strict=True):
         try:
             lines = (directory / name).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {directory / name}: {error}") from None
         texts += [stripped for line in lines if (stripped := line.strip())]
+        categories += [category] * (len(texts) - len(categories))
     if not texts:
         raise InputError(f"the lists in {directory} hold no prompt")
-    return texts
+    return PromptSet("t2i-compbench", split, tuple(texts), tuple(categories))
 
 
 def _read_file(source: str, split: str) -> list[str]:

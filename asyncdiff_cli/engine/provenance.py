@@ -91,7 +91,11 @@ class PanelProvenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cells: Annotated[tuple[Row, ...], Field(min_length=1)]
-    """A row per image, a column per γ."""
+    """A row per noise, a column per policy or γ."""
+    columns: tuple[str, ...] | None = None
+    """Labels above the columns; None for their γ."""
+    rows: tuple[str, ...] | None = None
+    """Labels beside the rows; None for their seeds, below the prompt that they share."""
 
 
 def describe(

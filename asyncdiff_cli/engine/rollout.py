@@ -24,6 +24,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.learned import SampledDeviation
 from asyncdiff_cli.engine.policies import Policy
 from asyncdiff_cli.engine.prompts import PromptSet
+from asyncdiff_cli.engine.provenance import Provenance, describe
 from asyncdiff_cli.engine.recipes import Recipe
 from asyncdiff_cli.engine.sampler import SampleResult, sample
 from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule
@@ -149,12 +150,36 @@ class Canvas:
                 output_type="latent",
                 height=self.pixels,
                 width=self.pixels,
-                **_joined(text),
+                **joined(text),
             )
         with clock("decode"), torch.no_grad():
             side = self.pixels
             images = self.backbone.adapter.decode(result.latents, side, side, "pil")
         return images, result
+
+    def describe(
+        self,
+        result: SampleResult,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        policy: Policy,
+        num_inference_steps: int,
+        gamma: float = 1.0,
+    ) -> list[Provenance]:
+        """The provenance of each image that `draw` returned."""
+        return describe(
+            self.backbone,
+            result,
+            prompts,
+            seeds,
+            policy=policy,
+            gamma=gamma,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=self.scale,
+            height=self.pixels,
+            width=self.pixels,
+            max_sequence_length=self.backbone.entry.max_sequence_length,
+        )
 
     def draw_if_it_fits(
         self,
@@ -185,7 +210,8 @@ def _rows(text: TextConditions, rows: list[int]) -> TextConditions:
     return TextConditions(**values)
 
 
-def _joined(text: Sequence[TextConditions]) -> dict[str, Any]:
+def joined(text: Sequence[TextConditions]) -> dict[str, Any]:
+    """The conditions of several images as one batch, named as the arguments of `sample`."""
     columns: dict[str, Any] = {}
     for name in (f.name for f in fields(TextConditions)):
         values = [getattr(each, name) for each in text]

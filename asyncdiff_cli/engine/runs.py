@@ -1,7 +1,7 @@
 """The directory of a training run: its recipe, its metrics, its checkpoints.
 
 recipe.yaml      the resolved recipe
-metrics.jsonl    a line per iteration and per evaluation
+metrics.jsonl    a line per iteration, per evaluation and per warning
 checkpoints/     000050.safetensors …: the last few, and the best by held-out reward
 samples/         000100.png …: fixed prompts and noise, baseline beside current
 tpm/             the module to use: the best by held-out reward, or else the last
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ class RunDirectory:
         """The grid of an iteration."""
         return self.path / "samples" / f"{iteration:06d}.png"
 
+    def samples(self) -> list[int]:
+        """The iterations that have a grid, in their order."""
+        return sorted(int(file.stem) for file in self.path.glob("samples/[0-9]*.png"))
+
     @staticmethod
     def check_new(path: Path) -> None:
         """There is nothing in the directory of a new run.
@@ -107,22 +112,24 @@ class RunDirectory:
         except OSError as error:
             raise AsyncDiffError(f"cannot write {self.metrics}: {error.strerror}") from None
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The metrics, without a torn last line; none of a run that has just begun."""
+        if not self.metrics.exists():
+            return []
+        found = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
     def forget_after(self, iteration: int) -> None:
         """Drop what a killed run left behind: the metrics of later iterations, which will be run
         again, a torn last line, and files that were being written."""
         for part in self.checkpoints.glob(".*.part"):
             part.unlink(missing_ok=True)
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["iteration"] <= iteration:
-                kept.append(line + "\n")
-        write_text(self.metrics, "".join(kept))
+        if self.metrics.exists():
+            kept = [row for row in self.rows() if row["iteration"] <= iteration]
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
     def file(self, iteration: int) -> Path:
         """The checkpoint of an iteration."""

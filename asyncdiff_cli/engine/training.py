@@ -22,12 +22,13 @@ from asyncdiff_cli.engine import grpo
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.comparison import relative_composite
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.heldout import GUARD, HeldOut, columns, compare
+from asyncdiff_cli.engine.heldout import HeldOut, columns, compare
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies import Policy, Synchronous
 from asyncdiff_cli.engine.prompts import PromptSet
 from asyncdiff_cli.engine.provenance import save_png
 from asyncdiff_cli.engine.recipes import Recipe
+from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import (
     BatchSize,
@@ -343,12 +344,18 @@ class Trainer:
         self._log(row)
         yield "evaluation", row
         if warning is not None:
-            yield "warning", {"iteration": self.iteration, "warning": warning}
+            yield self._warned(warning)
         patience = self.recipe.evaluation.patience
         if patience is not None and self.watch.bad >= patience:
             self.stopped = True
-            text = f"stopped early, after {patience} such evaluations in a row"
-            yield "warning", {"iteration": self.iteration, "warning": text}
+            yield self._warned(f"stopped early, after {patience} such evaluations in a row")
+
+    def _warned(self, text: str) -> Event:
+        """A bad sign, which is kept with the metrics."""
+        row = {"iteration": self.iteration, "warning": text}
+        if self.is_main:
+            self.run.log(row)
+        return "warning", row
 
     def _warnings(self) -> Iterator[Event]:
         for text in self.batch_size.warnings:

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from asyncdiff_cli.engine import launch
+from asyncdiff_cli.engine import processes as module
 from tests.training import (
     assert_close,
     checkpoints,
@@ -174,6 +174,6 @@ def test_the_launcher_does_not_wait_for_a_process_that_hangs(monkeypatch):
     )
     assert hanging.stdout.readline() == b"1\n"
     failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
-    monkeypatch.setattr(launch, "GRACE", 1.0)
-    assert launch._wait([hanging, failing]) == 1
+    monkeypatch.setattr(module, "GRACE", 1.0)
+    assert module._wait([hanging, failing]) == 1
     assert hanging.returncode == -signal.SIGKILL

@@ -33,6 +33,8 @@ _CLASSES = {
 NAMES = tuple(_CLASSES)
 PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
 """Those that are downloaded, or read from `--reward-path`; the others need no file."""
+GUARD = "noise"
+"""The reward that is always reported: a gain that comes with a fall of it was bought with noise."""
 
 
 def get(name: str) -> type[Reward]:

@@ -1,0 +1,118 @@
+"""`asyncdiff eval`: policies side by side on the same prompts and noise."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.comparing import Comparison
+    from asyncdiff_cli.engine.store import Store
+
+
+def evaluate(
+    context: typer.Context,
+    policies: options.Policies = "baseline,learned",
+    gammas: Annotated[
+        str | None,
+        typer.Option(metavar="γ1,γ2,…", help="Draw each policy at each γ. (default: 1)"),
+    ] = None,
+    dataset: options.Dataset = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 42,
+    steps: options.StepCounts = None,
+    guidance: options.Guidance = None,
+    size: options.Size = None,
+    rewards: options.Rewards = None,
+    reward_path: options.RewardPath = None,
+    reward_dtype: options.RewardDtype = None,
+    offload_rewards: options.OffloadRewards = False,
+    prompts: options.PromptsCopy = None,
+    data_dir: options.DataDir = None,
+    images: options.KeptImages = 16,
+    batch_size: options.BatchSize = None,
+    shard: options.Shard = "0/1",
+    processes: options.Processes = 1,
+    backbone: options.BackboneName = None,
+    revision: options.Revision = None,
+    model_path: options.ModelPath = None,
+    scheduler: options.Scheduler = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    out: options.StoreDirectory = None,
+    json: options.Json = False,
+) -> None:
+    """Compare policies on the same prompts and noise: the paper's Tables 1 and 2.
+
+    Every image is a row of DIR/parts/*.parquet. The command can be stopped and given again, also
+    with more policies or prompts: what is there is not drawn again. The table is printed, and
+    written as DIR/table.md, .csv and .tex.
+
+    asyncdiff eval --policies baseline,learned,fixed:0.5,detail-daemon --limit 64
+    """
+    from asyncdiff_cli.engine.comparing import parse_comparison
+    from asyncdiff_cli.engine.processes import launch, must_launch
+    from asyncdiff_cli.engine.requests import ModelChoice
+
+    start = time.perf_counter()
+    choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
+    wanted = parse_comparison(
+        choice, policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
+        limit=limit, seed=seed, guidance=guidance, size=size, reward_dtype=reward_dtype,
+        offload_rewards=offload_rewards, prompts=prompts, data_dir=data_dir, kept_images=images,
+        batch_size=batch_size,
+    )  # fmt: skip
+    out = out or wanted.default_out
+    if must_launch(processes):
+        raise typer.Exit(launch(processes, context.obj, device))
+    drawn = draw(wanted, out)
+    if drawn is not None:
+        show(*drawn, start, json)
+
+
+def draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
+    """Evaluate into `out`; the store and how many images were drawn, in one process of several."""
+    with render.status("Loading the models"):
+        from asyncdiff_cli.engine.comparing import open_evaluation
+
+        render.quiet_libraries()
+        evaluation = open_evaluation(wanted, out)
+    cells = evaluation.pending()
+    with render.images(len(cells), evaluation.accelerator.is_main_process) as advance:
+        for count in evaluation.run(cells):
+            advance(count)
+    for text in evaluation.batch_size.warnings:
+        render.warning(text)
+    return (evaluation.store, len(cells)) if evaluation.finish() else None
+
+
+def show(
+    store: Store, drawn: int, start: float, json: bool, files: list[Path] | None = None
+) -> None:
+    """Print a store's table, and write it in the other formats."""
+    from asyncdiff_cli.engine.summary import summarize
+    from asyncdiff_cli.engine.tables import to_json, to_rich, write_tables
+
+    summary = summarize(store)
+    written = [*write_tables(summary, store.path), *(files or ())]
+    if json:
+        report: dict[str, Any] = {
+            "store": str(store.path),
+            "files": [str(file) for file in written],
+            "drawn": drawn,
+            "seconds": round(time.perf_counter() - start, 3),
+            **to_json(summary),
+        }
+        render.as_json(report)
+        return
+    render.tables(to_rich(summary))
+    if summary.partial:
+        render.warning(f"{summary.partial} prompts are not drawn by all policies yet: left out")
+    for file in written:
+        render.line(str(file))

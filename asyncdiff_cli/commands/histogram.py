@@ -1,0 +1,81 @@
+"""`asyncdiff histogram`: which deviations a module chooses, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.evaluate import draw
+
+
+def histogram(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|STORE…", help="Training runs, and stores of eval or sweep."),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of stores. (default: all that choose by the image)"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Prompts that a run's module is evaluated on."),
+    ] = None,
+    device: options.Device = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .png, .svg or .pdf.")] = Path(
+        "histogram.png"
+    ),
+    json: options.Json = False,
+) -> None:
+    """Chart the distribution of the deviation at every step: the paper's Figures 3 and 4.
+
+    A run's module is evaluated first, into RUN/evaluation, unless that is there. The numbers are
+    written beside FILE as .csv, and the chart also as .svg.
+
+    asyncdiff histogram runs/mini runs/mini-lifted --limit 200
+    """
+    from asyncdiff_cli.engine.comparing import comparison_of_run
+    from asyncdiff_cli.engine.distributions import (
+        EVALUATION,
+        distributions,
+        is_store,
+        write_histogram,
+    )
+    from asyncdiff_cli.engine.plots import check_suffix
+    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.store import Store
+
+    check_suffix(out)
+    stores = []
+    for path in paths:
+        if is_store(path):
+            stores.append((path.name, Store(path)))
+            continue
+        wanted = comparison_of_run(path, limit, ModelChoice(device=device))
+        drawn = draw(wanted, path / EVALUATION)
+        if drawn is not None:
+            stores.append((path.name, drawn[0]))
+    found = distributions(stores, policy)
+    written = write_histogram(found, out)
+    if json:
+        render.as_json(
+            {
+                "files": [str(file) for file in written],
+                "policies": {
+                    label: {
+                        "n": len(result.deviations),
+                        "mean": result.deviations.mean(0).tolist(),
+                        "std": result.deviations.std(0).tolist(),
+                        "at_bound": result.at_bound.tolist(),
+                    }
+                    for label, result in found.items()
+                },
+            }
+        )
+        return
+    for file in written:
+        render.line(str(file))

@@ -1,0 +1,83 @@
+"""`asyncdiff panel`: images of several policies beside one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.evaluate import draw
+
+
+def panel(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT…", help="A row each.")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Show the images that an evaluation kept, and draw nothing."
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(metavar="N1,N2,…", help="Which prompts of the store. (default: the first 6)"),
+    ] = None,
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY,…",
+            help="The columns, as in eval. (default: baseline, learned at γ = 0.5, 1 and 2, and"
+            " lifted where there is one)",
+        ),
+    ] = None,
+    seed: options.Seed = 42,
+    steps: options.StepCounts = None,
+    guidance: options.Guidance = None,
+    size: options.Size = None,
+    batch_size: options.BatchSize = None,
+    backbone: options.BackboneName = None,
+    revision: options.Revision = None,
+    model_path: options.ModelPath = None,
+    scheduler: options.Scheduler = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A .png.")] = Path("panel.png"),
+    json: options.Json = False,
+) -> None:
+    """Draw PROMPTs with several policies from the same noise: the paper's Figures 5 and 6.
+
+    asyncdiff panel "a cat" "a dog" --policies baseline,learned,velocity-scale
+    """
+    from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
+    from asyncdiff_cli.engine.gallery import check_panel, figure_5, store_panel
+    from asyncdiff_cli.engine.provenance import save_png
+    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.store import Store
+
+    check_panel(prompts, store, rows, policies, out)
+    if store is not None:
+        kept = parse_numbers("--rows", rows, int) or None
+        image, provenance = store_panel(Store(store), kept)
+    else:
+        choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
+        wanted = parse_comparison(
+            choice, policies or figure_5(provisional_entry(choice.name)), steps=steps,
+            texts=prompts, seed=seed, guidance=guidance, size=size, batch_size=batch_size,
+            rewards="noise", kept_images=len(prompts or ()),
+        )  # fmt: skip
+        with TemporaryDirectory() as directory:
+            drawn = draw(wanted, Path(directory) / "store")
+            if drawn is None:
+                return
+            image, provenance = store_panel(drawn[0], range(len(prompts or ())))
+    save_png(image, out, provenance)
+    if json:
+        cells = provenance.model_dump(mode="json")["cells"]
+        render.as_json({"path": str(out), "cells": cells})
+    else:
+        render.line(str(out))

@@ -1,0 +1,35 @@
+"""`asyncdiff report`: everything about an evaluation or a run in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+
+
+def report(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|STORE", help="A training run, or a store of eval or sweep."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="(default: report.html beside the data)")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Write tables, charts, images and settings as one HTML file that needs nothing else.
+
+    asyncdiff report evals/mini-mini
+    """
+    with render.status("Writing the report"):
+        from asyncdiff_cli.engine.report import write_report
+
+        written = write_report(path, out or path / "report.html")
+    if json:
+        render.as_json({"path": str(written), "bytes": written.stat().st_size})
+    else:
+        render.line(str(written))

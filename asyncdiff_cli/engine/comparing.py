@@ -1,0 +1,313 @@
+"""From options to an evaluation: what is drawn by which policies, with which model, on what."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asyncdiff_cli.engine.backbones import Backbone, anonymous_entry, load_backbone
+from asyncdiff_cli.engine.checks import check_gamma, check_steps
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.evaluation import Contender, Evaluation
+from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
+from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.prompts import ALL, EVALUATED, PromptSet, load_evaluation_prompts
+from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.rewards import GUARD, NAMES
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.rollout import BatchSize, Canvas
+from asyncdiff_cli.engine.scoring import parse_reward_paths, parse_rewards
+from asyncdiff_cli.engine.store import Store
+from asyncdiff_cli.engine.summary import BASELINE
+
+DATASETS = {"mini": "mini", "sd35": "coco2014", "flux": "coco2014"}
+"""What a backbone is evaluated on unless asked otherwise."""
+REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
+PUBLISHED = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
+"""The rewards of the paper, and the guard: of every backbone that is not in `REWARDS`."""
+BATCH_SIZE = 32
+KEPT_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a user asks to have compared. None is a default.
+
+    Attributes:
+        policies: as `parse_policies` reads them.
+        gammas: draw every policy but the baseline, and those with a γ of their own, at each.
+        steps: draw everything at each number of steps; default the backbone's.
+        texts: prompts in place of a data set.
+        dataset, data_dir, prompts: as `load_evaluation_prompts`; default the backbone's.
+        limit: how many prompts.
+        seed: draws the prompts and their noise.
+        kept_images: of the first so many prompts the images are kept.
+        shard: (i, n): only the prompts i, i + n, i + 2n …
+    """
+
+    choice: ModelChoice
+    policies: str
+    gammas: Sequence[float] = (1.0,)
+    steps: Sequence[int] | None = None
+    texts: Sequence[str] | None = None
+    dataset: str | None = None
+    data_dir: Path | None = None
+    prompts: Path | None = None
+    limit: int | None = None
+    seed: int = 42
+    guidance: float | None = None
+    size: int | None = None
+    rewards: Sequence[str] | None = None
+    reward_paths: Mapping[str, Path] = field(default_factory=dict)
+    reward_dtype: str | None = None
+    offload_rewards: bool = False
+    batch_size: int | None = None
+    kept_images: int = KEPT_IMAGES
+    shard: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        for gamma in self.gammas:
+            check_gamma(gamma)
+        for steps in self.steps or ():
+            check_steps(steps)
+        for name in ("limit", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} is a whole number from 1")
+        if self.seed < 0:
+            raise InputError("--seed is a whole number from 0")
+        if self.kept_images < 0:
+            raise InputError("the number of prompts whose images are kept is from 0")
+        index, count = self.shard
+        if not 0 <= index < count:
+            raise InputError(f"a shard is I/N with I from 0 to N − 1, not {index}/{count}")
+
+    def contenders(self, entry: BackboneEntry) -> list[Contender]:
+        """The rows of the table with a backbone, the baseline first.
+
+        Raises:
+            InputError: for a policy that is not known, two that are the same, or no baseline.
+        """
+        steps = self.steps or (entry.num_inference_steps,)
+        found = []
+        for text in self.policies.split(","):
+            spec = read_policy(text)
+            policy = make_policy(spec, entry)
+            gammas = (1.0,) if spec.label == BASELINE else self.gammas
+            gammas = gammas if spec.gamma is None else (spec.gamma,)
+            found += [
+                Contender(spec.label, policy, g, k) for k, g in itertools.product(steps, gammas)
+            ]
+        if not any(c.label == BASELINE for c in found):
+            raise InputError("there is nothing to compare with: add baseline to --policies")
+        if len({(c.label, c.gamma, c.steps) for c in found}) < len(found):
+            raise InputError("a policy is there twice with the same γ and number of steps")
+        return sorted(found, key=lambda c: c.label != BASELINE)
+
+    def reward_names(self) -> list[str]:
+        """The rewards, with the guard last if it is not named.
+
+        Raises:
+            InputError: for one that is not known.
+        """
+        names = list(
+            REWARDS.get(self.choice.name, PUBLISHED) if self.rewards is None else self.rewards
+        )
+        return names if GUARD in names else [*names, GUARD]
+
+    @property
+    def source(self) -> str:
+        """What is evaluated on.
+
+        Raises:
+            InputError: if it is not said, and the backbone has no set of its own.
+        """
+        source = self.dataset or DATASETS.get(self.choice.name)
+        if source is None:
+            raise InputError("what to evaluate on: give --dataset coco2014, t2i-compbench or FILE")
+        return source
+
+    @property
+    def default_out(self) -> Path:
+        """Where the store is unless asked otherwise."""
+        return Path("evals") / f"{Path(self.choice.name).name}-{Path(self.source).stem}"
+
+    def load_prompts(self) -> tuple[PromptSet, list[int]]:
+        """The set and the places of those that are drawn.
+
+        Raises:
+            InputError, AsyncDiffError: as `load_evaluation_prompts`, or for a limit above its size.
+        """
+        if self.texts is not None:
+            given = PromptSet("the command line", ALL, tuple(self.texts))
+            return given, list(range(len(given)))
+        texts = load_evaluation_prompts(self.source, self.data_dir, self.prompts)
+        limit = self.limit or min(EVALUATED.get(self.source, len(texts)), len(texts))
+        return texts, texts.order(limit, self.seed)
+
+
+def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comparison:
+    """The module of a training run beside the baseline, on the prompts of its recipe's validation.
+
+    Args:
+        choice: its device; all else is the recipe's.
+
+    Raises:
+        InputError: if the directory holds no run, or one without a module yet.
+    """
+    if not (run / "tpm" / "config.json").is_file():
+        raise InputError(f"{run} holds neither an evaluation nor a run with a module in tpm/")
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    path = None if recipe.model_path is None else Path(recipe.model_path)
+    return Comparison(
+        ModelChoice(
+            recipe.backbone, recipe.revision, path, recipe.scheduler, choice.device, recipe.dtype
+        ),
+        f"{BASELINE},{'learned' if recipe.bound == 0.5 else 'lifted'}:{run / 'tpm'}",
+        steps=(recipe.num_inference_steps,),
+        dataset=recipe.prompts,
+        limit=limit,
+        guidance=recipe.guidance_scale,
+        size=recipe.size,
+        rewards=tuple(recipe.rewards),
+        reward_paths={name: Path(file) for name, file in recipe.reward_paths.items()},
+        reward_dtype=recipe.reward_dtype,
+        offload_rewards=recipe.offload_rewards,
+    )
+
+
+def parse_comparison(
+    choice: ModelChoice,
+    policies: str,
+    gammas: str | None = None,
+    steps: str | None = None,
+    rewards: str | None = None,
+    reward_path: Sequence[str] | None = None,
+    shard: str = "0/1",
+    **others: Any,
+) -> Comparison:
+    """A comparison from what is typed: lists of numbers with commas, a shard as I/N.
+
+    Args:
+        others: fields of `Comparison` as they are.
+
+    Raises:
+        InputError: for what is not of that form, or not known.
+    """
+    names = parse_rewards(rewards) if rewards else None
+    return Comparison(
+        choice,
+        policies,
+        gammas=parse_numbers("--gammas", gammas, float) or (1.0,),
+        steps=parse_numbers("--steps", steps, int) or None,
+        rewards=names,
+        reward_paths=parse_reward_paths(reward_path or [], names or NAMES),
+        shard=_shard(shard),
+        **others,
+    )
+
+
+def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, ...]:
+    """Numbers with commas between them, each once; none of None.
+
+    Raises:
+        InputError: naming the option, for anything else.
+    """
+    try:
+        return tuple(dict.fromkeys(kind(part) for part in (text or "").split(",") if part))
+    except ValueError:
+        raise InputError(f"{option} is numbers with commas between them, not {text!r}") from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise InputError(f"a shard is I/N, such as 0/4, not {text!r}")
+    return int(index), int(count)
+
+
+def open_evaluation(wanted: Comparison, out: Path) -> Evaluation:
+    """Load all that an evaluation needs, and open its store.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded, or a store of another
+            evaluation.
+        AsyncDiffError: for what cannot be loaded or written.
+    """
+    name, names = wanted.choice.name, wanted.reward_names()
+    wanted.contenders(provisional_entry(name))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give --out a directory")
+    accelerator = join(wanted.choice.device)
+    # one process of the run downloads first, and then one of each other machine
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
+        texts, order = wanted.load_prompts()
+        backbone = load_backbone(
+            name,
+            dtype=wanted.choice.dtype,
+            device=accelerator.device,
+            revision=wanted.choice.revision,
+            model_path=wanted.choice.model_path,
+            scheduler=wanted.choice.scheduler,
+        )
+        canvas = Canvas(backbone, wanted.guidance, wanted.size)
+        scorers = RewardGroup(
+            dict.fromkeys(names, 1.0),
+            wanted.reward_paths,
+            accelerator.device,
+            wanted.reward_dtype,
+            wanted.offload_rewards,
+            keep=out / "refused",
+        )
+        store = Store.open(out, settings(canvas, texts, wanted.seed, scorers))
+    return Evaluation(
+        accelerator,
+        canvas,
+        scorers,
+        store,
+        texts,
+        order,
+        wanted.contenders(backbone.entry),
+        wanted.seed,
+        BatchSize(wanted.batch_size or BATCH_SIZE),
+        wanted.kept_images,
+        wanted.shard,
+    )
+
+
+def provisional_entry(name: str) -> BackboneEntry:
+    """What is known of a backbone before it is loaded; of one without a name that is little."""
+    return REGISTRY.get(name) or anonymous_entry(name, "sd3")
+
+
+def settings(canvas: Canvas, prompts: PromptSet, seed: int, scorers: RewardGroup) -> dict[str, Any]:
+    """What all rows of a store share, as JSON values: on another of these they do not compare."""
+    backbone: Backbone = canvas.backbone
+    return {
+        "backbone": backbone.name,
+        "revision": backbone.revision,
+        "fingerprint": backbone.fingerprint,
+        "dtype": _short(backbone.dtype),
+        "scheduler": backbone.scheduler,
+        "guidance_scale": canvas.scale,
+        "size": canvas.pixels,
+        "dataset": prompts.name,
+        "split": prompts.split,
+        "prompts_sha256": prompts.fingerprint,
+        "seed": seed,
+        "rewards": {
+            name: {"revision": reward.revision, "dtype": _short(reward.dtype)}
+            for name, reward in scorers.rewards.items()
+        },
+    }
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,72 @@
+"""The deviations of stores and runs, as the paper's Figures 3 and 4 show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.plots import check_suffix, histogram_csv, histogram_figure, save_figure
+from asyncdiff_cli.engine.store import SETTINGS, Store
+from asyncdiff_cli.engine.summary import Result, summarize
+
+EVALUATION = "evaluation"
+"""The directory of a run that holds its module's evaluation."""
+CHOOSING = ("learned", "lifted", "time-shift")
+"""Policies whose deviations differ between images."""
+
+
+def is_store(path: Path) -> bool:
+    """Whether a directory holds an evaluation, and not a run."""
+    return (path / SETTINGS).is_file()
+
+
+def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> dict[str, Result]:
+    """The results whose deviations are shown, by the label of their column.
+
+    Args:
+        stores: with their names, which are in the labels if there are several.
+        policy: a policy's label; default all that choose by the image, at γ = 1.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found: dict[str, Result] = {}
+    for name, store in stores:
+        summary = summarize(store)
+        several_steps = len({r.setting.steps for r in summary.results}) > 1
+        for result in summary.results:
+            setting = result.setting
+            chosen = setting.policy.partition(":")[0] in CHOOSING
+            if setting.gamma != 1 or not (setting.policy == policy if policy else chosen):
+                continue
+            label = [name] if len(stores) > 1 else []
+            if len(stores) == 1 or sum(r.setting.gamma == 1 for r in summary.results) > 2:
+                label.append(setting.policy.partition(":")[0])
+            if several_steps:
+                label.append(f"{setting.steps} steps")
+            found[", ".join(label)] = result
+    if not found:
+        names = ", ".join(str(store.path) for _, store in stores)
+        raise InputError(
+            f"{names}: no deviations of {policy or 'a policy that chooses by the image'} at γ = 1"
+        )
+    return found
+
+
+def write_histogram(found: Mapping[str, Result], path: Path) -> list[Path]:
+    """The chart at `path` and as .svg, and its numbers as .csv; the files' paths.
+
+    Raises:
+        InputError: for a suffix that is none of a figure.
+        AsyncDiffError: if one cannot be written.
+    """
+    check_suffix(path)
+    figure = histogram_figure(found)
+    charts = dict.fromkeys([path, path.with_suffix(".svg")])
+    for file in charts:
+        save_figure(figure, file)
+    numbers = path.with_suffix(".csv")
+    write_text(numbers, histogram_csv(found))
+    return [*charts, numbers]

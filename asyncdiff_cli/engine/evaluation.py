@@ -1,0 +1,221 @@
+"""Draw and score every prompt with every policy, into a store that can be killed and resumed.
+
+The policies of one prompt start from the same noise and share its batch. What is in the store
+already is not drawn again; several processes, or shards on several machines, take the prompts in
+turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate import Accelerator
+from PIL import Image
+
+from asyncdiff_cli.engine.each import EachPolicy
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.policies import Policy
+from asyncdiff_cli.engine.policy_specs import MODULES, plain
+from asyncdiff_cli.engine.prompts import PromptSet
+from asyncdiff_cli.engine.provenance import Provenance, save_png
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
+from asyncdiff_cli.engine.store import Key, Store, described
+
+PLACE = 60
+"""Characters of a module's place that are a part of file names."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What each prompt is drawn with: a row of the table."""
+
+    label: str
+    policy: Policy
+    gamma: float
+    steps: int
+
+    @property
+    def description(self) -> str:
+        """The policy's settings as JSON. Where a module lies is not one of them."""
+        settings = {k: v for k, v in self.policy.to_dict().items() if k != "source"}
+        return json.dumps(settings, sort_keys=True)
+
+    @property
+    def file(self) -> str:
+        """Its part of a file name, which is no other label's."""
+        label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.label).strip("-")
+        if ":" in self.label and self.label.partition(":")[0] in MODULES:  # with any place behind
+            digest = hashlib.sha256(self.label.encode()).hexdigest()
+            label = f"{label[:PLACE]}-{digest[:6]}"
+        return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image to draw."""
+
+    prompt_id: int
+    contender: Contender
+
+
+@dataclass
+class Evaluation:
+    """An evaluation in progress.
+
+    Attributes:
+        prompts: the whole set, of which `order` are drawn, in this order.
+        seed: of the noises; the n-th prompt's is a function of it and n.
+        kept_images: of the first so many prompts the images are kept.
+        shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
+    """
+
+    accelerator: Accelerator
+
+    canvas: Canvas
+    scorers: RewardGroup
+    store: Store
+    prompts: PromptSet
+    order: Sequence[int]
+    contenders: Sequence[Contender]
+    seed: int
+    batch_size: BatchSize
+    kept_images: int
+    shard: tuple[int, int] = (0, 1)
+    clock: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Stopwatch(self.canvas.backbone.device)
+        self._check_descriptions()
+
+    def _check_descriptions(self) -> None:
+        """A label in the store stands for the same policy as here.
+
+        Raises:
+            InputError: naming the label that does not, such as a module that was trained on.
+        """
+        own = {c.label: c.description for c in self.contenders}
+        for label, settings in described(self.store.read(["policy_settings"])):
+            if own.get(label, settings) != settings:
+                raise InputError(
+                    f"in {self.store.path} {label} was another policy ({settings}): give another"
+                    " --out"
+                )
+
+    def key(self, cell: Cell) -> Key:
+        """The key of an image's row."""
+        own = cell.contender
+        seed, bound = noise_seed(self.seed, EVALUATION, cell.prompt_id), float(own.policy.bound)
+        return Key(cell.prompt_id, seed, own.label, own.gamma, bound, own.steps)
+
+    def pending(self) -> list[Cell]:
+        """What this process has still to draw, prompt by prompt."""
+        done, place = self.store.keys(), self.accelerator
+        processes = place.num_processes
+        shards = self.shard[1] * processes
+        shard = self.shard[0] * processes + place.process_index
+        cells = (
+            Cell(prompt_id, contender)
+            for prompt_id in range(shard, len(self.order), shards)
+            for contender in self.contenders
+        )
+        return [cell for cell in cells if self.key(cell) not in done]
+
+    def finish(self) -> bool:
+        """Wait for the other processes; whether this is the one that goes on."""
+        self.accelerator.wait_for_everyone()
+        return self.accelerator.is_main_process
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[int]:
+        """Draw, score and store; yields how many rows each new file has.
+
+        Raises:
+            AsyncDiffError: for NaN in an image or a score, or if one image does not fit.
+        """
+        for chunk in self._chunks(cells):
+            for steps in dict.fromkeys(cell.contender.steps for cell in chunk):
+                left = [cell for cell in chunk if cell.contender.steps == steps]
+                while left:
+                    batch = left[: self.batch_size.value]
+                    rows = self._rows(batch)
+                    if rows is not None:
+                        self.store.write(rows)
+                        left = left[len(batch) :]
+                        yield len(rows)
+
+    def _chunks(self, cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+        """The cells of as many whole prompts as fit into a batch of each number of steps."""
+        chunk: list[Cell] = []
+        for _, same_prompt in itertools.groupby(cells, key=lambda cell: cell.prompt_id):
+            more = list(same_prompt)
+            counts = Counter(cell.contender.steps for cell in chunk + more)
+            if chunk and max(counts.values()) > self.batch_size.value:
+                yield chunk
+                chunk = []
+            chunk += more
+        if chunk:
+            yield chunk
+
+    def _rows(self, batch: list[Cell]) -> list[dict[str, Any]] | None:
+        """The rows of a batch of equal steps; None if it did not fit."""
+        # images of equal policies lie side by side, so that a policy is asked once for all of them
+        batch.sort(key=lambda cell: self.contenders.index(cell.contender))
+        texts = [self.text(cell.prompt_id) for cell in batch]
+        seeds = [self.key(cell).seed for cell in batch]
+        chosen = [cell.contender for cell in batch]
+        policy = EachPolicy([c.policy for c in chosen], [c.gamma for c in chosen])
+        encoded = self.canvas.encode(texts)  # each text once, and so again where one is redrawn
+        before = sum(self.clock.seconds.values())
+        drawn = self.canvas.draw_if_it_fits(
+            [encoded[text] for text in texts],
+            seeds,
+            policy,
+            chosen[0].steps,
+            self.clock,
+            self.batch_size,
+        )
+        if drawn is None:
+            return None
+        images, result = drawn
+        seconds = (sum(self.clock.seconds.values()) - before) / len(batch)
+        with self.clock("rewards"):
+            scores = self.scorers.score(images, texts)
+        records = self.canvas.describe(result, texts, seeds, policy, chosen[0].steps)
+        return [
+            {
+                **self.key(cell)._asdict(),
+                "prompt": texts[n],
+                "category": self.category(cell.prompt_id),
+                "deviations": result.deviations[n].tolist(),
+                "cond_sigmas": result.cond_sigmas[n].tolist(),
+                "seconds": seconds,
+                "image": self._keep(cell, images[n], records[n]),
+                "policy_settings": cell.contender.description,
+                "provenance": records[n].model_dump_json(),
+                **{name: float(values[n]) for name, values in scores.items()},
+            }
+            for n, cell in enumerate(batch)
+        ]
+
+    def _keep(self, cell: Cell, image: Image.Image, record: Provenance) -> str | None:
+        """Write an image that is kept; its path in the store."""
+        if cell.prompt_id >= self.kept_images:
+            return None
+        name = f"images/{cell.prompt_id:06d}-{cell.contender.file}.png"
+        save_png(image, self.store.image(name), record)
+        return name
+
+    def text(self, prompt_id: int) -> str:
+        """A prompt by its place in the evaluation."""
+        return self.prompts.texts[self.order[prompt_id]]
+
+    def category(self, prompt_id: int) -> str | None:
+        """Its category, for a set that has some."""
+        return self.prompts.categories[self.order[prompt_id]] if self.prompts.categories else None

@@ -1,0 +1,145 @@
+"""Several processes of one command: started on this machine, or by a launcher on several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+
+PATIENCE = timedelta(hours=3)
+"""How long a process waits for the others: the first may be downloading a model."""
+GRACE = 30.0
+"""Seconds that processes get to leave all in order, once another has died."""
+INTERRUPTED = 130
+
+
+def join(device: str | None, tracker: str | None = None, path: Path | None = None) -> Accelerator:
+    """This process's place in its run, of which it may be the only one.
+
+    The processes talk over gloo also where they compute on GPUs: what they exchange is small, and a
+    process that waits for one that has died is told, where NCCL would wait on.
+
+    Args:
+        device: as `load_backbone`.
+        tracker, path: what is logged to, and the run's directory.
+
+    Raises:
+        InputError: for a device that is not there, or one GPU for several processes.
+    """
+    on_cpu = resolve_device(device, torch.float32)[0].type == "cpu"
+    group = InitProcessGroupKwargs(backend="gloo", timeout=PATIENCE)
+    one_of_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not on_cpu and device is not None and (index := torch.device(device).index) is not None:
+        if one_of_several:
+            raise InputError(f"several processes use a GPU each: give --device cuda, not {device}")
+        torch.cuda.set_device(index)
+    handlers = [group] if one_of_several else []
+    return Accelerator(cpu=on_cpu, log_with=tracker, project_dir=path, kwargs_handlers=handlers)
+
+
+def must_launch(processes: int) -> bool:
+    """Whether so many processes are wanted and none of them is this one.
+
+    Raises:
+        InputError: for a number below 1, or if a launcher has started another number of them.
+    """
+    if processes < 1:
+        raise InputError(f"the number of processes is a whole number from 1, not {processes}")
+    started = os.environ.get("WORLD_SIZE")
+    if started is not None and processes not in (1, int(started)):
+        raise InputError(f"a launcher has started {started} processes: leave out --processes")
+    return started is None and processes > 1
+
+
+def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
+    """Run a command line in several processes of this machine; the exit code.
+
+    The processes find one another as those of torch's and accelerate's launchers do. If one dies,
+    the others are stopped.
+
+    Args:
+        arguments: those of `asyncdiff`, its `--processes` among them.
+        device: as `load_backbone`.
+
+    Raises:
+        InputError: if there are not so many GPUs.
+        AsyncDiffError: if a signal killed one.
+    """
+    where = resolve_device(device, torch.float32)[0]
+    if where.type == "cuda" and processes > torch.cuda.device_count():
+        raise InputError(
+            f"{processes} processes need {processes} GPUs, and there are"
+            f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
+        )
+    line = [sys.executable, "-m", "asyncdiff_cli", *arguments]
+    shared = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    children = [
+        subprocess.Popen(line, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)})
+        for n in range(processes)
+    ]
+    return _wait(children)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for processes, and stop the others once one has failed; the exit code.
+
+    Raises:
+        AsyncDiffError: if a signal killed one.
+    """
+    interrupted, deadline = False, float("inf")
+    codes: list[int] = []  # of those that have failed of themselves
+
+    def stop(*signals: object) -> None:
+        nonlocal interrupted
+        interrupted = interrupted or bool(signals)
+        for child in children:
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        while None in (ended := [child.poll() for child in children]):
+            if not codes and (codes := [code for code in ended if code]):
+                deadline = time.monotonic() + GRACE
+                if not interrupted:
+                    stop()
+            if time.monotonic() > deadline:
+                for child in children:
+                    child.kill()
+            try:
+                time.sleep(0.1)
+            except KeyboardInterrupt:  # the processes got it too, and end
+                interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    codes = codes or [child.returncode for child in children if child.returncode]
+    if interrupted and codes:
+        return INTERRUPTED
+    if killed := [-code for code in codes if code < 0]:
+        raise AsyncDiffError(f"a process of this run has died of signal {killed[0]}")
+    return codes[0] if codes else 0

@@ -1,0 +1,147 @@
+"""What an evaluation found: each setting's metrics, beside the baseline's on the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asyncdiff_cli.engine.comparison import Difference, paired
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.store import Store
+
+BASELINE = "baseline"
+"""The label of the synchronous policy."""
+AT_BOUND = 0.999
+"""A deviation of this share of its bound counts as at it."""
+
+
+class Setting(NamedTuple):
+    """What the images of a table's row were drawn with."""
+
+    policy: str
+    gamma: float
+    bound: float
+    """Infinite for a policy that has none, such as detail-daemon."""
+    steps: int
+
+    @property
+    def label(self) -> str:
+        """The policy, with γ where it is not 1: "learned", "learned, γ = 0.5"."""
+        return self.policy if self.gamma == 1 else f"{self.policy}, γ = {self.gamma:g}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of a table."""
+
+    setting: Setting
+    metrics: Mapping[str, Difference]
+    """By reward; differences are to the baseline of as many steps."""
+    scores: Mapping[str, np.ndarray]
+    """By reward [n], in the order of the prompts, which is the same for all rows."""
+    deviations: np.ndarray
+    """D before γ, [n, evaluations − 1]."""
+    seconds: float
+    """Mean time to draw and decode an image."""
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.setting.policy == BASELINE
+
+    @property
+    def mean_deviation(self) -> float:
+        """Over images and decisions; 0 for a run of one step."""
+        return float(self.deviations.mean()) if self.deviations.size else 0.0
+
+    @property
+    def at_bound(self) -> np.ndarray:
+        """The share of images at either end of the bound, by decision, [evaluations − 1]."""
+        return (np.abs(self.deviations) >= AT_BOUND * self.setting.bound).mean(0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rows of a store."""
+
+    settings: Mapping[str, Any]
+    """The store's."""
+    rewards: tuple[str, ...]
+    results: tuple[Result, ...]
+    """By number of steps, each with its baseline first."""
+    prompts: int
+    """Those that every row has, and that the means are over."""
+    partial: int
+    """Those that some row lacks."""
+
+    def baseline(self, steps: int) -> Result:
+        """The baseline of a number of steps."""
+        return next(r for r in self.results if r.is_baseline and r.setting.steps == steps)
+
+
+def summarize(store: Store, category: str | None = None) -> Summary:
+    """Compare every setting of a store with the baseline, over the prompts that all settings have.
+
+    Args:
+        category: only prompts of this category.
+
+    Raises:
+        InputError: if there is no such prompt, or no baseline for a number of steps.
+        AsyncDiffError: if the store is damaged.
+    """
+    table = store.read([*store.rewards, "deviations", "seconds", "category"])
+    if category is not None:
+        table = table.filter(pc.equal(table["category"], category))
+    parts = {setting: table.filter(_of(setting)) for setting in _settings(table)}
+    if not parts:
+        raise InputError(f"{store.path} has no rows" + (f" of {category}" if category else ""))
+    pairs = [set(_pairs(part)) for part in parts.values()]
+    common, every = set.intersection(*pairs), set.union(*pairs)
+    if not common:
+        raise InputError(f"{store.path} has no prompt yet that all policies have drawn: go on")
+    kept = {s: p.filter(pa.array([k in common for k in _pairs(p)])) for s, p in parts.items()}
+
+    results = []
+    for setting in sorted(kept, key=lambda s: (s.steps, s.policy != BASELINE)):
+        base = next((s for s in kept if s.policy == BASELINE and s.steps == setting.steps), None)
+        if base is None:
+            raise InputError(
+                f"{store.path} has no baseline of {setting.steps} steps to compare with: evaluate"
+                " with --policies baseline,…"
+            )
+        results.append(_result(setting, kept[setting], kept[base], store.rewards))
+    return Summary(
+        store.settings, store.rewards, tuple(results), len(common), len(every) - len(common)
+    )
+
+
+def _settings(table: pa.Table) -> list[Setting]:
+    """The distinct settings, in the order of the store."""
+    columns = table.select(["policy", "gamma", "bound", "num_inference_steps"]).to_pylist()
+    return list(dict.fromkeys(Setting(*row.values()) for row in columns))
+
+
+def _of(setting: Setting) -> pc.Expression:
+    names = ("policy", "gamma", "bound", "num_inference_steps")
+    tests = [pc.field(name) == value for name, value in zip(names, setting, strict=True)]
+    return tests[0] & tests[1] & tests[2] & tests[3]
+
+
+def _pairs(table: pa.Table) -> list[tuple[int, int]]:
+    """Prompt and noise of each row."""
+    return list(zip(table["prompt_id"].to_pylist(), table["seed"].to_pylist(), strict=True))
+
+
+def _result(setting: Setting, own: pa.Table, base: pa.Table, rewards: tuple[str, ...]) -> Result:
+    scores = {name: own[name].to_numpy() for name in rewards}
+    return Result(
+        setting,
+        {name: paired(scores[name], base[name].to_numpy()) for name in rewards},
+        scores,
+        np.array(own["deviations"].to_pylist(), np.float32).reshape(len(own), -1),
+        float(own["seconds"].to_numpy().mean()),
+    )

@@ -1,0 +1,175 @@
+"""What an evaluation saves against the obvious script, and whether its memory grows.
+
+    python -m benchmarks.evaluate [--rounds 7] [--prompts 16] [--json]
+    python -m benchmarks.evaluate --memory [--json]
+
+A round draws and scores the same prompts with four policies twice: with `asyncdiff eval`'s engine
+into a store, and with a script that runs the stock pipeline and the scorers once per policy, prompt
+by prompt (`--script-batch 1`) or in batches as large as ours. Rounds are interleaved and each gives
+a ratio of images per second. Printed are the median ratios with their 95 % bootstrap intervals.
+`--memory` evaluates 200 and then 2,000 prompts, each in a process of its own, and compares peaks.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from asyncdiff_cli import render
+from asyncdiff_cli.engine import attach
+from asyncdiff_cli.engine.comparing import Comparison, open_evaluation
+from asyncdiff_cli.engine.evaluation import Cell, Evaluation
+from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.summary import summarize
+from benchmarks.overhead import median_interval
+
+TARGET = 1.2
+POLICIES = "baseline,learned,fixed:0.5,detail-daemon"
+WARM_UP = 1
+"""Rounds that are not counted: the first calls of a shape are slower."""
+SIZES = (200, 2000)
+MEMORY_STEPS = 1
+"""Of the runs that only memory is measured of."""
+
+
+def script(evaluation: Evaluation, batch: int) -> dict[str, list[dict[str, torch.Tensor]]]:
+    """Each policy in turn through the stock pipeline; its scores, batch by batch."""
+    canvas, found = evaluation.canvas, {}
+    backbone = canvas.backbone
+    length = backbone.entry.max_sequence_length
+    everyone = range(len(evaluation.order))
+    for contender in evaluation.contenders:
+        found[contender.label] = []
+        for start in range(0, len(everyone), batch):
+            chunk = everyone[start : start + batch]
+            texts = [evaluation.text(i) for i in chunk]
+            seeds = [evaluation.key(Cell(i, contender)).seed for i in chunk]
+            with attach(backbone.pipe, contender.policy, contender.gamma):
+                images = backbone.pipe(
+                    texts,
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    num_inference_steps=contender.steps,
+                    guidance_scale=canvas.scale,
+                    height=canvas.pixels,
+                    width=canvas.pixels,
+                    **({} if length is None else {"max_sequence_length": length}),
+                ).images
+            found[contender.label].append(evaluation.scorers.score(images, texts))
+    return found
+
+
+def ours(wanted: Comparison, evaluation: Evaluation, out: Path) -> None:
+    """The same into a new store, with the models that are loaded."""
+    evaluation.store = type(evaluation.store).open(
+        out, {k: v for k, v in evaluation.store.settings.items() if k != "format"}
+    )
+    for _ in evaluation.run(evaluation.pending()):
+        pass
+
+
+def measure(wanted: Comparison, rounds: int, batches: tuple[int, int]) -> np.ndarray:
+    """Seconds of ours and of the script in batches of each size, [rounds, 3]."""
+    console = Console(stderr=True)
+    seconds = []
+    with tempfile.TemporaryDirectory() as directory:
+        evaluation = open_evaluation(wanted, Path(directory) / "store")
+        for n in track(
+            range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
+        ):
+            jobs: list[Callable[[], Any]] = [
+                lambda n=n: ours(wanted, evaluation, Path(directory) / f"store-{n}"),
+                *(lambda b=b: script(evaluation, b) for b in batches),
+            ]
+            row = [0.0] * len(jobs)
+            for place in np.roll(range(len(jobs)), n):
+                start = time.perf_counter()
+                jobs[place]()
+                row[place] = time.perf_counter() - start
+            seconds.append(row)
+    return np.array(seconds[WARM_UP:])
+
+
+def peak(prompts: int, batch: int) -> int:
+    """Peak memory in bytes of a process that evaluates so many prompts and makes their table."""
+    code = f"from benchmarks.evaluate import one; one({prompts}, {batch})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def one(prompts: int, batch: int) -> None:
+    """Evaluate, summarize, and print this process's peak memory in bytes."""
+    render.quiet_libraries()
+    # the training's prompts are there in thousands
+    texts = [f"a cat number {n}" for n in range(prompts)]
+    wanted = Comparison(
+        ModelChoice(),
+        "baseline,fixed:0.5",
+        texts=texts,
+        steps=(MEMORY_STEPS,),
+        rewards=("sharpness",),
+        batch_size=batch,
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        evaluation = open_evaluation(wanted, Path(directory) / "store")
+        for _ in evaluation.run(evaluation.pending()):
+            pass
+        summarize(evaluation.store)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def main(
+    backbone: Annotated[str, typer.Option(help="As `asyncdiff eval`.")] = "mini",
+    policies: Annotated[str, typer.Option(help="As `asyncdiff eval`.")] = POLICIES,
+    prompts: Annotated[int, typer.Option(min=1)] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Of ours, and of the batched script.")] = 32,
+    rounds: Annotated[int, typer.Option(min=3)] = 7,
+    memory: Annotated[bool, typer.Option("--memory", help="Measure memory instead.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Time an evaluation against the obvious script, or measure its memory."""
+    render.quiet_libraries()
+    if memory:
+        report: dict[str, Any] = {f"peak_bytes_{n}_prompts": peak(n, batch) for n in SIZES}
+    else:
+        wanted = Comparison(
+            ModelChoice(backbone), policies, limit=prompts, batch_size=batch, kept_images=0
+        )
+        seconds = measure(wanted, rounds, (1, batch))
+        images = prompts * len(policies.split(","))
+        report = {
+            "backbone": backbone,
+            "policies": policies,
+            "images": images,
+            "threads": torch.get_num_threads(),
+            "rounds": rounds,
+            "images_per_second": round(float(images / np.median(seconds[:, 0])), 3),
+            "target": TARGET,
+        }
+        for name, column in (("one_by_one", 1), (f"batches_of_{batch}", 2)):
+            ratio, low, high = median_interval(seconds[:, column] / seconds[:, 0])
+            report[f"script_{name}"] = {"ratio": ratio, "low": low, "high": high}
+    if json:
+        print(json_module.dumps(report))
+        return
+    table = Table("measure", "value")
+    for name, value in report.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

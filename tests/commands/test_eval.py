@@ -1,0 +1,210 @@
+"""`asyncdiff eval`, `sweep`, `histogram`, `panel` and `merge`, as they are typed."""
+
+import csv
+
+import pytest
+from PIL import Image
+
+from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
+from asyncdiff_cli.engine.store import Store
+
+FAST = ("--steps", 2, "--limit", 3, "--rewards", "sharpness", "--images", 2)
+
+
+@pytest.fixture
+def evaluated(asyncdiff):
+    """A store of three policies."""
+    outcome = asyncdiff(
+        "eval", "--policies", "baseline,fixed:0.5,fixed:0.5@2", *FAST, "--out", "store", "--json"
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    return outcome.json
+
+
+def test_eval_reports_every_row_beside_the_baseline(evaluated, tmp_path):
+    rows = {(row["policy"], row["gamma"]): row for row in evaluated["rows"]}
+    assert list(rows) == [("baseline", 1), ("fixed:0.5", 1), ("fixed:0.5", 2)]
+    assert (evaluated["drawn"], evaluated["prompts"], evaluated["partial"]) == (9, 3, 0)
+    assert set(rows["baseline", 1]["metrics"]) == {"sharpness", "noise"}
+    assert rows["baseline", 1]["metrics"]["sharpness"]["difference"] == 0
+    assert rows["fixed:0.5", 1]["metrics"]["sharpness"]["difference"] != 0
+    assert rows["fixed:0.5", 1]["mean_deviation"] == 0.5
+    with (tmp_path / "store" / "table.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert "fixed:0.5" in (tmp_path / "store" / "table.md").read_text()
+    assert r"\begin{tabular}" in (tmp_path / "store" / "table.tex").read_text()
+
+
+def test_eval_again_draws_nothing_and_more_policies_only_themselves(asyncdiff, evaluated):
+    again = asyncdiff(
+        "eval", "--policies", "baseline,fixed:0.5,fixed:0.5@2", *FAST, "--out", "store", "--json"
+    )
+    assert again.json["drawn"] == 0
+    assert again.json["rows"] == evaluated["rows"]
+    more = asyncdiff(
+        "eval", "--policies", "baseline,velocity-scale", *FAST, "--out", "store", "--json"
+    )
+    assert more.json["drawn"] == 3
+    assert [row["policy"] for row in more.json["rows"]][-1] == "velocity-scale"
+
+
+def test_eval_prints_a_table_and_its_files(asyncdiff, evaluated):
+    outcome = asyncdiff("eval", "--policies", "baseline", *FAST, "--out", "store")
+    assert outcome.code == 0
+    assert "fixed:0.5" in outcome.out
+    assert outcome.out.split()[-3:] == [f"store/table.{s}" for s in ("md", "csv", "tex")]
+
+
+def test_a_policy_without_a_bound_is_in_the_json(asyncdiff):
+    outcome = asyncdiff(
+        "eval", "--policies", "baseline,detail-daemon", *FAST, "--out", "store", "--json"
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["rows"][1]["policy"] == "detail-daemon"
+    assert outcome.json["rows"][1]["bound"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policies", "baselin"), "did you mean 'baseline'"),
+        (("--policies", "fixed:0.5"), "add baseline to --policies"),
+        (("--policies", "baseline,fixed:0.5,fixed:0.50"), "twice"),
+        (("--steps", "two"), "--steps is numbers with commas"),
+        (("--steps", "0"), "whole number from 1"),
+        (("--gammas", "x"), "--gammas is numbers with commas"),
+        (("--dataset", "coco"), "did you mean 'coco2014'"),
+        (("--limit", "0"), "whole number from 1"),
+        (("--limit", "5000"), "1,024 validation prompts"),
+        (("--shard", "2/2"), "from 0 to N"),
+        (("--shard", "a"), "a shard is I/N"),
+        (("--rewards", "sharp"), "did you mean 'sharpness'"),
+        (("--processes", "0"), "whole number from 1"),
+    ],
+)
+def test_bad_input_is_one_line(asyncdiff, arguments, message):
+    outcome = asyncdiff("eval", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_another_guidance_does_not_go_into_the_same_store(asyncdiff, evaluated):
+    outcome = asyncdiff("eval", *FAST, "--guidance", 2, "--policies", "baseline", "--out", "store")
+    assert outcome.code == 2
+    assert "guidance_scale" in outcome.err
+
+
+def test_shards_merge_into_what_one_evaluation_is(asyncdiff, evaluated, tmp_path):
+    policies = ("--policies", "baseline,fixed:0.5,fixed:0.5@2")
+    for shard in (0, 1):
+        code = asyncdiff("eval", *policies, *FAST, "--shard", f"{shard}/2", "--out", f"s{shard}")
+        assert code.code == 0
+    outcome = asyncdiff("merge", "s0", "s1", "--out", "all", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert Store(tmp_path / "all").keys() == Store(tmp_path / "store").keys()
+    for ours, theirs in zip(outcome.json["rows"], evaluated["rows"], strict=True):
+        mean = ours["metrics"]["sharpness"]["mean"]
+        assert mean == pytest.approx(theirs["metrics"]["sharpness"]["mean"], abs=1e-4)
+    assert asyncdiff("merge", "s0", "s1", "--out", "all").code == 2
+
+
+def test_sweep_charts_the_deviations_and_shows_the_images(asyncdiff, tmp_path):
+    outcome = asyncdiff("sweep", "--deviations", "0.5,-0.5", *FAST, "--out", "swept", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [row["policy"] for row in outcome.json["rows"]] == [
+        "baseline",
+        "fixed:-0.5",
+        "fixed:0.5",
+    ]
+    for name in ("sweep.png", "sweep.svg", "noise.png", "noise.svg", "panel.png", "table.md"):
+        assert f"swept/{name}" in outcome.json["files"]
+        assert (tmp_path / "swept" / name).stat().st_size > 0
+    panel = read_provenance(tmp_path / "swept" / "panel.png")
+    assert isinstance(panel, PanelProvenance)
+    assert [len(row) for row in panel.cells] == [3, 3]
+
+
+def test_sweep_of_steps_has_a_baseline_for_each(asyncdiff):
+    outcome = asyncdiff(
+        "sweep", "--policies", "fixed:0.5", "--steps", "1,2", *FAST[2:], "--out", "swept", "--json"
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    found = [(row["policy"], row["steps"]) for row in outcome.json["rows"]]
+    assert found == [("baseline", 1), ("fixed:0.5", 1), ("baseline", 2), ("fixed:0.5", 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to sweep"),
+        (("--gammas", "1,2", "--deviations", "0.5"), "not both"),
+        (("--bounds", "0.7"), "a bound is 0.5 or 1"),
+        (("--deviations", "0.5", "--policies", "learned"), "neither --policies"),
+        (("--deviations", "3"), "outside"),
+    ],
+)
+def test_a_sweep_of_nothing_is_bad_input(asyncdiff, arguments, message):
+    outcome = asyncdiff("sweep", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_histogram_of_a_store_and_its_numbers(asyncdiff, tmp_path):
+    asyncdiff("eval", "--policies", "baseline,time-shift", *FAST, "--out", "store")
+    outcome = asyncdiff("histogram", "store", "--out", "h.png", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["files"] == ["h.png", "h.svg", "h.csv"]
+    assert outcome.json["policies"]["time-shift"]["n"] == 3
+    with (tmp_path / "h.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["step"] for row in rows} == {"1"}
+    assert sum(int(row["count"]) for row in rows) == 3
+    with Image.open(tmp_path / "h.png") as image:
+        assert image.width > 500
+
+
+def test_histogram_of_fixed_deviations_is_refused(asyncdiff, evaluated):
+    outcome = asyncdiff("histogram", "store")
+    assert outcome.code == 2
+    assert "chooses by the image" in outcome.err
+    assert asyncdiff("histogram", "store", "--out", "h.gif").code == 2
+    assert asyncdiff("histogram", "nowhere").code == 2
+
+
+def test_panel_draws_prompts_or_shows_a_store(asyncdiff, evaluated, tmp_path):
+    outcome = asyncdiff(
+        "panel", "a cat", "a dog", "--policies", "baseline,fixed:1", "--steps", 2, "--out", "p.png",
+        "--json",
+    )  # fmt: skip
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [[cell["prompt"] for cell in _own(row)] for row in outcome.json["cells"]] == [
+        ["a cat"] * 2,
+        ["a dog"] * 2,
+    ]
+    shown = asyncdiff("panel", "--store", "store", "--rows", "1", "--out", "q.png", "--json")
+    assert (shown.code, shown.err) == (0, "")
+    assert [len(row) for row in shown.json["cells"]] == [3]
+    redrawn = asyncdiff("sample", "--from", "p.png", "--out", "again")
+    assert redrawn.code == 0
+    assert (tmp_path / "again" / "p.png").read_bytes() == (tmp_path / "p.png").read_bytes()
+
+
+def _own(row):
+    return [cell["batch"][cell["index"]] for cell in row]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either PROMPTs"),
+        (("a cat", "--store", "x"), "give either PROMPTs"),
+        (("a cat", "--rows", "1"), "--rows chooses"),
+        (("a cat", "--out", "x.jpg"), "a panel is a .png"),
+        (("--store", "nowhere"), "holds no evaluation"),
+    ],
+)
+def test_a_panel_of_nothing_is_bad_input(asyncdiff, arguments, message):
+    outcome = asyncdiff("panel", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
