@@ -166,16 +166,21 @@ def images(total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def status(text: str) -> Iterator[None]:
-    """Show what is going on within the block, where stderr is a terminal."""
+def status(text: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show what is going on within the block, where stderr is a terminal.
+
+    For a download the block calls with the bytes that are there, and of how many.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield lambda done, total: None
         return
-    with console.status(text):
-        yield
+    with console.status(text) as shown:
+        yield lambda done, total: shown.update(
+            f"Downloading: {size(done)}" + (f" of {size(total)}" if total else "")
+        )
 
 
 @contextmanager

@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "prompts_sha256": "4567",
     "seed": 42,
     "rewards": {
-        "sharpness": {"revision": None, "dtype": "float32"},
+        "clip": {"revision": None, "dtype": "float32"},
         "noise": {"revision": None, "dtype": "float32"},
     },
 }
@@ -40,7 +40,7 @@ backbone: mini
 prompts: mini
 bound: 0.5
 num_inference_steps: 3
-rewards: {sharpness: 1.0}
+rewards: {clip: 1.0}
 iterations: 4
 """
 
@@ -91,7 +91,7 @@ def store_row(place: int, prompt: str, policy: str, gamma: float, **changes: Any
         "image": None,
         "policy_settings": json.dumps({"name": policy}),
         "provenance": provenance(prompt, 100 + place, batch=6).model_dump_json(),
-        "sharpness": 2.0 + place + gain,
+        "clip": 2.0 + place + gain,
         "noise": -1.0 - gain / 8,
         **changes,
     }
@@ -125,18 +125,18 @@ def compared(mean: float, difference: float) -> dict[str, Any]:
 def make_run(path: Path) -> Path:
     """Two of four iterations, each with an evaluation and a grid; the first is the best."""
     rows: list[dict[str, Any]] = [
-        {"iteration": 0, "held_out": {"sharpness": 2.0, "noise": -1.0}},
+        {"iteration": 0, "held_out": {"clip": 2.0, "noise": -1.0}},
     ]
     for iteration in (1, 2):
         held_out = {
-            "sharpness": compared(2.5, 0.5),
+            "clip": compared(2.5, 0.5),
             "noise": compared(-1.25, -0.25),
             "composite": compared(0.75 / iteration, 0.75 / iteration),
         }
         rows += [
             {
                 "iteration": iteration,
-                "rewards": {"sharpness": {"raw": 2.0 + iteration, "std": 0.5}},
+                "rewards": {"clip": {"raw": 2.0 + iteration, "std": 0.5}},
                 "deviation": {"mean": [0.1 * iteration, -0.1], "std": [0.2, 0.2]},
             },
             {"iteration": iteration, "held_out": held_out, "deviation": [0.25, 0.0], "best": 1},

@@ -78,11 +78,11 @@ def evaluate(
 
 def draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
     """Evaluate into `out`; the store and how many images were drawn, in one process of several."""
-    with render.status("Loading the models"):
+    with render.status("Loading the models") as downloading:
         from asyncdiff_cli.engine.comparing import open_evaluation
 
         render.quiet_libraries()
-        evaluation = open_evaluation(wanted, out)
+        evaluation = open_evaluation(wanted, out, downloading)
     cells = evaluation.pending()
     with render.images(len(cells), evaluation.accelerator.is_main_process) as advance:
         for count in evaluation.run(cells):

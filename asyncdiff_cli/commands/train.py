@@ -77,10 +77,18 @@ def train(
     chosen, path = find_run(recipe, backbone, changes, resume, out, prompts)
     if must_launch(processes):
         raise typer.Exit(launch(processes, context.obj, device))
-    with render.status("Loading the models"):
+    with render.status("Loading the models") as downloading:
         render.quiet_libraries()
         trainer = open_trainer(
-            chosen, path, resume is not None, device, tracker, data_dir, prompts, render.warning
+            chosen,
+            path,
+            resume is not None,
+            device,
+            tracker,
+            data_dir,
+            prompts,
+            render.warning,
+            downloading,
         )
     events = trainer.train()
     try:

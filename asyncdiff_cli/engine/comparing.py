@@ -12,11 +12,18 @@ import torch
 
 from asyncdiff_cli.engine.backbones import Backbone, anonymous_entry, load_backbone
 from asyncdiff_cli.engine.checks import check_gamma, check_steps
+from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation import Contender, Evaluation
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
-from asyncdiff_cli.engine.prompts import ALL, EVALUATED, PromptSet, load_evaluation_prompts
+from asyncdiff_cli.engine.prompts import (
+    ALL,
+    EVALUATED,
+    PromptSet,
+    load_evaluation_prompts,
+    load_prompts,
+)
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
@@ -45,6 +52,7 @@ class Comparison:
         gammas: draw every policy but the baseline, and those with a γ of their own, at each.
         steps: draw everything at each number of steps; default the backbone's.
         texts: prompts in place of a data set.
+        held_out: of a file take only what a training keeps for validation.
         dataset, data_dir, prompts: as `load_evaluation_prompts`; default the backbone's.
         limit: how many prompts.
         seed: draws the prompts and their noise.
@@ -58,6 +66,7 @@ class Comparison:
     steps: Sequence[int] | None = None
     texts: Sequence[str] | None = None
     dataset: str | None = None
+    held_out: bool = False
     data_dir: Path | None = None
     prompts: Path | None = None
     limit: int | None = None
@@ -139,7 +148,7 @@ class Comparison:
         """Where the store is unless asked otherwise."""
         return Path("evals") / f"{Path(self.choice.name).name}-{Path(self.source).stem}"
 
-    def load_prompts(self) -> tuple[PromptSet, list[int]]:
+    def load_prompts(self, on_progress: Progress | None = None) -> tuple[PromptSet, list[int]]:
         """The set and the places of those that are drawn.
 
         Raises:
@@ -148,7 +157,11 @@ class Comparison:
         if self.texts is not None:
             given = PromptSet("the command line", ALL, tuple(self.texts))
             return given, list(range(len(given)))
-        texts = load_evaluation_prompts(self.source, self.data_dir, self.prompts)
+        where = self.data_dir, self.prompts, on_progress
+        if self.held_out:
+            texts = load_prompts(self.source, "validation", *where)
+        else:
+            texts = load_evaluation_prompts(self.source, *where)
         limit = self.limit or min(EVALUATED.get(self.source, len(texts)), len(texts))
         return texts, texts.order(limit, self.seed)
 
@@ -173,6 +186,7 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
         f"{BASELINE},{'learned' if recipe.bound == 0.5 else 'lifted'}:{run / 'tpm'}",
         steps=(recipe.num_inference_steps,),
         dataset=recipe.prompts,
+        held_out=True,
         limit=limit,
         guidance=recipe.guidance_scale,
         size=recipe.size,
@@ -233,8 +247,13 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def open_evaluation(wanted: Comparison, out: Path) -> Evaluation:
+def open_evaluation(
+    wanted: Comparison, out: Path, on_progress: Progress | None = None
+) -> Evaluation:
     """Load all that an evaluation needs, and open its store.
+
+    Args:
+        on_progress: told about the download of prompts.
 
     Raises:
         InputError: for what can be refused before a model is loaded, or a store of another
@@ -248,7 +267,7 @@ def open_evaluation(wanted: Comparison, out: Path) -> Evaluation:
     accelerator = join(wanted.choice.device)
     # one process of the run downloads first, and then one of each other machine
     with accelerator.main_process_first(), accelerator.local_main_process_first():
-        texts, order = wanted.load_prompts()
+        texts, order = wanted.load_prompts(on_progress)
         backbone = load_backbone(
             name,
             dtype=wanted.choice.dtype,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asyncdiff_cli.engine.backbones import DTYPES, Backbone, load_backbone
 from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.heldout import HeldOut
@@ -94,6 +95,7 @@ def open_trainer(
     data_dir: Path | None = None,
     prompts: Path | None = None,
     on_refused: Callable[[str], None] = lambda _: None,
+    on_progress: Progress | None = None,
 ) -> Trainer:
     """Load all that a run needs, refuse what cannot work, and start or go on.
 
@@ -103,6 +105,7 @@ def open_trainer(
         data_dir: where prompts are downloaded to.
         prompts: a local copy of the recipe's prompts.
         on_refused: told about each checkpoint that is torn or foreign.
+        on_progress: told about the download of prompts.
 
     Raises:
         InputError: for what can be refused before a model is loaded.
@@ -120,7 +123,8 @@ def open_trainer(
     # one process of the run downloads first, and then one of each other machine
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         texts, held_out = (
-            load_prompts(recipe.prompts, split, data_dir, copy) for split in ("train", "validation")
+            load_prompts(recipe.prompts, split, data_dir, copy, on_progress)
+            for split in ("train", "validation")
         )
         backbone = load_backbone(
             recipe.backbone,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asyncdiff_cli.engine.checks import check_choice, unknown
-from asyncdiff_cli.engine.downloads import INSTEAD, download
+from asyncdiff_cli.engine.downloads import INSTEAD, Progress, download
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.requests import read_prompts
@@ -134,7 +134,11 @@ def _order(size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def load_prompts(
-    source: str, split: str, data_dir: Path | None = None, path: Path | None = None
+    source: str,
+    split: str,
+    data_dir: Path | None = None,
+    path: Path | None = None,
+    on_progress: Progress | None = None,
 ) -> PromptSet:
     """Read one split of a set of prompts.
 
@@ -147,6 +151,7 @@ def load_prompts(
         data_dir: where downloads are kept, default `$XDG_CACHE_HOME/asyncdiff`.
         path: a copy in place of the download. For coco2014 the file of captions, or the directory
             that holds those of both splits; for t2i-compbench the directory of its lists.
+        on_progress: told about the download of coco2014, as in `download`.
 
     Raises:
         InputError: for an unknown source or split, a file that is not what it should be, or a
@@ -158,7 +163,7 @@ def load_prompts(
     directory = home.expanduser() / source
     path = path.expanduser() if path else None
     if source == "coco2014":
-        texts = _read_coco(path, split) if path else _fetch_coco(directory, split)
+        texts = _read_coco(path, split) if path else _fetch_coco(directory, split, on_progress)
     elif source == "t2i-compbench":
         if path is None:
             _fetch_t2i(directory, split)
@@ -175,14 +180,23 @@ def load_prompts(
 
 
 def load_evaluation_prompts(
-    source: str, data_dir: Path | None = None, path: Path | None = None
+    source: str,
+    data_dir: Path | None = None,
+    path: Path | None = None,
+    on_progress: Progress | None = None,
 ) -> PromptSet:
     """What is evaluated on: the validation split of a named set, or every prompt of a file.
 
+    A file is one of prompts as `source`, or as `path` one in COCO's form of another name than
+    COCO's own.
+
     Args, Raises: as `load_prompts`.
     """
+    own = None if path is None else path.expanduser()
+    if source == "coco2014" and own and own.is_file() and own.name not in COCO_FILES.values():
+        return PromptSet(source, ALL, tuple(_captions(own)))
     if source in SOURCES or not Path(source).expanduser().is_file():
-        return load_prompts(source, "validation", data_dir, path)
+        return load_prompts(source, "validation", data_dir, path, on_progress)
     prompts = dict.fromkeys(line.prompt for _, line in read_prompts(Path(source).expanduser()))
     if not prompts:
         raise InputError(f"{source} holds no prompt")
@@ -271,11 +285,12 @@ def _find_coco(directory: Path, split: str) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def _fetch_coco(directory: Path, split: str) -> list[str]:
+def _fetch_coco(directory: Path, split: str, on_progress: Progress | None) -> list[str]:
     """The official captions; those of both splits are kept of their archive."""
     path = _find_coco(directory, split)
     if path is None:
-        _extract_coco(download(COCO_URL, directory / Path(COCO_URL).name))
+        archive = directory / Path(COCO_URL).name
+        _extract_coco(download(COCO_URL, archive, on_progress=on_progress))
         path = directory / COCO_FILES[split]
     texts = _captions(path)
     if len(texts) != COCO_SIZES[split]:

@@ -102,7 +102,7 @@ def test_the_tables_are_those_of_the_command_line(page, tmp_path):
             starts = [n for n in range(len(cells)) if cells[n : n + len(wanted)] == wanted]
             assert len(starts) == 1
     marked = re.findall(r'<td class="(best|second)"><span class="mean">([^<]*)', page.source)
-    assert marked == [("best", "3.5000"), ("best", "3.5000")]
+    assert marked == [("best", "3.5000"), ("best", "3.5000")]  # fixed:0.5 and learned
 
 
 def test_the_papers_numbers_stand_beside_ours_and_not_in_the_categories(report, tmp_path):
@@ -156,7 +156,7 @@ def test_numbers_of_steps_are_an_axis(report, tmp_path):
 
 
 def test_without_the_guard_or_another_reward_there_is_no_chart_of_noise(report, tmp_path):
-    for name in ("sharpness", "noise"):
+    for name in ("clip", "noise"):
         rewards = {name: SETTINGS["rewards"][name]}
         page = report(make_store(tmp_path / name, rewards=rewards).path)
         assert [svg["id"] for svg in page.all("svg")] == ["chart-gamma", "chart-histogram"]
@@ -263,7 +263,7 @@ def test_settings_versions_and_the_command_are_there(page):
         if value is not None and name != "rewards":
             assert page.cells[page.cells.index(name) + 1] == str(value)
     assert "revision" not in page.cells
-    assert page.cells[page.cells.index("reward sharpness") + 1] == "dtype float32"
+    assert page.cells[page.cells.index("reward clip") + 1] == "dtype float32"
     assert page.cells[page.cells.index("device") + 1] == "cpu"
     assert page.cells[page.cells.index("torch") + 1] == "2.9.0"
     command = "asyncdiff eval \\ --policies baseline,fixed:0.5,learned@0.5,learned \\ --steps 3 \\"
@@ -293,7 +293,7 @@ def test_a_run_is_reported(report, tmp_path):
     assert [svg["id"] for svg in page.all("svg")] == ["chart-training"]
     assert page.cells[page.cells.index("iterations") + 1] == "2 of 4"
     assert page.cells[page.cells.index("best by held-out reward") + 1] == "iteration 1"
-    assert page.cells[page.cells.index("rewards") + 1] == "sharpness × 1"
+    assert page.cells[page.cells.index("rewards") + 1] == "clip × 1"
     cells = [" ".join(cell.split()) for cell in page.cells]
     assert cells[(n := cells.index("baseline")) : n + 5] == [
         "baseline",

@@ -190,3 +190,16 @@ def test_a_directory_in_the_way_is_one_line(tmp_path):
     (tmp_path / "other").write_text("")
     with pytest.raises(AsyncDiffError, match="cannot write"):
         write_text(tmp_path / "other" / "file.txt", "")
+
+
+def test_the_metrics_are_read_without_a_torn_line(run):
+    assert (run.rows(), run.samples()) == ([], [])
+    run.start("backbone: mini\n")
+    run.log({"iteration": 1, "rewards": {}})
+    run.log({"iteration": 1, "warning": "größer"})
+    with run.metrics.open("a") as file:
+        file.write('{"iteration": 2, "rew')
+    assert run.rows() == [{"iteration": 1, "rewards": {}}, {"iteration": 1, "warning": "größer"}]
+    for iteration in (25, 5):
+        write_text(run.sample(iteration), "")
+    assert run.samples() == [5, 25]

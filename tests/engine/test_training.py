@@ -533,6 +533,8 @@ def test_training_stops_after_several_bad_signs(tmp_path, sd3_directory, monkeyp
         (4, "the noise rose"),
         (4, "stopped early, after 3 such evaluations in a row"),
     ]
+    logged = [row for row in rows(tmp_path / "r") if "warning" in row]
+    assert [(row["iteration"], row["warning"]) for row in logged] == warnings
     assert rows(tmp_path / "r")[-1]["iteration"] == 4
     assert checkpoints(tmp_path / "r")[-1] == 4
     assert module_bytes(tmp_path / "r")
