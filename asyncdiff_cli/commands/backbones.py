@@ -56,6 +56,7 @@ def _values(entry: BackboneEntry, where: Presence) -> dict[str, Any]:
     return {
         **vars(entry),
         "tpm": entry.tpm and str(entry.tpm),
+        "lifted": entry.lifted and str(entry.lifted),
         "size": where.pixels,
         "present": where.directory is not None,
         "directory": where.directory and str(where.directory),

@@ -25,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
-        os.chmod(temporary, 0o666 & ~umask())
+        share(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
@@ -41,6 +41,11 @@ def write_text(path: Path, text: str) -> None:
         AsyncDiffError: as `write_atomically`.
     """
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def share(path: Path) -> None:
+    """Give a file that was made for its owner alone the permissions of any new file."""
+    os.chmod(path, 0o666 & ~umask())
 
 
 def umask() -> int:

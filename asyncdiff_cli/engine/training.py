@@ -22,6 +22,7 @@ from asyncdiff_cli.engine import grpo
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.comparison import relative_composite
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import share
 from asyncdiff_cli.engine.heldout import HeldOut, columns, compare
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies import Policy, Synchronous
@@ -400,6 +401,8 @@ class Trainer:
             if there and LearnedDeviation.load(self.run.tpm).fingerprint == fingerprint:
                 return False
         module.save_pretrained(self.run.tpm)
+        for file in self.run.tpm.iterdir():
+            share(file)  # safetensors writes for the owner alone
         return True
 
     def checkpoint(self) -> Checkpoint:

@@ -12,7 +12,7 @@ from asyncdiff_cli import render
 NO_TORCH = """
 import sys
 from asyncdiff_cli.app import app, run
-for command in ([], *([c.callback.__name__] for c in app.registered_commands)):
+for command in ([], *([c.name] for c in app.registered_commands)):
     assert run([*command, "--help"]) == 0, command
 heavy = {"torch", "diffusers", "transformers", "pydantic", "numpy", "PIL"} & set(sys.modules)
 allowed = {"pydantic"} if "typer._adapters" in sys.modules else set()

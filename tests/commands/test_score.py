@@ -12,8 +12,9 @@ from PIL import Image
 def pictures(asyncdiff):
     """Two pictures of mini's, with their panel."""
     outcome = asyncdiff(
-        "sample", "a cat", "a red apple", "--steps", 4, "--compare", "0,1", "--out", "drawn"
-    )
+        "sample", "a cat", "a red apple", "--steps", 4, "--guidance", 3, "--compare", "0,1",
+        "--out", "drawn",
+    )  # fmt: skip
     assert outcome.code == 0
     return outcome.out
 

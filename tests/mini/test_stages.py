@@ -88,8 +88,9 @@ def test_the_noise_estimate_finds_the_noise_that_was_added(sigma: float) -> None
     assert noise(ramp + grey) == pytest.approx(sigma, rel=0.05)
 
 
-def test_the_registry_draws_as_mini_was_measured_but_in_the_steps_of_its_module() -> None:
+def test_the_registry_draws_as_the_modules_were_trained() -> None:
     entry, settings = REGISTRY["mini"], Settings()
-    assert entry.num_inference_steps == load_recipe("mini").num_inference_steps
-    assert entry.guidance_scale == settings.sampling.guidance
+    for recipe in map(load_recipe, ("mini", "mini-lifted")):
+        assert entry.num_inference_steps == recipe.num_inference_steps
+        assert recipe.guidance_scale in (None, entry.guidance_scale)
     assert entry.max_sequence_length == settings.transformer.padding
