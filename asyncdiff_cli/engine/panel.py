@@ -33,7 +33,7 @@ def make_panel(
     font = _font(max(16, min(width, height) // 14))
     line = round(1.5 * font.size)
     left, total = line + GAP, line + GAP + len(columns) * (width + GAP)
-    title_lines = _wrapped(title, font, total - left - GAP)
+    title_lines = _wrapped(title, font, total - left - GAP) if title else []
     top = GAP + line * (len(title_lines) + 1)
 
     panel = Image.new("RGB", (total, top + len(rows) * (height + GAP)), PAPER)
