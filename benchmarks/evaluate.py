@@ -5,7 +5,7 @@
 
 A round draws and scores the same prompts with four policies twice: with `asyncdiff eval`'s engine
 into a store, and with a script that runs the stock pipeline and the scorers once per policy, prompt
-by prompt (`--script-batch 1`) or in batches as large as ours. Rounds are interleaved and each gives
+by prompt or in batches as large as ours. Rounds are interleaved and each gives
 a ratio of images per second. Printed are the median ratios with their 95 % bootstrap intervals.
 `--memory` evaluates 200 and then 2,000 prompts, each in a process of its own, and compares peaks.
 """
@@ -113,7 +113,6 @@ def peak(prompts: int, batch: int) -> int:
 def one(prompts: int, batch: int) -> None:
     """Evaluate, summarize, and print this process's peak memory in bytes."""
     render.quiet_libraries()
-    # the training's prompts are there in thousands
     texts = [f"a cat number {n}" for n in range(prompts)]
     wanted = Comparison(
         ModelChoice(),
@@ -135,7 +134,7 @@ def main(
     backbone: Annotated[str, typer.Option(help="As `asyncdiff eval`.")] = "mini",
     policies: Annotated[str, typer.Option(help="As `asyncdiff eval`.")] = POLICIES,
     prompts: Annotated[int, typer.Option(min=1)] = 16,
-    batch: Annotated[int, typer.Option(min=1, help="Of ours, and of the batched script.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Of ours, and of the batched script.")] = 8,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
     memory: Annotated[bool, typer.Option("--memory", help="Measure memory instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -131,7 +131,8 @@ OffloadRewards = Annotated[
     typer.Option("--offload-rewards", help="Keep only the reward that scores on the GPU."),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(metavar="N", help="Images drawn at once. (default: 32)")
+    int | None,
+    typer.Option(metavar="N", help="Images drawn at once. (default: 8 on a CPU, 32 on CUDA)"),
 ]
 KeptImages = Annotated[
     int,

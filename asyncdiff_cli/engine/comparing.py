@@ -39,7 +39,10 @@ DATASETS = {"mini": "mini", "sd35": "coco2014", "flux": "coco2014"}
 REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
 PUBLISHED = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
 """The rewards of the paper, and the guard: of every backbone that is not in `REWARDS`."""
+BATCH_SIZES = {"cpu": 8}
+"""Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
 BATCH_SIZE = 32
+"""Those on any other device."""
 KEPT_IMAGES = 16
 
 
@@ -295,7 +298,7 @@ def open_evaluation(
         order,
         wanted.contenders(backbone.entry),
         wanted.seed,
-        BatchSize(wanted.batch_size or BATCH_SIZE),
+        BatchSize(wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)),
         wanted.kept_images,
         wanted.shard,
     )
