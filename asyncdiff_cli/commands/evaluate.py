@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: typer.Context,
-    policies: options.Policies = "baseline,learned",
+    policies: options.Policies = None,
     gammas: Annotated[
         str | None,
         typer.Option(metavar="γ1,γ2,…", help="Draw each policy at each γ. (default: 1)"),

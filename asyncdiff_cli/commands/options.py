@@ -146,11 +146,12 @@ Processes = Annotated[
     int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")
 ]
 Policies = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="POLICY,…",
         help="baseline, learned[:DIR], lifted[:DIR], fixed:D, schedule:D1/D2/…, detail-daemon[:A],"
-        " velocity-scale[:ω], time-shift[:WINDOW], combined:D/ω; each with @γ if not 1.",
+        " velocity-scale[:ω], time-shift[:WINDOW], combined:D/ω; each with @γ if not 1."
+        " (default: baseline, and the modules that the backbone ships)",
     ),
 ]
 StoreDirectory = Annotated[

@@ -200,9 +200,14 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
     )
 
 
+def table_policies(entry: BackboneEntry) -> str:
+    """The rows of the paper's tables, with the modules that a backbone has."""
+    return ",".join([BASELINE, "learned", *(["lifted"] if entry.lifted else [])])
+
+
 def parse_comparison(
     choice: ModelChoice,
-    policies: str,
+    policies: str | None = None,
     gammas: str | None = None,
     steps: str | None = None,
     rewards: str | None = None,
@@ -213,6 +218,7 @@ def parse_comparison(
     """A comparison from what is typed: lists of numbers with commas, a shard as I/N.
 
     Args:
+        policies: default the rows of the paper's tables.
         others: fields of `Comparison` as they are.
 
     Raises:
@@ -221,7 +227,7 @@ def parse_comparison(
     names = parse_rewards(rewards) if rewards else None
     return Comparison(
         choice,
-        policies,
+        policies or table_policies(provisional_entry(choice.name)),
         gammas=parse_numbers("--gammas", gammas, float) or (1.0,),
         steps=parse_numbers("--steps", steps, int) or None,
         rewards=names,

@@ -35,6 +35,14 @@ def test_eval_reports_every_row_beside_the_baseline(evaluated, tmp_path):
     assert r"\begin{tabular}" in (tmp_path / "store" / "table.tex").read_text()
 
 
+def test_eval_compares_the_modules_of_the_backbone_by_default(asyncdiff):
+    outcome = asyncdiff("eval", *FAST, "--limit", 1, "--out", "store", "--json")
+    assert [row["policy"] for row in outcome.json["rows"]] == ["baseline", "learned", "lifted"]
+    refused = asyncdiff("eval", "--backbone", "flux")
+    assert refused.code == 2
+    assert "no learned module is shipped for flux" in refused.err
+
+
 def test_eval_again_draws_nothing_and_more_policies_only_themselves(asyncdiff, evaluated):
     again = asyncdiff(
         "eval", "--policies", "baseline,fixed:0.5,fixed:0.5@2", *FAST, "--out", "store", "--json"
