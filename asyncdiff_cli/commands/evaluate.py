@@ -89,7 +89,8 @@ def draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
             advance(count)
     for text in evaluation.batch_size.warnings:
         render.warning(text)
-    return (evaluation.store, len(cells)) if evaluation.finish() else None
+    drawn = evaluation.finish(len(cells))
+    return None if drawn is None else (evaluation.store, drawn)
 
 
 def show(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from PIL import Image
 
 from asyncdiff_cli.engine.each import EachPolicy
@@ -128,10 +129,17 @@ class Evaluation:
         )
         return [cell for cell in cells if self.key(cell) not in done]
 
-    def finish(self) -> bool:
-        """Wait for the other processes; whether this is the one that goes on."""
-        self.accelerator.wait_for_everyone()
-        return self.accelerator.is_main_process
+    def finish(self, drawn: int) -> int | None:
+        """Wait for the other processes.
+
+        Args:
+            drawn: how many images this one has drawn.
+
+        Returns:
+            How many all of them have, in the process that goes on; None in the others.
+        """
+        total = sum(gather_object([drawn]))
+        return total if self.accelerator.is_main_process else None
 
     def run(self, cells: Sequence[Cell]) -> Iterator[int]:
         """Draw, score and store; yields how many rows each new file has.

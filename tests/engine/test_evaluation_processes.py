@@ -1,5 +1,6 @@
 """An evaluation by several processes, and by one that is killed again and again."""
 
+import json
 import random
 import signal
 import subprocess
@@ -71,9 +72,10 @@ def stored(path):
 
 
 def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
-    run = start(tmp_path / "two", "--processes", 2, "--limit", 5)
-    _, err = run.communicate(timeout=300)
+    run = start(tmp_path / "two", "--processes", 2, "--limit", 5, "--json")
+    out, err = run.communicate(timeout=300)
     assert run.returncode == 0, err
+    assert json.loads(out)["drawn"] == 10
     alone = opened(tmp_path / "one", limit=5)
     assert sum(finish(alone)) == 10
     both = Store(tmp_path / "two")
