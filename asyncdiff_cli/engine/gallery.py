@@ -11,8 +11,8 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.panel import make_panel, shortened
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
-from asyncdiff_cli.engine.store import Key, Store
-from asyncdiff_cli.engine.summary import BASELINE, Setting
+from asyncdiff_cli.engine.store import Store
+from asyncdiff_cli.engine.summary import BASELINE, Setting, labels
 
 ROWS = 6
 
@@ -34,10 +34,8 @@ def store_panel(
     kept: dict[tuple[int, Setting], str] = {}
     prompts: dict[int, str] = {}
     for row in rows:
-        key = Key(*(row[name] for name in Key._fields))
-        setting = Setting(key.policy, key.gamma, key.bound, key.num_inference_steps)
-        kept[key.prompt_id, setting] = row["image"]
-        prompts[key.prompt_id] = row["prompt"]
+        kept[row["prompt_id"], Setting.of(row)] = row["image"]
+        prompts[row["prompt_id"]] = row["prompt"]
     columns = list(settings or sorted({s for _, s in kept}, key=_place))
     places = list(prompt_ids if prompt_ids is not None else sorted(prompts)[:ROWS])
     for cell in ((place, setting) for place in places for setting in columns):
@@ -49,12 +47,11 @@ def store_panel(
     if not places or not columns:
         raise InputError(f"{store.path} keeps no images: evaluate into another --out with --images")
     cells = [[_open(store, kept[place, setting]) for setting in columns] for place in places]
-    several = len({setting.steps for setting in columns}) > 1
-    labels = tuple(f"{s.label}, {s.steps} steps" if several else s.label for s in columns)
+    above = tuple(labels(columns))
     sides = tuple(shortened(prompts[place]) for place in places)
-    panel = make_panel([[image for image, _ in row] for row in cells], labels, sides, "")
+    panel = make_panel([[image for image, _ in row] for row in cells], above, sides, "")
     records = tuple(tuple(record for _, record in row) for row in cells)
-    return panel, PanelProvenance(cells=records, columns=labels, rows=sides)
+    return panel, PanelProvenance(cells=records, columns=above, rows=sides)
 
 
 def _place(setting: Setting) -> tuple[int, int, str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,10 +29,25 @@ class Setting(NamedTuple):
     """Infinite for a policy that has none, such as detail-daemon."""
     steps: int
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Setting:
+        """That of a store's row."""
+        return cls(*(row[name] for name in SETTING))
+
     @property
     def label(self) -> str:
         """The policy, with γ where it is not 1: "learned", "learned, γ = 0.5"."""
         return self.policy if self.gamma == 1 else f"{self.policy}, γ = {self.gamma:g}"
+
+
+SETTING = ("policy", "gamma", "bound", "num_inference_steps")
+"""The store's columns that a setting is made of."""
+
+
+def labels(settings: Sequence[Setting]) -> list[str]:
+    """Those of settings beside one another, with the number of steps where it differs."""
+    several = len({setting.steps for setting in settings}) > 1
+    return [f"{s.label}, {s.steps} steps" if several else s.label for s in settings]
 
 
 @dataclass(frozen=True)
@@ -121,13 +136,11 @@ def summarize(store: Store, category: str | None = None) -> Summary:
 
 def _settings(table: pa.Table) -> list[Setting]:
     """The distinct settings, in the order of the store."""
-    columns = table.select(["policy", "gamma", "bound", "num_inference_steps"]).to_pylist()
-    return list(dict.fromkeys(Setting(*row.values()) for row in columns))
+    return list(dict.fromkeys(map(Setting.of, table.select(SETTING).to_pylist())))
 
 
 def _of(setting: Setting) -> pc.Expression:
-    names = ("policy", "gamma", "bound", "num_inference_steps")
-    tests = [pc.field(name) == value for name, value in zip(names, setting, strict=True)]
+    tests = [pc.field(name) == value for name, value in zip(SETTING, setting, strict=True)]
     return tests[0] & tests[1] & tests[2] & tests[3]
 
 

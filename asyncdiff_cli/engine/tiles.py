@@ -14,7 +14,7 @@ from PIL import Image
 from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.runs import RunDirectory
 from asyncdiff_cli.engine.store import Store
-from asyncdiff_cli.engine.summary import Setting, Summary
+from asyncdiff_cli.engine.summary import Setting, Summary, labels
 from asyncdiff_cli.engine.tables import Cell, digits_of, signed
 
 
@@ -70,23 +70,21 @@ def store_grid(store: Store, summary: Summary) -> Grid:
     columns = ["prompt", "category", "deviations", "cond_sigmas", "image", *store.rewards]
     groups: dict[tuple[int, int], dict[Setting, dict[str, Any]]] = {}
     for row in store.read(columns).to_pylist():
-        setting = Setting(*(row[k] for k in ("policy", "gamma", "bound", "num_inference_steps")))
-        groups.setdefault((row["prompt_id"], row["seed"]), {})[setting] = row
+        groups.setdefault((row["prompt_id"], row["seed"]), {})[Setting.of(row)] = row
     found = [group for group in groups.values() if any(row["image"] for row in group.values())]
     kept = {setting for group in found for setting, row in group.items() if row["image"]}
     shown = [result.setting for result in summary.results if result.setting in kept]
-    several = len({setting.steps for setting in shown}) > 1
-    labels = [f"{s.label}, {s.steps} steps" if several else s.label for s in shown]
+    above = labels(shown)
     baselines = {r.setting.steps: r.setting for r in summary.results if r.is_baseline}
     rows = []
     for group in found:
         first = next(iter(group.values()))
         tiles = [
             _tile(store, group.get(setting), group.get(baselines[setting.steps]), label)
-            for setting, label in zip(shown, labels, strict=True)
+            for setting, label in zip(shown, above, strict=True)
         ]
         rows.append(Row(first["prompt"], first["category"] or "", tiles))
-    return Grid(labels, rows)
+    return Grid(above, rows)
 
 
 def sample_grid(run: RunDirectory, best: int | None) -> Grid:
