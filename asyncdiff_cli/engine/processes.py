@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -47,7 +48,12 @@ def join(device: str | None, tracker: str | None = None, path: Path | None = Non
             raise InputError(f"several processes use a GPU each: give --device cuda, not {device}")
         torch.cuda.set_device(index)
     handlers = [group] if one_of_several else []
-    return Accelerator(cpu=on_cpu, log_with=tracker, project_dir=path, kwargs_handlers=handlers)
+    accelerator = Accelerator(
+        cpu=on_cpu, log_with=tracker, project_dir=path, kwargs_handlers=handlers
+    )
+    # gloo's threads abort a process that still has them when it ends
+    atexit.register(accelerator.state.destroy_process_group)
+    return accelerator
 
 
 def must_launch(processes: int) -> bool:
