@@ -79,6 +79,7 @@ def run(args: Sequence[str] | None = None) -> int:
     stderr, or its traceback with `--debug`.
     """
     args = sys.argv[1:] if args is None else list(args)
+    render.quiet_imports()
     try:
         command = typer.main.get_command(app)
         code = command(args, prog_name="asyncdiff", standalone_mode=False, obj=args)

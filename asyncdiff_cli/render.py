@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,15 @@ def size(count: float) -> str:
     """Bytes as people write them."""
     unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB") if count >= 1e6 else (1e3, "kB")
     return f"{count / unit:.3g} {name}"
+
+
+def quiet_imports() -> None:
+    """Keep what libraries say while they are imported off the terminal."""
+    import logging
+
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for library in ("bitsandbytes", "torch.utils._pytree", "torchao"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def quiet_libraries() -> None:

@@ -9,11 +9,20 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -21,6 +30,14 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -142,9 +159,7 @@ def tiny_flux() -> FluxPipeline:
             guidance_embeds=True,
             axes_dims_rope=(4, 6, 6),
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
-        ),
+        scheduler=dynamic_shift(),
         vae=vae(latent_channels=4),
         text_encoder=CLIPTextModel(clip_text_config()),
         tokenizer=clip_tokenizer(),
@@ -153,6 +168,176 @@ def tiny_flux() -> FluxPipeline:
     )
     pipe.default_sample_size = 8
     return pipe
+
+
+CHAT = """{% for message in messages if message.role == "user" %}
+{{- message.content if message.content is string else message.content[0].text }}
+{% endfor %}"""
+"""What the user says, and a new line: so that also the empty prompt has a token."""
+
+
+def chat_tokenizer() -> Qwen2Tokenizer:
+    """One token per byte."""
+    letters = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(letters)}
+    return Qwen2Tokenizer(vocab=vocabulary, merges=[], chat_template=CHAT)
+
+
+def language_model(layers: int, width: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(chat_tokenizer()),
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+
+
+def dynamic_shift(**settings: Any) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(
+        shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, **settings
+    )
+
+
+def flux2_parts(prompt_channels: int, guidance_embeds: bool) -> dict[str, Any]:
+    """What [dev] and [klein] share; 16×16 by default, in steps of 4 pixels."""
+    autoencoder = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=16,
+    )
+    autoencoder.bn.running_mean.normal_()
+    autoencoder.bn.running_var.uniform_(0.5, 2)
+    return {
+        "transformer": Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=prompt_channels,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=guidance_embeds,
+        ),
+        "scheduler": dynamic_shift(),
+        "vae": autoencoder,
+        "tokenizer": chat_tokenizer(),
+    }
+
+
+def tiny_flux2() -> Flux2Pipeline:
+    """With layers enough for the pipeline to read the 10th, 20th and 30th."""
+    torch.manual_seed(0)
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    config = Mistral3Config(
+        text_config={"model_type": "mistral", "head_dim": 4, **language_model(30, 8)},
+        vision_config={"model_type": "pixtral", **vision},
+        image_token_index=1,
+    )
+    pipe = Flux2Pipeline(
+        text_encoder=Mistral3ForConditionalGeneration(config).eval(), **flux2_parts(24, True)
+    )
+    pipe.default_sample_size = 8
+    return pipe
+
+
+def tiny_flux2_klein() -> Flux2KleinPipeline:
+    """A base model, whose guidance is classifier-free; it reads the 9th, 18th and 27th layer."""
+    torch.manual_seed(0)
+    config = Qwen3Config(head_dim=4, **language_model(27, 8))
+    pipe = Flux2KleinPipeline(
+        text_encoder=Qwen3ForCausalLM(config).eval(), **flux2_parts(24, False)
+    )
+    pipe.default_sample_size = 8
+    return pipe
+
+
+def tiny_qwen_image() -> QwenImagePipeline:
+    """Draws 16×16 by default, in steps of 4 pixels; Qwen-Image's own shift and last time."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "depth": 1, "num_heads": 2}
+    config = Qwen2_5_VLConfig(
+        text_config={**language_model(1, 16), "rope_parameters": rope},
+        vision_config={**vision, "out_hidden_size": 16},
+    )
+    pipe = QwenImagePipeline(
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            axes_dims_rope=(8, 4, 4),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True,
+            base_shift=0.5,
+            max_shift=0.9,
+            max_image_seq_len=8192,
+            shift_terminal=0.02,
+        ),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False],
+            latents_mean=[0.1, -0.2, 0.3, 0.0],
+            latents_std=[1.5, 0.7, 1.0, 2.0],
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=chat_tokenizer(),
+    )
+    pipe.default_sample_size = 8
+    return pipe
+
+
+def tiny_z_image() -> ZImagePipeline:
+    """In steps of 4 pixels; Z-Image's own shift, and no default size but 1024."""
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 4, 4],
+        axes_lens=[512, 64, 64],
+    )
+    for padding in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(padding)
+    return ZImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(latent_channels=4),
+        text_encoder=Qwen3Model(Qwen3Config(head_dim=8, **language_model(2, 16))).eval(),
+        tokenizer=chat_tokenizer(),
+    )
+
+
+TINY = {
+    "sd3": tiny_sd3,
+    "flux": tiny_flux,
+    "flux2": tiny_flux2,
+    "flux2-klein": tiny_flux2_klein,
+    "qwen-image": tiny_qwen_image,
+    "z-image": tiny_z_image,
+}
+"""A tiny pipeline of each family."""
 
 
 def quiet(pipe: Any) -> Any:
@@ -184,7 +369,18 @@ class Case:
 
     def draw_stock(self, **options: Any) -> torch.Tensor:
         settings = {**SHARED, "generator": seeded(2), **self.stock, **options}
-        return self.pipe(PROMPTS, **settings).images
+        return self.pipe(prompt=[*PROMPTS], **settings).images  # FLUX.2 has `image` first
+
+    def stock_latents(self) -> torch.Tensor:
+        """The last ones as the pipeline holds them. [klein] returns others as "latent"."""
+        kept = {}
+
+        def keep(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            kept.update(tensors)
+            return tensors
+
+        self.draw_stock(output_type="latent", callback_on_step_end=keep)
+        return kept["latents"]
 
     def draw(self, *policy: Any, **options: Any) -> SampleResult:
         settings = {**SHARED, "generator": seeded(2), **self.ours, **options}
@@ -193,7 +389,8 @@ class Case:
 
 PROMPTS = ["a cat", "an octopus on a yellow background"]
 SHARED = {"num_inference_steps": 4, "output_type": "pt"}
-CASES = ("sd3", "sd3-plain", "flux", "flux-cfg", "mini")
+LATER = ("flux2", "flux2-klein", "qwen-image", "z-image")
+CASES = ("sd3", "sd3-plain", "flux", "flux-cfg", "mini", *LATER)
 
 
 def seeded(count: int) -> list[torch.Generator]:
@@ -216,6 +413,16 @@ def make_case(name: str) -> Case:
         both = {**size, "guidance_scale": 3.5, "true_cfg_scale": 2.0}
         stock = {**both, "negative_prompt": ["a dog", "a dog"]}
         return Case(quiet(tiny_flux()), stock, {**both, "negative_prompt": "a dog"})
+    if name in ("flux2", "flux2-klein", "z-image", "z-image-plain"):
+        guidance = 0.0 if name == "z-image-plain" else 3.0
+        both = {**size, "guidance_scale": guidance, "max_sequence_length": 36}
+        return Case(quiet(TINY[name.removesuffix("-plain")]()), both, both)
+    if name == "qwen-image-plain":
+        return Case(quiet(tiny_qwen_image()), size, size)
+    if name == "qwen-image":
+        both = {**size, "true_cfg_scale": 3.0}
+        stock = {**both, "negative_prompt": ["a dog", "a dog"]}
+        return Case(quiet(tiny_qwen_image()), stock, {**both, "negative_prompt": "a dog"})
     both = {"guidance_scale": 5.0, "max_sequence_length": 8}
     return Case(quiet(load_backbone("mini").pipe), both, both)
 

@@ -13,10 +13,13 @@ from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.comparing import Comparison
+    from asyncdiff_cli.engine.requests import ModelChoice
     from asyncdiff_cli.engine.store import Store
 
 
+@options.with_model
 def evaluate(
+    model: ModelChoice,
     context: typer.Context,
     policies: options.Policies = None,
     gammas: Annotated[
@@ -39,12 +42,6 @@ def evaluate(
     batch_size: options.BatchSize = None,
     shard: options.Shard = "0/1",
     processes: options.Processes = 1,
-    backbone: options.BackboneName = None,
-    revision: options.Revision = None,
-    model_path: options.ModelPath = None,
-    scheduler: options.Scheduler = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
     out: options.StoreDirectory = None,
     json: options.Json = False,
 ) -> None:
@@ -58,19 +55,17 @@ def evaluate(
     """
     from asyncdiff_cli.engine.comparing import parse_comparison
     from asyncdiff_cli.engine.processes import launch, must_launch
-    from asyncdiff_cli.engine.requests import ModelChoice
 
     start = time.perf_counter()
-    choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
     wanted = parse_comparison(
-        choice, policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
+        model, policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
         limit=limit, seed=seed, guidance=guidance, size=size, reward_dtype=reward_dtype,
         offload_rewards=offload_rewards, prompts=prompts, data_dir=data_dir, kept_images=images,
         batch_size=batch_size,
     )  # fmt: skip
     out = out or wanted.default_out
     if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj, device))
+        raise typer.Exit(launch(processes, context.obj, model.device))
     drawn = draw(wanted, out)
     if drawn is not None:
         show(*drawn, start, json)

@@ -1,11 +1,24 @@
 """The options that several commands share, and what the shell completes them with."""
 
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asyncdiff_cli.engine.registry import REGISTRY, SCHEDULER_CLASSES
+from asyncdiff_cli.engine.registry import (
+    GRIDS,
+    OFFLOADS,
+    QUANTIZATIONS,
+    REGISTRY,
+    SCHEDULER_CLASSES,
+)
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice
 
 
 def complete_backbone(incomplete: str) -> list[tuple[str, str]]:
@@ -13,14 +26,14 @@ def complete_backbone(incomplete: str) -> list[tuple[str, str]]:
     return [(name, e.licence) for name, e in REGISTRY.items() if name.startswith(incomplete)]
 
 
-def complete_scheduler(incomplete: str) -> list[str]:
-    """Schedulers known by name."""
-    return [name for name in SCHEDULER_CLASSES if name.startswith(incomplete)]
+def _completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
 
 
-def complete_dtype(incomplete: str) -> list[str]:
-    """Dtypes by their short names."""
-    return [name for name in ("fp32", "bf16", "fp16") if name.startswith(incomplete)]
+complete_dtype = _completing(("fp32", "bf16", "fp16"))
 
 
 def complete_reward(incomplete: str) -> list[str]:
@@ -38,43 +51,114 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in names() if name.startswith(incomplete)]
 
 
-BackboneName = Annotated[
-    str | None,
-    typer.Option(
-        "--backbone",
-        metavar="NAME",
-        autocompletion=complete_backbone,
-        help=f"{', '.join(REGISTRY)}, a pipeline directory or a hub repository. (default: mini)",
-    ),
-]
-Revision = Annotated[
-    str | None,
-    typer.Option(metavar="REV", help="Branch, tag or commit of the repository."),
-]
-ModelPath = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Load the backbone from this directory."),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        autocompletion=complete_scheduler,
-        help=f"{', '.join(SCHEDULER_CLASSES)}. (default: the model's own)",
-    ),
-]
 Device = Annotated[
     str | None,
     typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N. (default: CUDA where there is one)"),
 ]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DTYPE",
-        autocompletion=complete_dtype,
-        help="fp32, bf16 or fp16. (default: fp16 on CUDA, else fp32)",
-    ),
-]
+
+
+def _model(
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_backbone,
+            help=f"{', '.join(REGISTRY)}, a pipeline directory or a hub repository."
+            " (default: mini)",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
+    ] = None,
+    model_path: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Load the backbone from this directory, or its transformer from this .safetensors"
+            " or .gguf file.",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--solver",
+            "--scheduler",
+            metavar="NAME",
+            autocompletion=_completing(SCHEDULER_CLASSES),
+            help=f"{', '.join(SCHEDULER_CLASSES)}. (default: the model's own)",
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=_completing(GRIDS),
+            help=f"Where the steps lie: {', '.join(GRIDS)}. (default: model)",
+        ),
+    ] = None,
+    device: Device = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            autocompletion=complete_dtype,
+            help="fp32, bf16 or fp16. (default: fp16 on CUDA, else fp32)",
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BITS",
+            autocompletion=_completing(QUANTIZATIONS),
+            help=f"Hold the transformer and large text encoders as {', '.join(QUANTIZATIONS)}.",
+        ),
+    ] = None,
+    offload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            autocompletion=_completing(OFFLOADS),
+            help=f"What waits on the CPU for its turn: {', '.join(OFFLOADS)}. (default: none)",
+        ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE[@SCALE]", help="A LoRA of a file or repository; repeatable."),
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the transformer's repeated blocks.")
+    ] = False,
+    attention: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="diffusers' attention backend, such as flash or sage."),
+    ] = None,
+) -> ModelChoice:
+    from asyncdiff_cli.engine.requests import ModelChoice
+
+    given = {name: value for name, value in locals().items() if name in _MODEL}
+    return ModelChoice(**{**given, "lora": tuple(lora or ())})
+
+
+_MODEL = inspect.signature(_model).parameters
+_HINTS = get_type_hints(_model, localns={"ModelChoice": object}, include_extras=True)
+
+
+def with_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a model; they reach it as its argument `model`."""
+    hints = get_type_hints(command, localns={"ModelChoice": object}, include_extras=True)
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "model"]
+    parameters = [p.replace(annotation=hints[p.name]) for p in own]
+    parameters += [p.replace(annotation=_HINTS[p.name]) for p in _MODEL.values()]
+
+    def wrapper(**values: Any) -> None:
+        command(_model(**{name: values.pop(name) for name in _MODEL}), **values)
+
+    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Dataset = Annotated[
     str | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,13 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.evaluate import draw
 
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice
 
+
+@options.with_model
 def panel(
+    model: ModelChoice,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT…", help="A row each.")
     ] = None,
@@ -40,12 +45,6 @@ def panel(
     guidance: options.Guidance = None,
     size: options.Size = None,
     batch_size: options.BatchSize = None,
-    backbone: options.BackboneName = None,
-    revision: options.Revision = None,
-    model_path: options.ModelPath = None,
-    scheduler: options.Scheduler = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="A .png.")] = Path("panel.png"),
     json: options.Json = False,
 ) -> None:
@@ -56,7 +55,6 @@ def panel(
     from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
     from asyncdiff_cli.engine.gallery import check_panel, figure_5, store_panel
     from asyncdiff_cli.engine.provenance import save_png
-    from asyncdiff_cli.engine.requests import ModelChoice
     from asyncdiff_cli.engine.store import Store
 
     check_panel(prompts, store, rows, policies, out)
@@ -64,9 +62,8 @@ def panel(
         kept = parse_numbers("--rows", rows, int) or None
         image, provenance = store_panel(Store(store), kept)
     else:
-        choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
         wanted = parse_comparison(
-            choice, policies or figure_5(provisional_entry(choice.name)), steps=steps,
+            model, policies or figure_5(provisional_entry(model.name)), steps=steps,
             texts=prompts, seed=seed, guidance=guidance, size=size, batch_size=batch_size,
             rewards="noise", kept_images=len(prompts or ()),
         )  # fmt: skip

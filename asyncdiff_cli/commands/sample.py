@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice, Request
 
 
+@options.with_model
 def sample(
+    model: ModelChoice,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw.")
     ] = None,
@@ -114,12 +116,6 @@ def sample(
             metavar="γ1,γ2,…", help="Draw the same noise at each γ, and a panel of them per prompt."
         ),
     ] = None,
-    backbone: options.BackboneName = None,
-    revision: options.Revision = None,
-    model_path: options.ModelPath = None,
-    scheduler: options.Scheduler = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
     out: Annotated[
         Path,
         typer.Option(metavar="DIR", help="Where the PNG files go."),
@@ -140,7 +136,7 @@ def sample(
 
     asyncdiff sample "a cat" "an octopus on a yellow background" --gamma 1.5 --compare 0,0.5,1,2
     """
-    from asyncdiff_cli.engine.requests import ModelChoice, parse_request
+    from asyncdiff_cli.engine.requests import parse_request
 
     request = parse_request(
         prompts=prompts, prompt_file=prompt_file, source=source, num_images=num_images, seed=seed,
@@ -148,16 +144,15 @@ def sample(
         deviation=deviation, schedule=schedule, tpm=tpm, policy=policy, gamma=gamma, bound=bound,
         compare=compare,
     )  # fmt: skip
-    choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
     if dry_run:
-        _forecast(request, choice, out, json)
+        _forecast(request, model, out, json)
         return
 
     with render.status("Loading the model"):
         from asyncdiff_cli.engine.jobs import open_job
 
         render.quiet_libraries()
-        job = open_job(request, choice, out)
+        job = open_job(request, model, out)
     for text in job.warnings:
         render.warning(text)
     written, start = [], time.perf_counter()

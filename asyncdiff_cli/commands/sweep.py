@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,13 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.evaluate import draw, show
 
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice
 
+
+@options.with_model
 def sweep(
+    model: ModelChoice,
     context: typer.Context,
     gammas: Annotated[
         str | None, typer.Option(metavar="γ1,γ2,…", help="What deviations are multiplied by.")
@@ -48,12 +53,6 @@ def sweep(
     batch_size: options.BatchSize = None,
     shard: options.Shard = "0/1",
     processes: options.Processes = 1,
-    backbone: options.BackboneName = None,
-    revision: options.Revision = None,
-    model_path: options.ModelPath = None,
-    scheduler: options.Scheduler = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
     out: options.StoreDirectory = None,
     json: options.Json = False,
 ) -> None:
@@ -66,28 +65,26 @@ def sweep(
     """
     from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
     from asyncdiff_cli.engine.processes import launch, must_launch
-    from asyncdiff_cli.engine.requests import ModelChoice
     from asyncdiff_cli.engine.sweeping import sweep_axis, write_sweep
 
     start = time.perf_counter()
-    choice = ModelChoice(backbone, revision, model_path, scheduler, device, dtype)
     axis = sweep_axis(
         policies,
         parse_numbers("--gammas", gammas, float),
         parse_numbers("--deviations", deviations, float),
         parse_numbers("--bounds", bounds, float),
         parse_numbers("--steps", steps, int),
-        provisional_entry(choice.name),
+        provisional_entry(model.name),
     )
     wanted = parse_comparison(
-        choice, axis.policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
+        model, axis.policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
         limit=limit, seed=seed, guidance=guidance, size=size, reward_dtype=reward_dtype,
         offload_rewards=offload_rewards, prompts=prompts, data_dir=data_dir, kept_images=images,
         batch_size=batch_size,
     )  # fmt: skip
     out = out or wanted.default_out.with_name(f"{wanted.default_out.name}-{axis.name}")
     if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj, device))
+        raise typer.Exit(launch(processes, context.obj, model.device))
     drawn = draw(wanted, out)
     if drawn is None:
         return

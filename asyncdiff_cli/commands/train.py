@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice
 
+
+@options.with_model
 def train(
+    model: ModelChoice,
     context: typer.Context,
     overrides: Annotated[
         list[str] | None,
@@ -25,7 +30,6 @@ def train(
             help="A recipe of `asyncdiff recipes list`, or a YAML file. (default: the backbone's)",
         ),
     ] = None,
-    backbone: options.BackboneName = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -41,8 +45,6 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="SEED", help="(default: the recipe's)")
     ] = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of the run. (default: runs/RECIPE)")
     ] = None,
@@ -67,23 +69,22 @@ def train(
 
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
-    from asyncdiff_cli.engine.launch import find_run, open_trainer
+    from asyncdiff_cli.engine.launch import find_run, model_overrides, open_trainer
     from asyncdiff_cli.engine.processes import launch, must_launch
     from asyncdiff_cli.engine.training import InterruptedRunError
 
-    given = {"seed": seed, "dtype": dtype}
-    changes = [f"{name}={value}" for name, value in given.items() if value is not None]
+    changes = [*model_overrides(model), *(() if seed is None else (f"seed={seed}",))]
     changes += overrides or ()
-    chosen, path = find_run(recipe, backbone, changes, resume, out, prompts)
+    chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)
     if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj, device))
+        raise typer.Exit(launch(processes, context.obj, model.device))
     with render.status("Loading the models") as downloading:
         render.quiet_libraries()
         trainer = open_trainer(
             chosen,
             path,
             resume is not None,
-            device,
+            model.device,
             tracker,
             data_dir,
             prompts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,37 +11,41 @@ import torch
 from diffusers import (
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
-    FluxPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3InpaintPipeline,
-    StableDiffusion3Pipeline,
 )
 from torch import Tensor
 
-from asyncdiff_cli.engine.adapters import ConditioningTime
-from asyncdiff_cli.engine.checks import check_gamma, unknown
+from asyncdiff_cli.engine.adapters import (
+    ADAPTERS,
+    Adapter,
+    ConditioningTime,
+    FluxAdapter,
+    SD3Adapter,
+)
+from asyncdiff_cli.engine.checks import check_gamma, unknown_pipeline
 from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
 from asyncdiff_cli.engine.sampler import stacked
 from asyncdiff_cli.engine.schedulers import check_scheduler
 
-PIPELINES: dict[type, str] = {
-    StableDiffusion3Pipeline: "sd3",
-    StableDiffusion3Img2ImgPipeline: "sd3",
-    StableDiffusion3InpaintPipeline: "sd3",
-    FluxPipeline: "flux",
-    FluxImg2ImgPipeline: "flux",
-    FluxInpaintPipeline: "flux",
+IMAGE_TO_IMAGE: dict[Any, type[Adapter]] = {
+    StableDiffusion3Img2ImgPipeline: SD3Adapter,
+    StableDiffusion3InpaintPipeline: SD3Adapter,
+    FluxImg2ImgPipeline: FluxAdapter,
+    FluxInpaintPipeline: FluxAdapter,
 }
-"""The pipelines that `attach` knows, and their families."""
+"""The pipelines that `attach` knows beside those of `ADAPTERS`."""
 
 
 class Trace:
     """What the last call of the pipeline was conditioned on; empty before the first."""
 
-    def __init__(self, policy: Policy, gamma: float, time: ConditioningTime) -> None:
-        self._policy, self._gamma, self._time = policy, gamma, time
+    def __init__(
+        self, policy: Policy, gamma: float, time: ConditioningTime, adapter: Adapter
+    ) -> None:
+        self._policy, self._gamma, self._time, self._adapter = policy, gamma, time, adapter
         self._restart()
 
     @property
@@ -57,24 +61,18 @@ class Trace:
     def _restart(self) -> None:
         self._cond_sigmas: list[Tensor] = []
         self._deviations: list[Tensor] = []
-        self._embeds: tuple[Tensor, Tensor] | None = None
+        self._call: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
         self._grid: tuple[int, int] | None = None
         self._time.clear()
 
-    def _called(self, embeds: Tensor, pooled: Tensor, image_ids: Tensor | None) -> None:
-        """Keep the text of an evaluation's first call, which holds the positive branch last.
-
-        FLUX's image ids [tokens, 3] number rows and columns: the last token has the last ones.
-        """
-        if self._embeds is None:
-            self._embeds = embeds, pooled
-        if self._grid is None and image_ids is not None:
-            rows, columns = (int(last) + 1 for last in image_ids[-1, 1:])
-            self._grid = rows, columns
+    def _called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Keep an evaluation's first call of the transformer, which has the positive branch."""
+        if self._call is None:
+            self._call = args, kwargs
 
     def _stepping(self, scheduler: Any, velocity: Tensor, timestep: Any) -> Tensor:
         """The velocity that the scheduler is to take this step with."""
-        if self._embeds is None:
+        if self._call is None:
             raise AsyncDiffError("the pipeline's transformer was replaced: attach after that")
         if scheduler.step_index is None:  # as the step itself would begin
             scheduler._init_step_index(timestep)
@@ -85,9 +83,11 @@ class Trace:
 
     def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
         """Choose the time of the next evaluation, now that the scheduler has taken this step."""
-        assert self._embeds is not None  # _stepping has seen to it
-        embeds, pooled = (e[-len(latents) :] for e in self._embeds)
-        self._embeds = None
+        assert self._call is not None  # _stepping has seen to it
+        text = self._adapter.text_of_call(*self._call, len(latents))
+        if self._grid is None:  # once a run: a GPU is waited for
+            self._grid = self._adapter.grid_of_call(self._call[1], latents)
+        self._call = None
 
         sigmas = scheduler.sigmas.to(latents.device)
         k, index = scheduler.step_index - 1, len(self._deviations)
@@ -100,9 +100,10 @@ class Trace:
             cond_sigma=self._cond_sigmas[-1],
             latents=latents,
             velocity=velocity,
-            prompt_embeds=embeds,
-            pooled_prompt_embeds=pooled,
+            prompt_embeds=text.prompt_embeds,
+            pooled_prompt_embeds=text.pooled,
             grid=self._grid,
+            prompt_embeds_mask=text.prompt_embeds_mask,
         )
         check_finite(result, state)
         self._time.clear()
@@ -122,7 +123,8 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
     block the pipeline is as it was, also when something raised.
 
     Args:
-        pipe: one of `PIPELINES`, with the scheduler and transformer that it will run with.
+        pipe: one of `ADAPTERS` or `IMAGE_TO_IMAGE`, with the scheduler and transformer that it will
+            run with.
         policy: who chooses the deviations.
         gamma: γ, what they are multiplied by (Eq. 12).
 
@@ -133,25 +135,26 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
         InputError: for a pipeline or scheduler that is not known, or one attached already.
         AsyncDiffError: from inside a call, as `sample`.
     """
-    if type(pipe) not in PIPELINES:
-        names = [c.__name__ for c in PIPELINES]
-        raise InputError(unknown("pipeline class", type(pipe).__name__, names))
+    known = {**ADAPTERS, **IMAGE_TO_IMAGE}
+    if type(pipe) not in known:
+        names = [c.__name__ for c in known]
+        raise InputError(unknown_pipeline(type(pipe).__name__, names))
     check_gamma(gamma)
+    adapter = known[type(pipe)](pipe)
     scheduler, transformer = pipe.scheduler, pipe.transformer
-    check_scheduler(scheduler, PIPELINES[type(pipe)])
+    check_scheduler(scheduler, adapter.family)
     if isinstance(scheduler, _Observed):
         raise InputError("this pipeline is attached already")
 
-    with ConditioningTime(transformer) as time:
-        trace = Trace(policy, gamma, time)
+    with adapter.conditioning_time() as time:
+        trace = Trace(policy, gamma, time, adapter)
 
         def called(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
             if module is not transformer:  # a deep copy
                 return
             if pipe.scheduler is not scheduler:
                 raise AsyncDiffError("the pipeline's scheduler was replaced: attach after that")
-            text = kwargs["encoder_hidden_states"], kwargs["pooled_projections"]
-            trace._called(*text, kwargs.get("img_ids"))
+            trace._called(args, kwargs)
 
         hook = transformer.register_forward_pre_hook(called, with_kwargs=True)
         scheduler_class = type(scheduler)

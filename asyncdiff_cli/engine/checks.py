@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})"
+
+
+def unknown_pipeline(class_name: str, known: Iterable[str]) -> str:
+    """The message for a pipeline class without an adapter."""
+    return (
+        f"{unknown('pipeline class', class_name, known)}; to add one, put an Adapter for it into"
+        ' asyncdiff_cli.engine.adapters.ADAPTERS, as the README\'s "Add a backbone" shows'
+    )
 
 
 def check_choice(kind: str, name: str, known: Iterable[str]) -> None:
@@ -86,34 +94,62 @@ def check_size(height: int, width: int, multiple: int) -> None:
 def check_text(
     prompts: list[str] | None,
     negative_prompt: str | Sequence[str] | None,
-    prompt_embeds: Tensor | None,
-    pooled_prompt_embeds: Tensor | None,
-    negative_prompt_embeds: Tensor | None,
-    negative_pooled_prompt_embeds: Tensor | None,
+    given: Mapping[str, Tensor | None],
+    pooled: bool = True,
+    masked: bool = False,
 ) -> int:
-    """Each branch has one source of text, of fitting shapes. Returns the number of images."""
-    positive, negative = prompt_embeds, negative_prompt_embeds
+    """Each branch has one source of text, of fitting shapes. Returns the number of images.
+
+    Args:
+        given: the fields of the conditions that are given in place of text.
+        pooled, masked: whether the model takes pooled embeddings, and a mask of the tokens.
+    """
+    positive, negative = given["prompt_embeds"], given["negative_prompt_embeds"]
     if (prompts is None) == (positive is None):
         raise InputError("pass either prompts or prompt_embeds")
     if prompts is not None and not all(isinstance(prompt, str) for prompt in prompts):
         raise InputError("prompts are strings")
     if negative_prompt is not None and negative is not None:
         raise InputError("pass either negative_prompt or negative_prompt_embeds")
-    for embeds, pooled in (
-        (positive, pooled_prompt_embeds),
-        (negative, negative_pooled_prompt_embeds),
-    ):
-        if (embeds is None) != (pooled is None):
-            raise InputError("prompt embeddings come in pairs: the sequence and the pooled one")
-    if positive is not None and negative is not None and positive.shape != negative.shape:
-        raise InputError(
-            f"prompt_embeds {list(positive.shape)} and negative_prompt_embeds"
-            f" {list(negative.shape)} differ in shape"
-        )
+    for branch in ("", "negative_"):
+        _check_branch(branch, given, pooled, masked)
+    if positive is not None and negative is not None:
+        sides = (0, 2) if masked else (0, 1, 2)  # lengths may differ where they are masked
+        if any(positive.shape[side] != negative.shape[side] for side in sides):
+            raise InputError(
+                f"prompt_embeds {list(positive.shape)} and negative_prompt_embeds"
+                f" {list(negative.shape)} differ in shape"
+            )
     batch = len(positive) if positive is not None else len(prompts or ())
     if batch == 0:
         raise InputError("there is no prompt")
     return batch
+
+
+def _check_branch(
+    branch: str, given: Mapping[str, Tensor | None], pooled: bool, masked: bool
+) -> None:
+    embeds = given[f"{branch}prompt_embeds"]
+    pooled_embeds, mask = (
+        given[f"{branch}{name}"] for name in ("pooled_prompt_embeds", "prompt_embeds_mask")
+    )
+    if embeds is not None and embeds.ndim != 3:
+        raise InputError(
+            f"{branch}prompt_embeds are [images, tokens, channels], not {list(embeds.shape)}"
+        )
+    if pooled and (embeds is None) != (pooled_embeds is None):
+        raise InputError("prompt embeddings come in pairs: the sequence and the pooled one")
+    if not pooled and pooled_embeds is not None:
+        raise InputError(f"this backbone takes no {branch}pooled_prompt_embeds")
+    if mask is None:
+        return
+    if not masked:
+        raise InputError("this backbone takes prompts of one length, and no mask of their tokens")
+    if embeds is None or mask.shape != embeds.shape[:2]:
+        shape = None if embeds is None else list(embeds.shape)
+        raise InputError(
+            f"{branch}prompt_embeds_mask {list(mask.shape)} does not fit the embeddings {shape}"
+        )
 
 
 def check_batch(
@@ -132,10 +168,11 @@ def check_batch(
         raise InputError(f"latents of shape {list(latents.shape)}; this run needs {list(shape)}")
 
 
-def check_encoders(pipe: Any) -> None:
-    """The pipeline can encode text."""
-    if pipe.text_encoder is None or pipe.text_encoder_2 is None:
+def check_encoders(pipe: Any, pooled: bool = True) -> None:
+    """The pipeline can encode text; `pooled` is whether its model takes pooled embeddings too."""
+    if pipe.text_encoder is None or getattr(pipe, "text_encoder_2", pipe) is None:
+        embeds = "prompt_embeds and pooled_prompt_embeds" if pooled else "prompt_embeds"
         raise InputError(
-            "this pipeline has no text encoders: pass prompt_embeds and pooled_prompt_embeds,"
+            f"this pipeline has no text encoders: pass {embeds},"
             " and the negative ones for classifier-free guidance"
         )

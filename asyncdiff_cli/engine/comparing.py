@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from asyncdiff_cli.engine.backbones import Backbone, anonymous_entry, load_backbone
+from asyncdiff_cli.engine.backbones import Backbone, anonymous_entry, fetch
 from asyncdiff_cli.engine.checks import check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation import Contender, Evaluation
+from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import (
@@ -181,11 +182,8 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
     if not (run / "tpm" / "config.json").is_file():
         raise InputError(f"{run} holds neither an evaluation nor a run with a module in tpm/")
     recipe = load_recipe(str(run / "recipe.yaml"))
-    path = None if recipe.model_path is None else Path(recipe.model_path)
     return Comparison(
-        ModelChoice(
-            recipe.backbone, recipe.revision, path, recipe.scheduler, choice.device, recipe.dtype
-        ),
+        recipe.model(choice.device),
         f"{BASELINE},{'learned' if recipe.bound == 0.5 else 'lifted'}:{run / 'tpm'}",
         steps=(recipe.num_inference_steps,),
         dataset=recipe.prompts,
@@ -277,15 +275,7 @@ def open_evaluation(
     # one process of the run downloads first, and then one of each other machine
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         texts, order = wanted.load_prompts(on_progress)
-        backbone = load_backbone(
-            name,
-            dtype=wanted.choice.dtype,
-            device=accelerator.device,
-            revision=wanted.choice.revision,
-            model_path=wanted.choice.model_path,
-            scheduler=wanted.choice.scheduler,
-        )
-        canvas = Canvas(backbone, wanted.guidance, wanted.size)
+        contenders = wanted.contenders(fetch(wanted.choice))
         scorers = RewardGroup(
             dict.fromkeys(names, 1.0),
             wanted.reward_paths,
@@ -294,7 +284,15 @@ def open_evaluation(
             wanted.offload_rewards,
             keep=out / "refused",
         )
-        store = Store.open(out, settings(canvas, texts, wanted.seed, scorers))
+    canvas = encode_first(
+        wanted.choice,
+        accelerator,
+        wanted.guidance,
+        wanted.size,
+        _undrawn(wanted, out, contenders, texts, order),
+        out / f".text-{'-'.join(map(str, wanted.shard))}",
+    )
+    store = Store.open(out, settings(canvas, texts, wanted.seed, scorers))
     return Evaluation(
         accelerator,
         canvas,
@@ -302,12 +300,29 @@ def open_evaluation(
         store,
         texts,
         order,
-        wanted.contenders(backbone.entry),
+        contenders,
         wanted.seed,
         BatchSize(wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)),
         wanted.kept_images,
         wanted.shard,
     )
+
+
+def _undrawn(
+    wanted: Comparison,
+    out: Path,
+    contenders: Sequence[Contender],
+    texts: PromptSet,
+    order: Sequence[int],
+) -> list[str]:
+    """The prompts of this shard of which an image is missing in the store."""
+    done = set() if Store.is_new(out) else Store(out).keys()
+    index, count = wanted.shard
+    return [
+        texts.texts[order[place]]
+        for place in range(index, len(order), count)
+        if not done >= {key(wanted.seed, Cell(place, contender)) for contender in contenders}
+    ]
 
 
 def provisional_entry(name: str) -> BackboneEntry:
@@ -324,6 +339,7 @@ def settings(canvas: Canvas, prompts: PromptSet, seed: int, scorers: RewardGroup
         "fingerprint": backbone.fingerprint,
         "dtype": _short(backbone.dtype),
         "scheduler": backbone.scheduler,
+        **_unusual(backbone),
         "guidance_scale": canvas.scale,
         "size": canvas.pixels,
         "dataset": prompts.name,
@@ -335,6 +351,19 @@ def settings(canvas: Canvas, prompts: PromptSet, seed: int, scorers: RewardGroup
             for name, reward in scorers.rewards.items()
         },
     }
+
+
+def _unusual(backbone: Backbone) -> dict[str, Any]:
+    """Those of the settings of how it runs that are not the default."""
+    setup = backbone.setup
+    found = {
+        "grid": backbone.grid if backbone.grid != "model" else None,
+        "quantize": setup.quantize,
+        "lora": list(setup.lora),
+        "compile": setup.compile,
+        "attention": setup.attention,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -6,6 +6,8 @@ two neighbours of the integrator's grid, `scheduler.sigmas[k]` and `scheduler.si
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -63,8 +65,18 @@ def clean_estimate(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return latents.float() - sigma * velocity.float()
 
 
-def model_timestep(timestep: Tensor, sigma: Tensor, cond_sigma: Tensor) -> Tensor:
-    """The timesteps that make a model see t*: 1000·t* where t* differs from the grid's time.
+def in_timesteps(sigma: Tensor) -> Tensor:
+    """1000·t, the units in which most diffusers models embed a time."""
+    return TIMESTEPS * sigma
+
+
+def model_timestep(
+    timestep: Tensor,
+    sigma: Tensor,
+    cond_sigma: Tensor,
+    model_time: Callable[[Tensor], Tensor] = in_timesteps,
+) -> Tensor:
+    """The timesteps that make a model see t* where t* differs from the grid's time.
 
     Elsewhere it is the scheduler's own `timestep`, which some schedulers round to integers, so
     that a synchronous image is conditioned exactly as without this project.
@@ -74,9 +86,10 @@ def model_timestep(timestep: Tensor, sigma: Tensor, cond_sigma: Tensor) -> Tenso
         sigma: t_k, shape [].
         cond_sigma: t*_k, [B]; n is B, or 2·B for classifier-free guidance in one call, in which
             case both halves see the same times.
+        model_time: t* in the model's own units.
 
     Returns:
         [n], fp32.
     """
     cond_sigma = cond_sigma.repeat(len(timestep) // len(cond_sigma))
-    return torch.where(cond_sigma == sigma, timestep.float(), TIMESTEPS * cond_sigma)
+    return torch.where(cond_sigma == sigma, timestep.float(), model_time(cond_sigma))

@@ -67,6 +67,13 @@ class Cell:
     contender: Contender
 
 
+def key(seed: int, cell: Cell) -> Key:
+    """The key of an image's row in an evaluation with this seed."""
+    own = cell.contender
+    noise, bound = noise_seed(seed, EVALUATION, cell.prompt_id), float(own.policy.bound)
+    return Key(cell.prompt_id, noise, own.label, own.gamma, bound, own.steps)
+
+
 @dataclass
 class Evaluation:
     """An evaluation in progress.
@@ -110,12 +117,6 @@ class Evaluation:
                     " --out"
                 )
 
-    def key(self, cell: Cell) -> Key:
-        """The key of an image's row."""
-        own = cell.contender
-        seed, bound = noise_seed(self.seed, EVALUATION, cell.prompt_id), float(own.policy.bound)
-        return Key(cell.prompt_id, seed, own.label, own.gamma, bound, own.steps)
-
     def pending(self) -> list[Cell]:
         """What this process has still to draw, prompt by prompt."""
         done, place = self.store.keys(), self.accelerator
@@ -127,7 +128,7 @@ class Evaluation:
             for prompt_id in range(shard, len(self.order), shards)
             for contender in self.contenders
         )
-        return [cell for cell in cells if self.key(cell) not in done]
+        return [cell for cell in cells if key(self.seed, cell) not in done]
 
     def finish(self, drawn: int) -> int | None:
         """Wait for the other processes.
@@ -139,7 +140,11 @@ class Evaluation:
             How many all of them have, in the process that goes on; None in the others.
         """
         total = sum(gather_object([drawn]))
-        return total if self.accelerator.is_main_process else None
+        if not self.accelerator.is_main_process:
+            return None
+        if self.canvas.text is not None:
+            self.canvas.text.remove()
+        return total
 
     def run(self, cells: Sequence[Cell]) -> Iterator[int]:
         """Draw, score and store; yields how many rows each new file has.
@@ -176,10 +181,10 @@ class Evaluation:
         # images of equal policies lie side by side, so that a policy is asked once for all of them
         batch.sort(key=lambda cell: self.contenders.index(cell.contender))
         texts = [self.text(cell.prompt_id) for cell in batch]
-        seeds = [self.key(cell).seed for cell in batch]
+        seeds = [key(self.seed, cell).seed for cell in batch]
         chosen = [cell.contender for cell in batch]
         policy = EachPolicy([c.policy for c in chosen], [c.gamma for c in chosen])
-        encoded = self.canvas.encode(texts)  # each text once, and so again where one is redrawn
+        encoded = self.canvas.encode(texts)
         before = sum(self.clock.seconds.values())
         drawn = self.canvas.draw_if_it_fits(
             [encoded[text] for text in texts],
@@ -198,7 +203,7 @@ class Evaluation:
         records = self.canvas.describe(result, texts, seeds, policy, chosen[0].steps)
         return [
             {
-                **self.key(cell)._asdict(),
+                **key(self.seed, cell)._asdict(),
                 "prompt": texts[n],
                 "category": self.category(cell.prompt_id),
                 "deviations": result.deviations[n].tolist(),

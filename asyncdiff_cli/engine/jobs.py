@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.backbones import Backbone, load_backbone
+from asyncdiff_cli.engine.backbones import Backbone, load_choice
 from asyncdiff_cli.engine.drawing import Written, execute
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.planning import Plan, plan_redraw, plan_request
@@ -101,14 +101,7 @@ def open_job(request: Request, choice: ModelChoice, out: Path) -> Job:
     choice = choice if recorded is None else choice.of(first(recorded))
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give --out a directory")
-    backbone = load_backbone(
-        choice.name,
-        dtype=choice.dtype,
-        device=choice.device,
-        revision=choice.revision,
-        model_path=choice.model_path,
-        scheduler=choice.scheduler,
-    )
+    backbone = load_choice(choice)
     plan = make_plan(request, recorded, backbone.entry, backbone.size)
     check_source_is_kept(request, plan, out)
     return Job(plan, backbone, out, recorded)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from asyncdiff_cli.engine.backbones import DTYPES, Backbone, load_backbone
+from asyncdiff_cli.engine.backbones import DTYPES, Backbone, fetch
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
-from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE
+from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
@@ -81,6 +84,16 @@ def find_run(
     return after, resume
 
 
+def model_overrides(model: ModelChoice) -> list[str]:
+    """What a user has said of the model as `KEY=VALUE` of a recipe."""
+    given = {name: value for name, value in vars(model).items() if value}
+    return [
+        f"{name}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for name, value in given.items()
+        if name not in ("backbone", "device")  # one finds the recipe, and one is this machine's
+    ]
+
+
 def is_copy(path: Path) -> bool:
     """Whether --prompts is a local copy of the recipe's own set, and not a file of prompts."""
     return path.is_dir() or path.suffix == ".json"
@@ -126,14 +139,7 @@ def open_trainer(
             load_prompts(recipe.prompts, split, data_dir, copy, on_progress)
             for split in ("train", "validation")
         )
-        backbone = load_backbone(
-            recipe.backbone,
-            dtype=recipe.dtype,
-            device=where,
-            revision=recipe.revision,
-            model_path=recipe.model_path,
-            scheduler=recipe.scheduler,
-        )
+        fetch(recipe.model())
         scorers = RewardGroup(
             recipe.rewards,
             recipe.reward_paths,
@@ -142,11 +148,20 @@ def open_trainer(
             recipe.offload_rewards,
             keep=path / "refused",
         )
+    canvas = encode_first(
+        recipe.model(),
+        accelerator,
+        recipe.guidance_scale,
+        recipe.size,
+        _wanted_prompts(recipe, path, texts, held_out),
+        path / ".text",
+    )
+    backbone = canvas.backbone
     recipe = resolved(recipe, backbone)
     run = RunDirectory(path, identity(recipe, backbone, texts, held_out))
     if accelerator.is_main_process and not resume:
         run.start(to_yaml(recipe))
-    canvas = Canvas.of(recipe, backbone)
+    canvas = dataclasses.replace(canvas, guidance_scale=recipe.guidance_scale, size=recipe.size)
     trainer = Trainer(
         recipe,
         canvas,
@@ -179,15 +194,31 @@ def resolved(recipe: Recipe, backbone: Backbone) -> Recipe:
     )
 
 
+def _wanted_prompts(
+    recipe: Recipe, path: Path, prompts: PromptSet, held_out: PromptSet
+) -> list[str]:
+    """Those of the iterations from the oldest checkpoint on, and the held-out ones."""
+    files = (path / "checkpoints").glob("[0-9]*.safetensors")
+    first = min((int(file.stem) for file in files), default=0)
+    each = recipe.prompts_per_iteration
+    own = [prompts.at(n, recipe.seed) for n in range(first * each, recipe.iterations * each)]
+    return [*own, *_held_out_prompts(recipe, held_out)]
+
+
+def _held_out_prompts(recipe: Recipe, prompts: PromptSet) -> tuple[str, ...]:
+    own = recipe.evaluation
+    count = own.prompts if own.every else recipe.samples.count if recipe.samples.every else 0
+    return prompts.draw(min(count, len(prompts)), own.seed) if count else ()
+
+
 def _held_out(
     recipe: Recipe, canvas: Canvas, prompts: PromptSet, scorers: RewardGroup
 ) -> HeldOut | None:
-    own = recipe.evaluation
-    count = own.prompts if own.every else recipe.samples.count if recipe.samples.every else 0
-    if not count:
+    texts = _held_out_prompts(recipe, prompts)
+    if not texts:
         return None
-    texts = prompts.draw(min(count, len(prompts)), own.seed)
-    return HeldOut.make(canvas, texts, own.seed, recipe.num_inference_steps, scorers)
+    seed = recipe.evaluation.seed
+    return HeldOut.make(canvas, texts, seed, recipe.num_inference_steps, scorers)
 
 
 def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:

@@ -25,7 +25,8 @@ from asyncdiff_cli.engine.errors import InputError
 class StepState:
     """What is known after evaluation k of the denoiser, before the latents move (Eq. 7).
 
-    Latents are as the pipeline holds them: [B, C, H, W] for SD3, packed [B, HW/4, 4C] for FLUX.
+    Latents are as the pipeline holds them: [B, C, H, W] for SD3 and Z-Image, packed [B, HW/4, 4C]
+    for FLUX, FLUX.2 and Qwen-Image.
     """
 
     index: int
@@ -44,9 +45,11 @@ class StepState:
     prompt_embeds: Tensor
     """[B, tokens, channels]."""
     pooled_prompt_embeds: Tensor
-    """[B, channels]."""
+    """[B, channels]; for a model that takes none, the mean of `prompt_embeds` over the tokens."""
     grid: tuple[int, int] | None = None
     """Rows and columns of packed latents' tokens; None where they are not packed."""
+    prompt_embeds_mask: Tensor | None = None
+    """bool [B, tokens], True where a token is not padding; None where none is."""
 
     @property
     def progress(self) -> str:
@@ -61,7 +64,12 @@ class StepState:
     def select(self, images: slice) -> StepState:
         """The same, of some of the images."""
         per_image = ("cond_sigma", "latents", "velocity", "prompt_embeds", "pooled_prompt_embeds")
-        return replace(self, **{name: getattr(self, name)[images] for name in per_image})
+        mask = self.prompt_embeds_mask
+        return replace(
+            self,
+            **{name: getattr(self, name)[images] for name in per_image},
+            prompt_embeds_mask=None if mask is None else mask[images],
+        )
 
 
 class Policy(Protocol):

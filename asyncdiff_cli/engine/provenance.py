@@ -46,7 +46,7 @@ class Provenance(BaseModel):
     revision: str | None
     """Commit of the repository that it was loaded from."""
     fingerprint: str | None
-    """SHA-256 of the directory that it was loaded from."""
+    """SHA-256 of the local files that it was loaded from."""
     batch: tuple[Drawn, ...]
     """All images of the batch: floating point repeats to the bit only in the same batch."""
     index: int
@@ -58,7 +58,12 @@ class Provenance(BaseModel):
     width: int
     max_sequence_length: int | None
     scheduler: str
-    """As `load_backbone` takes it."""
+    """This and the next five are as `load_backbone` takes them."""
+    grid: str = "model"
+    quantize: str | None = None
+    lora: tuple[str, ...] = ()
+    compile: bool = False
+    attention: str | None = None
     dtype: str
     device: str
     policy: dict[str, Any]
@@ -129,6 +134,11 @@ def describe(
             width=width,
             max_sequence_length=max_sequence_length,
             scheduler=backbone.scheduler,
+            grid=backbone.grid,
+            quantize=backbone.setup.quantize,
+            lora=backbone.setup.lora,
+            compile=backbone.setup.compile,
+            attention=backbone.setup.attention,
             dtype=str(backbone.dtype).removeprefix("torch."),
             device=backbone.device_name,
             policy=policy.to_dict(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +23,15 @@ from pydantic import (
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import write_text
-from asyncdiff_cli.engine.registry import REGISTRY, SCHEDULER_CLASSES
-from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, Bound, Count, Seed
+from asyncdiff_cli.engine.registry import (
+    GRIDS,
+    GUIDED_ABOVE,
+    OFFLOADS,
+    QUANTIZATIONS,
+    REGISTRY,
+    SCHEDULER_CLASSES,
+)
+from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, Bound, Count, ModelChoice, Seed
 from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
 
 DTYPES = ("fp16", "bf16", "fp32")
@@ -141,11 +148,23 @@ class Recipe(_Settings):
     revision: Text | None = None
     """Branch, tag or commit of its repository; None for the default one."""
     model_path: Text | None = None
-    """A directory to load it from, in place of its repository."""
+    """A directory to load it from in place of its repository, or a file of its transformer."""
     scheduler: Annotated[Text, _known("scheduler", tuple(SCHEDULER_CLASSES))] | None = None
     """The solver; None for the model's own."""
+    grid: Annotated[Text, _known("grid", GRIDS)] | None = None
+    """Where the steps lie; None for the model's own."""
     dtype: Dtype | None = None
     """The backbone's, fp16, bf16 or fp32; None for fp16 on CUDA, else fp32."""
+    quantize: Annotated[Text, _known("quantization", QUANTIZATIONS)] | None = None
+    """Hold its transformer and large text encoders as nf4, int8 or fp8; None for its dtype."""
+    offload: Annotated[Text, _known("offload", OFFLOADS)] | None = None
+    """What of it waits on the CPU for its turn; None for nothing."""
+    lora: tuple[Text, ...] = ()
+    """Adapters, SOURCE or SOURCE@SCALE each."""
+    compile: bool = False
+    """Compile its transformer's repeated blocks."""
+    attention: Text | None = None
+    """diffusers' attention backend; None for its default."""
     num_inference_steps: Annotated[int, Field(ge=2)]
     """K, at least 2: a run of K steps holds K − 1 decisions."""
     step_range: tuple[int, int] | None = None
@@ -210,6 +229,12 @@ class Recipe(_Settings):
     """What a run can be resumed from."""
     samples: SampleSettings = SampleSettings()
     """Pictures along the way."""
+
+    def model(self, device: str | None = None) -> ModelChoice:
+        """The backbone and how it runs."""
+        own = {f.name: getattr(self, f.name) for f in fields(ModelChoice) if f.name != "device"}
+        path = None if self.model_path is None else Path(self.model_path)
+        return ModelChoice(**{**own, "model_path": path}, device=device)
 
     @field_validator("step_range")
     @classmethod
@@ -292,15 +317,16 @@ def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
 
     Args:
         guidance_calls: forward passes per image and evaluation. Default 2 for a backbone of the
-            registry with classifier-free guidance (family sd3 with guidance above 1, one call on
-            twice the batch), else 1: FLUX embeds its guidance, and of others nothing is known.
+            registry with classifier-free guidance, else 1: FLUX.1 and FLUX.2 [dev] embed their
+            guidance, and of others nothing is known.
     """
     if guidance_calls is None:
         entry = REGISTRY.get(recipe.backbone)
         scale = recipe.guidance_scale
         if scale is None and entry:
             scale = entry.guidance_scale
-        guidance_calls = 2 if entry and entry.family == "sd3" and scale and scale > 1 else 1
+        above = GUIDED_ABOVE.get(entry.family) if entry else None
+        guidance_calls = 1 if above is None or scale is None or scale <= above else 2
     images = recipe.iterations * recipe.prompts_per_iteration * recipe.group_size
     ends = recipe.step_range or (recipe.num_inference_steps,) * 2
     evaluations = sum(2 * k - 1 if recipe.scheduler == "heun" else k for k in ends)

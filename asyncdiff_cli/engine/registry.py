@@ -9,14 +9,24 @@ from pathlib import Path
 MINI_DIRECTORY = Path(str(files("asyncdiff_cli"))) / "assets" / "mini"
 MINI_DEVIATION = 0.5
 """The ceiling of the unlifted bound, to compare with; by default mini uses its module."""
+SYNCHRONOUS = 0.0
+"""The deviation of a backbone for which none has been measured."""
 
 SCHEDULER_CLASSES = {
     "euler": "FlowMatchEulerDiscreteScheduler",
     "heun": "FlowMatchHeunDiscreteScheduler",
-    "dpm-solver++": "DPMSolverMultistepScheduler",
+    "dpmpp": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
 """The solvers that integrate a flow-matching velocity, as diffusers names them."""
+GUIDED_ABOVE = {"sd3": 1.0, "flux2-klein": 1.0, "qwen-image": 1.0, "z-image": 0.0}
+"""The families of the registry that evaluate a second branch, and the guidance above which."""
+GRIDS = ("model", "uniform", "karras", "beta", "logsnr")
+"""Where a run's steps lie, as `grids` makes them."""
+QUANTIZATIONS = ("nf4", "int8", "fp8")
+"""How weights can be held in fewer bits."""
+OFFLOADS = ("none", "model", "group", "sequential")
+"""What waits on the CPU for its turn, from nothing to every layer."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class BackboneEntry:
 
     name: str
     family: str
-    """"sd3" or "flux"."""
+    """Of its adapter."""
     repo: str | None
     """Its repository on the Hugging Face Hub; None for one on the disk."""
     num_inference_steps: int
@@ -34,13 +44,16 @@ class BackboneEntry:
     """Height and width in pixels; None for what its own configuration says."""
     deviation: float
     """The default policy's where there is no module: for `flux` and `sd35` the paper's mean,
-    trained on COCO with the bound 0.5 (Tables 1 and 2)."""
+    trained on COCO with the bound 0.5 (Tables 1 and 2), and 0, synchronous, for those that the
+    paper did not measure."""
     licence: str
     licence_url: str | None = None
     gated: bool = False
     max_sequence_length: int | None = None
     """Tokens in the place of T5's; None for the pipeline's default. A pipeline without T5 pads
     its text with so many zeros, and is slow at the default of 256."""
+    negative_prompt: str | None = None
+    """What guides away where nothing else is given, for a model without guidance otherwise."""
     tpm: Path | None = None
     """Its shipped timestep prediction module; None for a backbone without one."""
     lifted: Path | None = None
@@ -86,6 +99,88 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence="FLUX.1 [dev] Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
             gated=True,
+        ),
+        BackboneEntry(
+            name="sd35-large",
+            family="sd3",
+            repo="stabilityai/stable-diffusion-3.5-large",
+            num_inference_steps=28,
+            guidance_scale=3.5,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Stability AI Community License",
+            licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
+            gated=True,
+        ),
+        BackboneEntry(
+            name="flux-schnell",
+            family="flux",
+            repo="black-forest-labs/FLUX.1-schnell",
+            num_inference_steps=4,
+            guidance_scale=0.0,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.1-schnell",
+            gated=True,
+            max_sequence_length=256,
+        ),
+        BackboneEntry(
+            name="flux2",
+            family="flux2",
+            repo="black-forest-labs/FLUX.2-dev",
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="FLUX Non-Commercial License",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.2-dev",
+            gated=True,
+        ),
+        BackboneEntry(
+            name="flux2-klein",
+            family="flux2-klein",
+            repo="black-forest-labs/FLUX.2-klein-4B",
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
+        ),
+        BackboneEntry(
+            name="qwen-image",
+            family="qwen-image",
+            repo="Qwen/Qwen-Image",
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            size=1328,
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/Qwen/Qwen-Image",
+            negative_prompt=" ",
+        ),
+        BackboneEntry(
+            name="z-image",
+            family="z-image",
+            repo="Tongyi-MAI/Z-Image",
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/Tongyi-MAI/Z-Image",
+        ),
+        BackboneEntry(
+            name="z-image-turbo",
+            family="z-image",
+            repo="Tongyi-MAI/Z-Image-Turbo",
+            num_inference_steps=8,
+            guidance_scale=0.0,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo",
         ),
     )
 }

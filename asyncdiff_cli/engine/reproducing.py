@@ -91,7 +91,12 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
         "--revision": settings.get("revision"),
         "--model-path": "DIR" if local else None,
         "--dtype": settings.get("dtype"),
-        "--scheduler": settings.get("scheduler"),
+        "--solver": settings.get("scheduler"),
+        "--grid": settings.get("grid"),
+        "--quantize": settings.get("quantize"),
+        "--lora": settings.get("lora"),
+        "--compile": settings.get("compile"),
+        "--attention": settings.get("attention"),
         "--guidance": settings.get("guidance_scale"),
         "--size": settings.get("size"),
         "--rewards": ",".join(settings["rewards"]),
@@ -122,9 +127,15 @@ def _machine(found: Iterable[Origin]) -> dict[str, Any]:
 
 def _line(options: Mapping[str, Any]) -> str:
     """A command with a line per option, without those that are None."""
-    given = [
-        shlex.join([name, plain(value) if isinstance(value, float) else str(value)])
-        for name, value in options.items()
-        if value is not None
-    ]
+    given = [line for name, value in options.items() for line in _option(name, value)]
     return " \\\n    ".join(["asyncdiff eval", *given])
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """An option as often as it has values; a switch has none to write."""
+    if value is True:
+        return [name]
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [
+        shlex.join([name, plain(each) if isinstance(each, float) else str(each)]) for each in values
+    ]

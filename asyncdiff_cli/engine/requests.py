@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -175,14 +175,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model draws, and where; None is the default of `load_backbone`."""
+    """Which model draws, where and how: the arguments of `load_backbone`; None is its default."""
 
     backbone: str | None = None
     revision: str | None = None
     model_path: Path | None = None
     scheduler: str | None = None
+    grid: str | None = None
     device: str | None = None
     dtype: str | None = None
+    quantize: str | None = None
+    offload: str | None = None
+    lora: tuple[str, ...] = ()
+    compile: bool = False
+    attention: str | None = None
 
     @property
     def name(self) -> str:
@@ -200,13 +206,19 @@ class ModelChoice:
                 f"--from draws with the image's backbone, {record.backbone}; if it is in another"
                 " place now, give --model-path DIR"
             )
-        return ModelChoice(
+        whole = self.model_path is not None and self.model_path.is_dir()
+        return replace(
+            self,
             backbone=record.backbone,
-            revision=self.revision or (None if self.model_path else record.revision),
-            model_path=self.model_path,
+            revision=self.revision or (None if whole else record.revision),
             scheduler=self.scheduler or record.scheduler,
+            grid=self.grid or record.grid,
             device=self.device or ("cpu" if record.device == "cpu" else None),
             dtype=self.dtype or record.dtype,
+            quantize=self.quantize or record.quantize,
+            lora=self.lora or record.lora,
+            compile=self.compile or record.compile,
+            attention=self.attention or record.attention,
         )
 
 

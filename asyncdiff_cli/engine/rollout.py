@@ -20,6 +20,7 @@ from torch import Tensor
 
 from asyncdiff_cli.engine.adapters import Guidance, TextConditions
 from asyncdiff_cli.engine.backbones import Backbone
+from asyncdiff_cli.engine.conditions import EncodedText
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.learned import SampledDeviation
 from asyncdiff_cli.engine.policies import Policy
@@ -27,6 +28,7 @@ from asyncdiff_cli.engine.prompts import PromptSet
 from asyncdiff_cli.engine.provenance import Provenance, describe
 from asyncdiff_cli.engine.recipes import Recipe
 from asyncdiff_cli.engine.sampler import SampleResult, sample
+from asyncdiff_cli.engine.sequences import join_sequences
 from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule
 
 NOISE, DRAWS, STEPS, EVALUATION = range(4)
@@ -103,6 +105,8 @@ class Canvas:
     backbone: Backbone
     guidance_scale: float | None = None
     size: int | None = None
+    text: EncodedText | None = None
+    """Prompts that are encoded already; None for a backbone with its text encoders."""
 
     @classmethod
     def of(cls, recipe: Recipe, backbone: Backbone) -> Canvas:
@@ -119,15 +123,24 @@ class Canvas:
         """Height and width of what is drawn."""
         return self.size or self.backbone.size
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, TextConditions]:
-        """The conditions of each distinct prompt, encoded once, a batch of 1."""
+        """The conditions of each distinct prompt, a batch of 1.
+
+        Each is encoded by itself: the last bits depend on how many texts there are at once, and
+        an image is drawn again in another company.
+        """
+        texts = dict.fromkeys(prompts)
+        if self.text is not None:
+            return {prompt: self.text.read(prompt, self.backbone.device) for prompt in texts}
+        return {prompt: self._encode(prompt) for prompt in texts}
+
+    @torch.no_grad()
+    def _encode(self, prompt: str) -> TextConditions:
         adapter, entry = self.backbone.adapter, self.backbone.entry
-        texts = list(dict.fromkeys(prompts))
         none = dict.fromkeys(field.name for field in fields(TextConditions))
-        do_cfg = adapter.does_cfg(Guidance(self.scale, self.scale), negative_given=False)
-        text = adapter.encode(texts, None, none, do_cfg, entry.max_sequence_length)
-        return {prompt: _rows(text, [i]) for i, prompt in enumerate(texts)}
+        negative = None if entry.negative_prompt is None else [entry.negative_prompt]
+        do_cfg = adapter.does_cfg(Guidance(self.scale, self.scale), negative is not None)
+        return adapter.encode([prompt], negative, none, do_cfg, entry.max_sequence_length)
 
     def draw(
         self,
@@ -205,17 +218,20 @@ class Canvas:
         return None
 
 
-def _rows(text: TextConditions, rows: list[int]) -> TextConditions:
-    values: dict[str, Any] = {n: None if v is None else v[rows] for n, v in vars(text).items()}
-    return TextConditions(**values)
-
-
 def joined(text: Sequence[TextConditions]) -> dict[str, Any]:
     """The conditions of several images as one batch, named as the arguments of `sample`."""
-    columns: dict[str, Any] = {}
-    for name in (f.name for f in fields(TextConditions)):
-        values = [getattr(each, name) for each in text]
-        columns[name] = None if values[0] is None else torch.cat(values)
+    columns: dict[str, Any] = dict.fromkeys(f.name for f in fields(TextConditions))
+    for branch in ("", "negative_"):
+        embeds, pooled, mask = (
+            [getattr(each, branch + name) for each in text]
+            for name in ("prompt_embeds", "pooled_prompt_embeds", "prompt_embeds_mask")
+        )
+        if embeds[0] is not None:
+            columns[f"{branch}prompt_embeds"], columns[f"{branch}prompt_embeds_mask"] = (
+                join_sequences(embeds, mask)
+            )
+        if pooled[0] is not None:
+            columns[f"{branch}pooled_prompt_embeds"] = torch.cat(pooled)
     return columns
 
 

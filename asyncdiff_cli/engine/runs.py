@@ -79,12 +79,12 @@ class RunDirectory:
 
     @staticmethod
     def check_new(path: Path) -> None:
-        """There is nothing in the directory of a new run.
+        """There is nothing in the directory of a new run, but what one hid that never began.
 
         Raises:
             InputError: if there is.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
             raise InputError(
                 f"{path} exists: go on with `asyncdiff train --resume {path}`, or give another"
                 " --out"

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine import checks, desync
-from asyncdiff_cli.engine.adapters import ConditioningTime, Guidance
+from asyncdiff_cli.engine.adapters import Guidance
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies import Policy, StepState, Synchronous
+from asyncdiff_cli.engine.sequences import join_sequences
 
 Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(latents, timestep [], sigma [], cond_sigma [B]) to the guided velocity."""
@@ -28,7 +30,7 @@ class SampleResult:
     images: Any
     """PIL images, a tensor [B, 3, height, width] in [0, 1] ("pt"), or the latents ("latent")."""
     latents: Tensor
-    """The last latents as the pipeline holds them: [B, C, H, W], or packed for FLUX."""
+    """The last latents as the pipeline holds them: [B, C, H, W], or packed [B, tokens, 4C]."""
     cond_sigmas: Tensor
     """t*, fp32 [B, evaluations] on the CPU, in [0, 1]."""
     deviations: Tensor
@@ -44,6 +46,7 @@ def integrate(
     embeds: tuple[Tensor, Tensor],
     on_step: Callable[[StepState], None] | None = None,
     grid: tuple[int, int] | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Algorithm 2: the update follows the scheduler's grid, the denoiser is told the policy's time.
 
@@ -53,6 +56,7 @@ def integrate(
         latents: noise at t_0, [B, …].
         embeds: sequence and pooled prompt embeddings, for the policy.
         grid: rows and columns of packed latents, for the policy.
+        mask: where the sequence is not padding, for the policy.
 
     Returns:
         The latents at t = 0, t* of each evaluation, and D of each but the first, each [B].
@@ -70,7 +74,7 @@ def integrate(
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
         v = scaled(policy, gamma, v, sigmas[k], cond_sigma)  # Eq. 19, for the policies that do
         state = StepState(
-            k, len(timesteps), sigmas[k], sigmas[k + 1], cond_sigma, latents, v, *embeds, grid
+            k, len(timesteps), sigmas[k], sigmas[k + 1], cond_sigma, latents, v, *embeds, grid, mask
         )
         if k + 1 < len(timesteps):  # lines 8 to 10
             deviation, cond_sigma = decide(policy, gamma, state, sigmas[0])
@@ -102,10 +106,12 @@ def sample(
     true_cfg_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
-    prompt_embeds: Tensor | None = None,
+    prompt_embeds: Tensor | Sequence[Tensor] | None = None,
     pooled_prompt_embeds: Tensor | None = None,
-    negative_prompt_embeds: Tensor | None = None,
+    negative_prompt_embeds: Tensor | Sequence[Tensor] | None = None,
     negative_pooled_prompt_embeds: Tensor | None = None,
+    prompt_embeds_mask: Tensor | None = None,
+    negative_prompt_embeds_mask: Tensor | None = None,
     max_sequence_length: int | None = None,
     on_step: Callable[[StepState], None] | None = None,
 ) -> SampleResult:
@@ -118,17 +124,21 @@ def sample(
         gamma: γ, what the deviations are multiplied by (Eq. 12). At 0 the images are the stock
             pipeline's, to the bit.
         num_inference_steps, height, width: default the backbone's; sizes in pixels.
-        guidance_scale: classifier-free guidance for SD3, off at 1 or below; for FLUX the embedded
-            guidance. Default the backbone's.
+        guidance_scale: classifier-free guidance for SD3 and FLUX.2 [klein], off at 1 or below, and
+            for Z-Image, off at 0; for FLUX.1 and FLUX.2 [dev] the embedded guidance. Default the
+            backbone's.
         generator: one for the batch, or one per image, which makes an image independent of its
             batch.
         latents: the noise in place of a generator, shaped as in `SampleResult`.
         output_type: "pil", "pt" or "latent".
-        negative_prompt: one, or one per image.
-        true_cfg_scale: for FLUX with a negative prompt, its classifier-free guidance; default
-            `guidance_scale`.
-        prompt_embeds, …: in place of the prompts; [B, tokens, channels], pooled [B, channels].
-        max_sequence_length: T5 tokens; default the backbone's, or the pipeline's.
+        negative_prompt: one, or one per image; default the backbone's.
+        true_cfg_scale: for FLUX.1 and Qwen-Image with a negative prompt, their classifier-free
+            guidance; default `guidance_scale`.
+        prompt_embeds, …: in place of the prompts; [B, tokens, channels], pooled [B, channels]. For
+            Qwen-Image with masks [B, tokens], or none if no token is padding. For Z-Image as that,
+            or as its pipeline takes them, a list of [tokens, channels].
+        max_sequence_length: tokens of the text, for SD3 and FLUX.1 of T5's; default the backbone's,
+            or the pipeline's.
         on_step: called after each evaluation with its state.
 
     Raises:
@@ -144,11 +154,17 @@ def sample(
     height = backbone.size if height is None else height
     width = backbone.size if width is None else width
     texts = [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
+    if negative_prompt is None and negative_prompt_embeds is None:
+        negative_prompt = entry.negative_prompt
+    embeds, mask = _batched(prompt_embeds, prompt_embeds_mask)
+    negative_embeds, negative_mask = _batched(negative_prompt_embeds, negative_prompt_embeds_mask)
     given = {
-        "prompt_embeds": prompt_embeds,
+        "prompt_embeds": embeds,
         "pooled_prompt_embeds": pooled_prompt_embeds,
-        "negative_prompt_embeds": negative_prompt_embeds,
+        "negative_prompt_embeds": negative_embeds,
         "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
+        "prompt_embeds_mask": mask,
+        "negative_prompt_embeds_mask": negative_mask,
     }
 
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -158,21 +174,23 @@ def sample(
     checks.check_steps(steps)
     checks.check_choice("output_type", output_type, OUTPUT_TYPES)
     checks.check_size(height, width, adapter.size_multiple)
-    batch = checks.check_text(texts, negative_prompt, **given)
+    batch = checks.check_text(
+        texts, negative_prompt, given, pooled=adapter.has_pooled, masked=adapter.has_mask
+    )
     shape = adapter.latents_shape(batch, height, width)
     negatives = [negative_prompt] * batch if isinstance(negative_prompt, str) else negative_prompt
     checks.check_batch(batch, shape, generator, negatives, latents)
-    has_negative = negatives is not None or negative_prompt_embeds is not None
+    has_negative = negatives is not None or negative_embeds is not None
     do_cfg = adapter.does_cfg(guidance, has_negative)
-    if texts is not None or (do_cfg and negative_prompt_embeds is None):
-        checks.check_encoders(pipe)
+    if texts is not None or (do_cfg and negative_embeds is None):
+        checks.check_encoders(pipe, adapter.has_pooled)
 
     text = adapter.encode(texts, negatives, given, do_cfg, length)
-    embeds = text.prompt_embeds, text.pooled_prompt_embeds
-    noise = adapter.prepare_latents((batch, height, width), embeds[0].dtype, generator, latents)
+    dtype = text.prompt_embeds.dtype
+    noise = adapter.prepare_latents((batch, height, width), dtype, generator, latents)
     adapter.set_timesteps(steps, noise)
     denoise = adapter.denoiser(text, guidance, height, width)
-    with ConditioningTime(pipe.transformer) as time:
+    with adapter.conditioning_time() as time:
 
         def velocity(latents: Tensor, timestep: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
             time.set(sigma, cond)
@@ -184,14 +202,26 @@ def sample(
             noise,
             chosen,
             gamma,
-            embeds,
+            (text.prompt_embeds, text.pooled),
             on_step,
             adapter.grid(height, width),
+            text.prompt_embeds_mask,
         )
     decoded = output_type != "latent"
     images = adapter.decode(final, height, width, output_type) if decoded else final
     pipe.maybe_free_model_hooks()
     return SampleResult(images, final, stacked(cond_sigmas), stacked(deviations, batch))
+
+
+def _batched(
+    embeds: Tensor | Sequence[Tensor] | None, mask: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Embeddings as one tensor, and where it is not padding; also those in a list."""
+    if embeds is None or isinstance(embeds, Tensor):
+        return embeds, None if mask is None else mask.bool()
+    if mask is not None:
+        raise InputError("a mask belongs to embeddings in one tensor, not to a list of them")
+    return join_sequences([sequence[None] for sequence in embeds], [None] * len(embeds))
 
 
 def stacked(per_evaluation: list[Tensor], batch: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""The solvers that integrate a flow-matching velocity, and which family each of them serves."""
+"""The solvers that integrate a flow-matching velocity, and what each needs to do so."""
 
 from __future__ import annotations
 
@@ -9,44 +9,56 @@ import diffusers
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.registry import SCHEDULER_CLASSES
+from asyncdiff_cli.engine.grids import EXPLICIT, ON_GRID, OnGrid, model_shift
+from asyncdiff_cli.engine.registry import GRIDS, SCHEDULER_CLASSES
 
 SCHEDULERS: dict[str, Any] = {
     name: getattr(diffusers, class_name) for name, class_name in SCHEDULER_CLASSES.items()
 }
-MULTISTEP = ("dpm-solver++", "unipc")
+MULTISTEP = ("dpmpp", "unipc")
 
 
-def check_scheduler_name(name: str, family: str) -> None:
-    """Whether a family can run under a scheduler; costs nothing, so ask before loading weights.
-
-    Raises:
-        InputError: for an unknown name, or Heun under FLUX, whose grid it cannot take.
-    """
-    check_choice("scheduler", name, SCHEDULERS)
-    if name == "heun" and family == "flux":
-        raise InputError("scheduler heun cannot take FLUX's grid; use euler, dpm-solver++ or unipc")
-
-
-def make_scheduler(name: str, family: str, config: Mapping[str, Any]) -> Any:
-    """The scheduler `name` on the grid of the model whose scheduler configuration is `config`.
-
-    The multistep solvers come from noise prediction: without these three settings they integrate
-    another equation and return noise.
+def check_names(scheduler: str | None, grid: str | None) -> None:
+    """Whether there are such a scheduler and grid; costs nothing, so ask before loading weights.
 
     Raises:
-        InputError: as `check_scheduler_name`.
+        InputError: for an unknown name.
     """
-    check_scheduler_name(name, family)
-    shift = config.get("flow_shift", config.get("shift", 1.0))
-    settings: dict[str, Any] = {"shift": shift}
+    if scheduler is not None:
+        check_choice("scheduler", scheduler, SCHEDULERS)
+    if grid is not None:
+        check_choice("grid", grid, GRIDS)
+
+
+def make_scheduler(
+    name: str, family: str, config: Mapping[str, Any], grid: str | None = None
+) -> Any:
+    """A scheduler for the model whose scheduler configuration is `config`.
+
+    The multistep solvers come from noise prediction: without their three settings they integrate
+    another equation and return noise. On the grid "model" they and Euler are diffusers' own,
+    except where these cannot express the model's grid; see `OnGrid` for the others.
+
+    Args:
+        grid: one of `GRIDS`; default "model".
+
+    Raises:
+        InputError: as `check_names`.
+    """
+    check_names(name, grid)
+    settings: dict[str, Any] = {"shift": model_shift(config)}
     if name in MULTISTEP:
         settings = {
             "use_flow_sigmas": True,
             "prediction_type": "flow_prediction",
-            "flow_shift": shift,
+            "flow_shift": model_shift(config),
         }
-    return SCHEDULERS[name].from_config(dict(config), **settings)
+    foreign = (name == "heun" and family in EXPLICIT) or (
+        name != "euler" and config.get("shift_terminal")
+    )
+    if grid in (None, "model") and not foreign:
+        return SCHEDULERS[name].from_config(dict(config), **settings)
+    return ON_GRID[name].make(grid or "model", family, config, settings)
 
 
 def scheduler_name(scheduler: Any) -> str:
@@ -64,6 +76,11 @@ def scheduler_name(scheduler: Any) -> str:
     )
 
 
+def grid_name(scheduler: Any) -> str:
+    """The grid that a scheduler is on; "model" for all of diffusers' own."""
+    return scheduler.grid if isinstance(scheduler, OnGrid) else "model"
+
+
 def check_scheduler(scheduler: Any, family: str) -> None:
     """Whether a pipeline's scheduler integrates a flow.
 
@@ -72,7 +89,11 @@ def check_scheduler(scheduler: Any, family: str) -> None:
             or a multistep solver that is not set to flow matching.
     """
     name, config = scheduler_name(scheduler), scheduler.config
-    check_scheduler_name(name, family)
+    if name == "heun" and family in EXPLICIT and not isinstance(scheduler, OnGrid):
+        raise InputError(
+            f"{type(scheduler).__name__} cannot take the grid of {family};"
+            ' use make_scheduler("heun", …), which can'
+        )
     if name in MULTISTEP and not (
         config.use_flow_sigmas and config.prediction_type == "flow_prediction"
     ):

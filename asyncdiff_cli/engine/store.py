@@ -102,15 +102,26 @@ class Store:
             AsyncDiffError: if it cannot be written.
         """
         wanted = json.loads(json.dumps({"format": FORMAT, **settings}))
-        if not (path / SETTINGS).exists():
-            # a kill may have left a hidden .part
-            if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
-                raise InputError(f"{path} is there already and no evaluation: give another --out")
+        if cls.is_new(path):
             write_text(path / SETTINGS, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
         store = cls(path)
         if changed := differing(store.settings, wanted):
             raise InputError(f"{path} was evaluated with another {changed}: give another --out")
         return store
+
+    @staticmethod
+    def is_new(path: Path) -> bool:
+        """Whether a store at `path` is yet to be made.
+
+        Raises:
+            InputError: if there is something else.
+        """
+        if (path / SETTINGS).exists():
+            return False
+        # what is hidden is left of one that was killed before it began
+        if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
+            raise InputError(f"{path} is there already and no evaluation: give another --out")
+        return True
 
     @property
     def schema(self) -> pa.Schema:

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import InputError
@@ -17,6 +18,9 @@ from asyncdiff_cli.engine.policies import StepState
 
 FREQUENCIES = 16
 """Sines and as many cosines of a number in [0, 1], with 0.5 to 64 periods."""
+PADDING = -torch.inf
+"""All channels of a token of the text that is none. A mask of its own would have to be kept, and
+padded, beside every batch of observations."""
 LOWEST = -80.0
 """The least x whose eˣ is told from 0 with room to spare in fp32: φ(x) − 1 stays above 0."""
 
@@ -38,14 +42,16 @@ class Observation:
     progress: Tensor
     """k / K, so that one module serves several K."""
     prompt_embeds: Tensor
-    """[B, tokens, channels]."""
+    """[B, tokens, channels], with `PADDING`."""
     pooled_prompt_embeds: Tensor
     """[B, channels]."""
 
     @classmethod
     def of(cls, state: StepState) -> Observation:
         """One decision, S = 1; packed latents are laid out in 2-D again."""
-        batch = len(state.latents)
+        batch, embeds = len(state.latents), state.prompt_embeds
+        if state.prompt_embeds_mask is not None:
+            embeds = embeds.masked_fill(~state.prompt_embeds_mask[..., None], PADDING)
 
         def each(value: Tensor | float) -> Tensor:
             number = torch.as_tensor(value, dtype=torch.float32, device=state.latents.device)
@@ -58,7 +64,7 @@ class Observation:
             sigma_next=each(state.sigma_next),
             cond_sigma=each(state.cond_sigma),
             progress=each(state.index / state.num_evaluations),
-            prompt_embeds=state.prompt_embeds,
+            prompt_embeds=embeds,
             pooled_prompt_embeds=state.pooled_prompt_embeds,
         )
 
@@ -71,10 +77,11 @@ class Observation:
     @classmethod
     def join(cls, batches: Sequence[Observation]) -> Observation:
         """The images of several batches of the same S as one batch."""
-        text = ("prompt_embeds", "pooled_prompt_embeds")
+        texts = [text for batch in batches for text in batch.prompt_embeds]
         return cls(
             **{n: torch.cat([getattr(b, n) for b in batches], dim=1) for n in cls._series()},
-            **{n: torch.cat([getattr(b, n) for b in batches]) for n in text},
+            prompt_embeds=pad_sequence(texts, batch_first=True, padding_value=PADDING),
+            pooled_prompt_embeds=torch.cat([batch.pooled_prompt_embeds for batch in batches]),
         )
 
     def select(self, images: Sequence[int]) -> Observation:
@@ -267,8 +274,10 @@ class TimestepPredictionModule(
 
     def _text(self, sequence: Tensor, pooled: Tensor) -> Tensor:
         """Pooled embedding, and sequence pooled by attention, [B, 1 + text_tokens, width]."""
-        words = self.sequence(tame(sequence))
-        attention = (self.queries @ words.mT / words.shape[-1] ** 0.5).softmax(-1)
+        padding = (sequence == PADDING).all(-1, keepdim=True)
+        words = self.sequence(tame(sequence.masked_fill(padding, 0)))
+        scores = self.queries @ words.mT / words.shape[-1] ** 0.5
+        attention = scores.masked_fill(padding.mT, PADDING).softmax(-1)
         return torch.cat([self.pooled(tame(pooled))[:, None], attention @ words], dim=1)
 
     def _times(self, seen: Observation) -> Tensor:

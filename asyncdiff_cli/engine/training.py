@@ -60,19 +60,17 @@ class InterruptedRunError(AsyncDiffError):
 
 def new_tpm(recipe: Recipe, backbone: Backbone) -> TimestepPredictionModule:
     """An untrained module for a backbone, a function of the recipe's seed."""
-    config = backbone.pipe.transformer.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return TimestepPredictionModule(
-            latent_channels=backbone.pipe.vae.config.latent_channels,
-            prompt_channels=config.joint_attention_dim,
-            pooled_channels=config.pooled_projection_dim,
-            bound=recipe.bound,
-            **recipe.tpm.model_dump(),
+            **backbone.adapter.channels, bound=recipe.bound, **recipe.tpm.model_dump()
         )
 
 
-FREE = ("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths", "model_path")
+FREE = (
+    *("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths"),
+    *("model_path", "offload"),
+)
 """What a resumed run may change: nothing of it decides what an iteration computes."""
 
 
@@ -392,6 +390,8 @@ class Trainer:
         """Write the module to use; whether it was not there yet."""
         if not self.is_main:
             return True
+        if self.canvas.text is not None:
+            self.canvas.text.remove()
         module = copy.deepcopy(self.current)
         if self.best is not None and self.best != self.iteration:
             module.load_state_dict(self._weights(self.run.read(self.run.file(self.best)).tensors))

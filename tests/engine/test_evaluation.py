@@ -14,15 +14,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from asyncdiff_cli.engine import AsyncDiffError, InputError, Synchronous, sample
+from asyncdiff_cli.engine import AsyncDiffError, InputError, Synchronous, load_backbone, sample
 from asyncdiff_cli.engine import prompts as prompts_module
+from asyncdiff_cli.engine.adapters import SD3Adapter
 from asyncdiff_cli.engine.comparing import (
     Comparison,
     comparison_of_run,
     open_evaluation,
     parse_comparison,
 )
-from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation
+from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key
 from asyncdiff_cli.engine.jobs import open_job
 from asyncdiff_cli.engine.policy_specs import load_learned
 from asyncdiff_cli.engine.prompts import (
@@ -37,7 +38,7 @@ from asyncdiff_cli.engine.recipes import to_yaml
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.requests import ModelChoice, parse_request
 from asyncdiff_cli.engine.rewards.sharpness import Sharpness
-from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, noise_seed
+from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, joined, noise_seed
 from asyncdiff_cli.engine.store import Store, merge
 from tests.conftest import make_case, tiny_flux, tiny_sd3
 from tests.engine.test_learned import tpm_for
@@ -169,14 +170,16 @@ def test_every_policy_draws_the_same_prompts_from_the_same_noise(opened):
     assert len({row["sharpness"] for row in found}) == 18
 
 
-def test_the_baselines_image_is_the_stock_samplers(opened):
+def test_the_baselines_image_is_the_stock_samplers(opened, pipelines):
     evaluation = opened()
     finish(evaluation)
     record = read_provenance(evaluation.store.image("images/000001-baseline-gamma1-steps3.png"))
+    backbone = load_backbone(str(pipelines["sd3"]), device="cpu")
+    text = Canvas(backbone, 3.0).encode([drawn.prompt for drawn in record.batch])
     result = sample(
-        evaluation.canvas.backbone,
-        [drawn.prompt for drawn in record.batch],
-        Synchronous(),
+        backbone,
+        policy=Synchronous(),
+        **joined([text[drawn.prompt] for drawn in record.batch]),
         num_inference_steps=3,
         guidance_scale=3.0,
         height=16,
@@ -213,20 +216,54 @@ def test_every_image_of_a_mixed_batch_is_redrawn_to_the_byte(tmp_path, opened, m
         assert redrawn(path, tmp_path / "again") == path.read_bytes()
 
 
-def test_a_prompt_is_encoded_once_for_all_policies(opened, monkeypatch):
+@pytest.fixture
+def encoded(monkeypatch):
+    """The texts that are encoded from now on, in the order of the calls."""
     calls = []
-    evaluation = opened(batch_size=7)
-    adapter = type(evaluation.canvas.backbone.adapter)
-    honest = adapter.encode
+    honest = SD3Adapter.encode
 
     def encode(self, texts, *arguments):
         if texts is not None:
-            calls.append(texts)
+            assert self.pipe.transformer is None
+            assert self.pipe.vae is None
+            calls.extend(texts)
         return honest(self, texts, *arguments)
 
-    monkeypatch.setattr(adapter, "encode", encode)
+    monkeypatch.setattr(SD3Adapter, "encode", encode)
+    return calls
+
+
+def test_prompts_are_encoded_once_before_what_draws_is_loaded(opened, encoded):
+    evaluation = opened(batch_size=7)
+    assert sorted(encoded) == sorted(TEXTS)
+    assert evaluation.canvas.backbone.pipe.text_encoder is None
     assert finish(evaluation) == [6, 6, 6]
-    assert sorted(itertools.chain(*calls)) == sorted(TEXTS)
+    assert sorted(encoded) == sorted(TEXTS)
+
+
+def test_what_is_drawn_is_not_encoded_again(opened, encoded):
+    evaluation = opened(batch_size=6)
+    finish(evaluation, batches=2)
+    encoded.clear()
+    opened(batch_size=6)  # after a kill, which leaves what was encoded
+    assert encoded == []
+    evaluation = opened(batch_size=6)
+    finish(evaluation)
+    evaluation.finish(0)
+    left = [path.name for path in evaluation.store.path.glob(".text*")]
+    assert left == []
+    opened(batch_size=6)  # all is drawn
+    assert encoded == []
+    opened(batch_size=6, policies=f"{POLICIES},fixed:0.25")
+    assert sorted(encoded) == sorted(TEXTS)
+
+
+def test_a_damaged_encoding_is_named(opened):
+    evaluation = opened()
+    file = evaluation.canvas.text.file(TEXTS[0])
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(AsyncDiffError, match=rf"{file.name} cannot be read, delete it"):
+        finish(evaluation)
 
 
 def test_shards_together_are_the_whole(tmp_path, opened):
@@ -258,9 +295,10 @@ def test_what_goes_on_draws_exactly_what_is_missing(opened, monkeypatch, stop):
     again = opened(**shape)
     missing = again.pending()
     assert len(missing) == 10 - before
-    assert {again.key(cell) for cell in missing}.isdisjoint(first.store.keys())
+    assert {key(again.seed, cell) for cell in missing}.isdisjoint(first.store.keys())
     assert sum(finish(again)) == len(missing)
-    assert sorted(itertools.chain(*batches)) == sorted(again.key(cell).seed for cell in missing)
+    noises = sorted(key(again.seed, cell).seed for cell in missing)
+    assert sorted(itertools.chain(*batches)) == noises
     assert opened(**shape).pending() == []
     whole = opened("whole", **shape)
     finish(whole)

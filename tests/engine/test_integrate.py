@@ -77,7 +77,7 @@ def test_heun_deviates_only_over_intervals_that_are_not_empty():
 
 
 def test_a_grid_that_ends_above_zero_is_finished_by_a_step_of_euler():
-    scheduler = scheduler_on_a_grid("dpm-solver++", final_sigmas_type="sigma_min")
+    scheduler = scheduler_on_a_grid("dpmpp", final_sigmas_type="sigma_min")
     data, noise = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(0))
     start = scheduler.sigmas[0]
     final, cond_sigmas, drawn = run(

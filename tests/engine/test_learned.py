@@ -35,14 +35,7 @@ from tests.engine.test_tpm import SIZE, answers, randomised, seen, tiny
 
 def tpm_for(case: Case, bound: float = 0.5) -> TimestepPredictionModule:
     torch.manual_seed(0)
-    config = case.pipe.transformer.config
-    return TimestepPredictionModule(
-        case.pipe.vae.config.latent_channels,
-        config.joint_attention_dim,
-        config.pooled_projection_dim,
-        bound,
-        **SIZE,
-    )
+    return TimestepPredictionModule(**case.backbone.adapter.channels, bound=bound, **SIZE)
 
 
 def certain(tpm: TimestepPredictionModule, a: float, b: float) -> TimestepPredictionModule:
@@ -61,7 +54,7 @@ def test_an_untrained_module_is_the_synchronous_sampler_bit_for_bit(case: Case, 
     policy = LearnedDeviation(tpm_for(case, bound))
     result, stock = case.draw(policy, gamma), case.draw_stock()
     assert torch.equal(result.images, stock)
-    assert torch.equal(result.latents, case.draw_stock(output_type="latent"))
+    assert torch.equal(result.latents, case.stock_latents())
     with attach(case.pipe, policy, gamma) as trace:
         assert torch.equal(case.draw_stock(), stock)
     assert torch.equal(trace.deviations, torch.zeros(2, 3))

@@ -90,7 +90,7 @@ def record(policy, scheduler, gamma=1.0, velocity=None):
 
 
 @pytest.mark.parametrize("gamma", [1.0, 2.0, -1.0])
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm-solver++", "unipc"])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp", "unipc"])
 def test_detail_daemon_tells_its_time_and_scales_by_it(name, gamma):
     scheduler = scheduler_on_a_grid(name)
     policy = DetailDaemon(0.2)
@@ -178,7 +178,7 @@ def test_its_clean_image_is_that_of_the_time_it_tells():
         return raw[-1]
 
     latents = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
-    scheduler = scheduler_on_a_grid("dpm-solver++")
+    scheduler = scheduler_on_a_grid("dpmpp")
     integrate(velocity, scheduler, latents, DetailDaemon(0.3), 1.0, EMBEDS, states.append)
     for state, v in zip(states, raw, strict=True):
         expected = state.latents - state.cond_sigma[:, None] * v

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from asyncdiff_cli.engine import (
     AsyncDiffError,
@@ -19,7 +18,8 @@ from asyncdiff_cli.engine import (
     sample,
 )
 from asyncdiff_cli.engine.schedulers import SCHEDULERS, make_scheduler
-from tests.conftest import PROMPTS, Case, make_case, seeded
+from tests.conftest import LATER, PROMPTS, Case, make_case, seeded
+from tests.engine.by_hand import by_hand
 
 SOLVERS = [
     (family, scheduler)
@@ -40,7 +40,7 @@ def with_scheduler(name: str, scheduler: str) -> Case:
 def test_synchronous_is_the_stock_pipeline_bit_for_bit(case: Case, policy: tuple[Any, ...]):
     result = case.draw(*policy)
     assert torch.equal(result.images, case.draw_stock())
-    assert torch.equal(result.latents, case.draw_stock(output_type="latent"))
+    assert torch.equal(result.latents, case.stock_latents())
 
 
 @pytest.mark.parametrize(("name", "scheduler"), SOLVERS)
@@ -52,65 +52,11 @@ def test_every_solver_is_the_stock_pipeline_bit_for_bit(name: str, scheduler: st
     assert torch.equal(result.cond_sigmas, sigmas.expand(2, -1))
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux"])
+@pytest.mark.parametrize("name", ["sd3", "flux", *LATER])
 def test_bf16_is_the_stock_pipeline_bit_for_bit(name: str):
     case = make_case(name)
     case.pipe.to(torch.bfloat16)
     assert torch.equal(case.draw(FixedDeviation(0.7), 0.0).images, case.draw_stock())
-
-
-def by_hand(case: Case, deviations: list[float], gamma: float) -> torch.Tensor:
-    """Euler with asynchronous conditioning, on the model's own calls; in no way this project's."""
-    pipe, steps = case.pipe, 4
-    height, width = case.ours.get("height", 0), case.ours.get("width", 0)
-    if not height:
-        height = width = pipe.default_sample_size * pipe.vae_scale_factor
-    is_flux = hasattr(pipe, "_pack_latents")
-    guidance = case.ours["guidance_scale"]
-    channels = pipe.transformer.config.in_channels // (4 if is_flux else 1)
-    shape = (1, channels, height // pipe.vae_scale_factor, width // pipe.vae_scale_factor)
-    x = torch.cat([torch.randn(shape, generator=g) for g in seeded(2)])
-
-    sigma = torch.linspace(1, 1 / steps, steps)
-    if is_flux:
-        x = pipe._pack_latents(x, 2, channels, *shape[2:])
-        mu = calculate_shift(x.shape[1])
-        sigma = math.exp(mu) / (math.exp(mu) + (1 / sigma - 1))
-        embeds, pooled, text_ids = pipe.encode_prompt(PROMPTS, None)
-        no_embeds, no_pooled, _ = pipe.encode_prompt(["a dog"] * 2, None)
-        image_ids = pipe._prepare_latent_image_ids(2, shape[2] // 2, shape[3] // 2, "cpu", x.dtype)
-    else:
-        pipe.scheduler.set_timesteps(steps)
-        sigma = pipe.scheduler.sigmas[:-1]
-        tokens = case.ours.get("max_sequence_length", 256)
-        embeds, no_embeds, pooled, no_pooled = pipe.encode_prompt(
-            PROMPTS, None, None, max_sequence_length=tokens
-        )
-    sigma = [float(s) for s in sigma] + [0.0]
-
-    def model(embeds: torch.Tensor, pooled: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        inputs = {"hidden_states": x, "encoder_hidden_states": embeds, "pooled_projections": pooled}
-        if not is_flux:
-            return pipe.transformer(**inputs, timestep=1000 * times).sample
-        scale = torch.full((2,), float(guidance))
-        ids = {"txt_ids": text_ids, "img_ids": image_ids}
-        return pipe.transformer(**inputs, **ids, timestep=times, guidance=scale).sample
-
-    strength = case.ours.get("true_cfg_scale", 1.0) if is_flux else guidance
-    times = torch.full((2,), sigma[0])
-    for k in range(steps):
-        v = model(embeds, pooled, times)
-        if strength > 1:
-            v_no = model(no_embeds, no_pooled, times)
-            v = v_no + strength * (v - v_no)
-        x = x + (sigma[k + 1] - sigma[k]) * v
-        times = torch.tensor(
-            [
-                min(max(sigma[k] + (1 + gamma * d) * (sigma[k + 1] - sigma[k]), 1e-3), sigma[0])
-                for d in deviations
-            ]
-        )
-    return x
 
 
 @torch.no_grad()
@@ -221,14 +167,15 @@ def test_on_step_sees_every_evaluation(case: Case):
 
 
 def test_nothing_is_left_on_the_model(case: Case):
-    case.pipe.transformer.proj_out.register_forward_hook(fail := Failing())
+    *_, last = case.pipe.transformer.modules()
+    last.register_forward_hook(fail := Failing())
     try:
         with pytest.raises(RuntimeError, match="in the model"):
             case.draw(FixedDeviation(0.5))
     finally:
-        case.pipe.transformer.proj_out._forward_hooks.clear()
+        last._forward_hooks.clear()
     assert fail.calls == 1
-    assert not case.pipe.transformer.time_text_embed._forward_pre_hooks
+    assert not any(module._forward_pre_hooks for module in case.pipe.transformer.modules())
     assert torch.equal(case.draw().images, case.draw_stock())
 
 

@@ -1,0 +1,58 @@
+"""What differs between model families, made of a diffusers pipeline's own components and methods.
+
+A family that is not here is added by a subclass of `Adapter` in `ADAPTERS`, and its defaults in
+`REGISTRY`; the README's "Add a backbone" shows one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    FluxPipeline,
+    QwenImagePipeline,
+    StableDiffusion3Pipeline,
+    ZImagePipeline,
+)
+
+from asyncdiff_cli.engine.adapters.base import (
+    Adapter,
+    ConditioningTime,
+    Denoiser,
+    Guidance,
+    PackedAdapter,
+    TextConditions,
+)
+from asyncdiff_cli.engine.adapters.flux import FluxAdapter
+from asyncdiff_cli.engine.adapters.flux2 import Flux2Adapter, Flux2KleinAdapter
+from asyncdiff_cli.engine.adapters.qwen_image import QwenImageAdapter
+from asyncdiff_cli.engine.adapters.sd3 import SD3Adapter
+from asyncdiff_cli.engine.adapters.z_image import ZImageAdapter
+
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "ConditioningTime",
+    "Denoiser",
+    "Flux2Adapter",
+    "Flux2KleinAdapter",
+    "FluxAdapter",
+    "Guidance",
+    "PackedAdapter",
+    "QwenImageAdapter",
+    "SD3Adapter",
+    "TextConditions",
+    "ZImageAdapter",
+]
+
+ADAPTERS: dict[Any, type[Adapter]] = {
+    StableDiffusion3Pipeline: SD3Adapter,
+    FluxPipeline: FluxAdapter,
+    Flux2Pipeline: Flux2Adapter,
+    Flux2KleinPipeline: Flux2KleinAdapter,
+    QwenImagePipeline: QwenImageAdapter,
+    ZImagePipeline: ZImageAdapter,
+}
+"""The adapter of each pipeline class. A new one may be put in before a backbone is loaded."""

@@ -1,0 +1,66 @@
+"""Prompts are encoded first, so that the text encoders are gone before images are drawn."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from asyncdiff_cli.engine.backbones import load_choice
+from asyncdiff_cli.engine.conditions import EncodedText
+from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.rollout import Canvas
+
+
+def encode_first(
+    choice: ModelChoice,
+    accelerator: Accelerator,
+    guidance_scale: float | None,
+    size: int | None,
+    prompts: Iterable[str],
+    directory: Path,
+) -> Canvas:
+    """Encode prompts with nothing but the text encoders, and load the rest after they are gone.
+
+    The processes take the prompts in turns. Prompts that are in the directory already, encoded for
+    the same model, are not encoded again, and without others the encoders are not loaded at all.
+
+    Raises:
+        InputError, AsyncDiffError: as `load_backbone`, or if the directory cannot be written.
+    """
+    text = EncodedText(directory / _digest(choice, guidance_scale))
+    missing = text.missing(prompts)
+    accelerator.wait_for_everyone()  # all have looked before one writes
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    if mine:
+        _encode(choice, accelerator.device, guidance_scale, mine, text)
+        gc.collect()
+        if accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+    accelerator.wait_for_everyone()
+    backbone = load_choice(choice, accelerator.device, parts="image")
+    return Canvas(backbone, guidance_scale, size, text)
+
+
+def _digest(choice: ModelChoice, guidance_scale: float | None) -> str:
+    """A name of what conditions depend on beside the prompt."""
+    own = (choice.name, choice.revision, choice.model_path, choice.dtype, choice.quantize)
+    values = json.dumps([*map(str, own), choice.lora, guidance_scale])
+    return hashlib.sha256(values.encode()).hexdigest()[:16]
+
+
+def _encode(
+    choice: ModelChoice,
+    device: torch.device,
+    guidance_scale: float | None,
+    prompts: Iterable[str],
+    text: EncodedText,
+) -> None:
+    encoder = Canvas(load_choice(choice, device, parts="text"), guidance_scale)
+    for prompt in prompts:
+        text.write(prompt, encoder.encode([prompt])[prompt])

@@ -1,0 +1,230 @@
+"""How a pipeline is held and run: in fewer bits, in turns, compiled, with adapters."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import PipelineQuantizationConfig
+from diffusers.models.attention_dispatch import AttentionBackendName
+from huggingface_hub import snapshot_download
+
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.hub import hub_errors, one_line
+from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+
+PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
+ATTENTION = tuple(backend.value for backend in AttentionBackendName)
+FP8_CAPABILITY = (8, 9)
+"""The first CUDA architecture with 8-bit floating point, Ada."""
+STREAMED = ("int8", "fp8")
+"""Weights that are tensor subclasses, whose memory cannot be pinned for a stream."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """A low-rank adapter: a file, directory or hub repository, and what it is multiplied by."""
+
+    source: str
+    scale: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> LoRA:
+        """Read `SOURCE[@SCALE]`.
+
+        Raises:
+            InputError: for a scale that is not a number.
+        """
+        source, at, scale = text.rpartition("@")
+        if not at:
+            return cls(text)
+        try:
+            return cls(source, float(scale))
+        except ValueError:
+            if Path(text).exists():
+                return cls(text)
+            raise InputError(f"a LoRA is SOURCE or SOURCE@SCALE, not {text!r}") from None
+
+    def local(self) -> Path:
+        """Its file or directory, downloaded if it is on the hub.
+
+        Raises:
+            InputError: if there is none.
+            AsyncDiffError: if it cannot be downloaded.
+        """
+        path = Path(self.source).expanduser()
+        if path.exists():
+            return path
+        if self.source.count("/") != 1 or self.source.startswith((".", "/", "~")):
+            raise InputError(f"there is no LoRA {self.source}")
+        lacking = "holds no LoRA in safetensors"
+        with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
+            found = Path(snapshot_download(self.source, allow_patterns=["*.safetensors"]))
+        if not any(found.rglob("*.safetensors")):
+            raise InputError(f"{self.source} {lacking}")
+        return found
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What changes memory and speed; and, by LoRA, what is drawn.
+
+    Attributes:
+        quantize: one of `QUANTIZATIONS`, for the transformer and the large text encoders.
+        offload: one of `OFFLOADS`.
+        lora: as `LoRA.parse` reads them.
+        compile: compile the transformer's repeated blocks.
+        attention: one of `ATTENTION`, diffusers' attention backends.
+    """
+
+    quantize: str | None = None
+    offload: str = "none"
+    lora: tuple[str, ...] = ()
+    compile: bool = False
+    attention: str | None = None
+
+    def check(self, device: torch.device) -> None:
+        """Refuse what cannot work here, before anything is loaded.
+
+        Raises:
+            InputError: for an unknown name, a package or compiler that is not installed, or what
+                takes a GPU that there is not.
+        """
+        for text in self.lora:
+            LoRA.parse(text)
+        if self.lora and find_spec("peft") is None:
+            raise InputError("--lora needs peft: pip install peft")
+        check_choice("offload", self.offload, OFFLOADS)
+        if self.offload != "none" and device.type == "cpu":
+            raise InputError(f"--offload {self.offload} frees a GPU, and the device is the CPU")
+        if self.attention is not None:
+            check_choice("attention", self.attention, ATTENTION)
+        if self.compile and device.type == "cpu" and shutil.which("c++") is None:
+            raise InputError("--compile on a CPU needs a C++ compiler, and there is none here")
+        if self.quantize is not None:
+            self._check_quantize(self.quantize, device)
+
+    def _check_quantize(self, quantize: str, device: torch.device) -> None:
+        check_choice("quantize", quantize, QUANTIZATIONS)
+        package = PACKAGES[quantize]
+        if find_spec(package) is None:
+            raise InputError(f"--quantize {quantize} needs {package}: pip install {package}")
+        if quantize == "nf4" and device.type == "cpu":
+            raise InputError("--quantize nf4 needs a GPU; on a CPU use int8 or fp8")
+        if quantize == "fp8" and device.type == "cuda":
+            found = torch.cuda.get_device_capability(device)
+            if found < FP8_CAPABILITY:
+                raise InputError(
+                    f"--quantize fp8 needs a GPU of compute capability 8.9, and this has"
+                    f" {'.'.join(map(str, found))}; use int8 or nf4"
+                )
+        if self.offload == "sequential":
+            raise InputError(
+                "--offload sequential moves single layers, which quantized weights do not allow;"
+                " use --offload model or group"
+            )
+        if self.lora and quantize != "nf4":
+            raise InputError(f"--lora cannot be added to {quantize} weights; use --quantize nf4")
+
+    def place(self, pipe: Any, device: torch.device) -> None:
+        """Move a pipeline to its device, at once or in turns; parts of it may be missing."""
+        transformer = pipe.transformer
+        if self.attention is not None and transformer is not None:
+            with _refused(f"--attention {self.attention}"):
+                transformer.set_attention_backend(self.attention)
+        _OFFLOAD[self.offload](pipe, device, self.quantize)
+        if self.compile and transformer is not None:
+            if not transformer._repeated_blocks:  # diffusers knows none of SD3's
+                blocks = {type(block).__name__ for block in transformer.transformer_blocks}
+                transformer._repeated_blocks = sorted(blocks)
+            transformer.compile_repeated_blocks(fullgraph=True)
+
+    def add_lora(self, pipe: Any) -> None:
+        """Add the adapters to a whole pipeline."""
+        adapters = [LoRA.parse(text) for text in self.lora]
+        names = [f"lora{n}" for n in range(len(adapters))]
+        for name, adapter in zip(names, adapters, strict=True):
+            with _refused(f"--lora {adapter.source}"):
+                pipe.load_lora_weights(str(adapter.local()), adapter_name=name)
+        if adapters:
+            pipe.set_adapters(names, [adapter.scale for adapter in adapters])
+
+
+@contextmanager
+def _refused(option: str) -> Iterator[None]:
+    """What diffusers says about an option as one line."""
+    try:
+        yield
+    except (AsyncDiffError, torch.OutOfMemoryError):
+        raise
+    except (ValueError, RuntimeError, ImportError, OSError, KeyError, AttributeError) as error:
+        raise InputError(f"{option} does not work here: {one_line(error)}") from None
+
+
+def quantization(
+    name: str, dtype: torch.dtype, components: Mapping[str, str]
+) -> PipelineQuantizationConfig:
+    """How diffusers and transformers are to load the components in fewer bits.
+
+    nf4 is bitsandbytes' (QLoRA, arXiv 2305.14314), int8 and fp8 are torchao's, of weights alone.
+
+    Args:
+        name: one of `QUANTIZATIONS`.
+        dtype: what is computed in.
+        components: names, and the library that each comes from: "diffusers" or "transformers".
+    """
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    mapping = {
+        part: _quantization(name, dtype, libraries[source]) for part, source in components.items()
+    }
+    return PipelineQuantizationConfig(quant_mapping=mapping)
+
+
+def _quantization(name: str, dtype: torch.dtype, library: Any) -> Any:
+    if name == "nf4":
+        return library.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+    kinds = {"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}
+    return library.TorchAoConfig(kinds[name]())
+
+
+def _all_at_once(pipe: Any, device: torch.device, quantize: str | None) -> None:
+    pipe.to(device)
+
+
+def _by_model(pipe: Any, device: torch.device, quantize: str | None) -> None:
+    pipe.enable_model_cpu_offload(device=device)
+
+
+def _by_group(pipe: Any, device: torch.device, quantize: str | None) -> None:
+    """The transformer block by block, and the rest leaf by leaf; copies overlap on a stream."""
+    pipe.enable_group_offload(
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level",
+        use_stream=device.type == "cuda" and quantize not in STREAMED,
+    )
+
+
+def _by_layer(pipe: Any, device: torch.device, quantize: str | None) -> None:
+    pipe.enable_sequential_cpu_offload(device=device)
+
+
+_OFFLOAD: dict[str, Callable[[Any, torch.device, str | None], None]] = {
+    "none": _all_at_once,
+    "model": _by_model,
+    "group": _by_group,
+    "sequential": _by_layer,
+}

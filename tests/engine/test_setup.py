@@ -1,0 +1,370 @@
+"""How a pipeline is held and run: what it draws stays what it was, as far as it should."""
+
+import importlib.util
+import shutil
+import sys
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from asyncdiff_cli.engine import FixedDeviation, InputError, backbones, load_backbone, sample
+from asyncdiff_cli.engine.setup import LoRA, Setup, quantization
+from tests.conftest import PROMPTS, make_case, seeded, tiny_flux, tiny_sd3
+
+CPU = torch.device("cpu")
+FAMILIES = ("sd3", "flux")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="bitsandbytes needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    paths = {}
+    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
+        paths[name] = tmp_path_factory.mktemp(name)
+        make().save_pretrained(paths[name])
+    return paths
+
+
+def load(path, **settings):
+    return load_backbone(str(path), device="cpu", **settings)
+
+
+def draw(backbone, deviation=0.7):
+    return sample(
+        backbone,
+        PROMPTS,
+        FixedDeviation(deviation),
+        num_inference_steps=3,
+        generator=seeded(2),
+        output_type="pt",
+        height=16,
+        width=16,
+    ).images
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+# fewer bits
+
+
+@pytest.mark.parametrize("quantize", ["int8", "fp8"])
+def test_the_transformer_and_t5_are_quantized_and_draw_about_the_same(
+    directories, family, quantize
+):
+    backbone = load(directories[family], quantize=quantize)
+    pipe = backbone.pipe
+    t5 = pipe.text_encoder_3 if family == "sd3" else pipe.text_encoder_2
+    for module, whether in (
+        (pipe.transformer, True),
+        (t5, True),
+        (pipe.text_encoder, False),
+        (pipe.vae, False),
+    ):
+        held = [m for m in module.modules() if isinstance(m, torch.nn.Linear)]
+        kinds = {type(linear.weight).__module__.startswith("torchao") for linear in held}
+        assert kinds == {whether}, type(module).__name__
+    drawn, full = draw(backbone), draw(load(directories[family]))
+    error = (drawn - full).abs().mean()
+    assert 0 < error < 0.02
+    assert (backbone.setup.quantize, backbone.dtype) == (quantize, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("library", "source"), [(diffusers, "diffusers"), (transformers, "transformers")]
+)
+def test_nf4_is_asked_of_bitsandbytes(library, source):
+    pytest.importorskip("bitsandbytes")
+    wanted = quantization("nf4", torch.float16, {"part": source}).quant_mapping["part"]
+    assert isinstance(wanted, library.BitsAndBytesConfig)
+    assert wanted.load_in_4bit
+    assert (wanted.bnb_4bit_quant_type, wanted.bnb_4bit_compute_dtype) == ("nf4", torch.float16)
+
+
+@NEEDS_GPU
+def test_nf4_draws_about_the_same(directories, family):
+    pytest.importorskip("bitsandbytes")
+    drawn = draw(load_backbone(str(directories[family]), device="cuda", quantize="nf4"))
+    assert (drawn.cpu() - draw(load(directories[family]))).abs().mean() < 0.1
+
+
+def test_t5_keeps_what_overflows_under_fp16(directories, family, monkeypatch):
+    monkeypatch.setattr(backbones, "resolve_device", lambda *_: (CPU, torch.float16))
+    pipe = load(directories[family]).pipe
+    t5 = pipe.text_encoder_3 if family == "sd3" else pipe.text_encoder_2
+    dtypes = {name: p.dtype for name, p in t5.named_parameters()}
+    kept = {name for name, dtype in dtypes.items() if dtype is torch.float32}
+    assert kept == {name for name in dtypes if name.endswith(".wo.weight")} != set()
+    assert {p.dtype for p in pipe.transformer.parameters()} == {torch.float16}
+
+
+# one thing after another
+
+
+@pytest.mark.parametrize("offload", ["model", "group"])
+def test_what_waits_its_turn_draws_the_same_every_time(family, offload):
+    whole = make_case(family).draw(FixedDeviation(0.7))
+    case = make_case(family)
+    Setup(offload=offload).place(case.pipe, CPU)
+    for _ in range(2):  # a hook that is lost is lost after the first image
+        again = case.draw(FixedDeviation(0.7))
+        assert torch.equal(again.images, whole.images)
+        assert torch.equal(again.cond_sigmas, whole.cond_sigmas)
+
+
+def test_sequential_leaves_no_weight_where_it_could_stay(family):
+    """That it draws cannot be seen without a second device: accelerate moves CPU to CPU badly."""
+    case = make_case(family)
+    Setup(offload="sequential").place(case.pipe, CPU)
+    assert {p.device.type for p in case.pipe.transformer.parameters()} == {"meta"}
+    assert case.pipe._execution_device.type == "cpu"
+
+
+# compiled
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_compiled_blocks_draw_the_same_and_are_compiled_once(family):
+    whole = make_case(family).draw(FixedDeviation(0.7))
+    case = make_case(family)
+    Setup(compile=True).place(case.pipe, CPU)
+    torch._dynamo.reset()
+    assert torch.allclose(case.draw(FixedDeviation(0.7)).images, whole.images, atol=1e-5)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        other = case.draw(FixedDeviation(-0.3), 1.7).images
+    assert not torch.equal(other, whole.images)
+
+
+# attention
+
+
+@pytest.mark.parametrize("attention", ["native", "_native_math"])
+def test_an_attention_backend_draws_the_same(directories, family, attention):
+    drawn = draw(load(directories[family], attention=attention))
+    assert torch.allclose(drawn, draw(load(directories[family])), atol=1e-5)
+
+
+def test_an_attention_backend_that_is_not_installed_is_named(directories):
+    if importlib.util.find_spec("sageattention"):
+        pytest.skip("sageattention is installed")
+    with pytest.raises(InputError, match=r"--attention sage does not work here: .*sageattention"):
+        load(directories["sd3"], attention="sage")
+
+
+# adapters
+
+
+@pytest.fixture(scope="module")
+def loras(tmp_path_factory):
+    """Files of random adapters of each family's transformer."""
+    paths = {}
+    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
+        pipe = make()
+        torch.manual_seed(1)
+        targets = ["to_q", "to_k", "to_v"]
+        config = LoraConfig(r=4, init_lora_weights=False, target_modules=targets)
+        pipe.transformer.add_adapter(config)
+        layers = get_peft_model_state_dict(pipe.transformer)
+        path = tmp_path_factory.mktemp("lora")
+        type(pipe).save_lora_weights(path, transformer_lora_layers=layers)
+        paths[name] = next(path.glob("*.safetensors"))
+    return paths
+
+
+def test_a_lora_changes_what_is_drawn_by_its_scale(directories, loras, family):
+    plain = draw(load(directories[family]))
+    half, whole = (
+        draw(load(directories[family], lora=f"{loras[family]}{at}")) for at in ("@0.5", "")
+    )
+    none = draw(load(directories[family], lora=f"{loras[family]}@0"))
+    assert torch.allclose(none, plain, atol=1e-5)
+    assert 0 < (half - plain).abs().mean() < (whole - plain).abs().mean()
+
+
+def test_loras_add_up(directories, loras, family):
+    twice = draw(load(directories[family], lora=[f"{loras[family]}@0.5"] * 2))
+    once = draw(load(directories[family], lora=(str(loras[family]),)))
+    assert torch.allclose(twice, once, atol=1e-4)
+
+
+def test_a_lora_is_a_part_of_the_fingerprint(directories, loras):
+    plain, with_lora = load(directories["sd3"]), load(directories["sd3"], lora=str(loras["sd3"]))
+    assert plain.fingerprint != with_lora.fingerprint
+    assert with_lora.setup.lora == (str(loras["sd3"]),)
+
+
+def test_a_directory_may_hold_a_lora(directories, loras):
+    from_file = draw(load(directories["sd3"], lora=str(loras["sd3"])))
+    assert torch.equal(draw(load(directories["sd3"], lora=str(loras["sd3"].parent))), from_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "scale"),
+    [
+        ("a.safetensors", "a.safetensors", 1.0),
+        ("a.safetensors@0.8", "a.safetensors", 0.8),
+        ("someone/style@-1", "someone/style", -1.0),
+        ("a@b/c@2", "a@b/c", 2.0),
+    ],
+)
+def test_a_lora_is_a_source_and_a_scale(text, source, scale):
+    assert LoRA.parse(text) == LoRA(source, scale)
+
+
+@pytest.mark.parametrize(
+    ("lora", "line"),
+    [
+        ("nowhere.safetensors", r"there is no LoRA nowhere\.safetensors"),
+        ("./no/where@0.5", r"there is no LoRA \./no/where"),
+        ("style@strong", "a LoRA is SOURCE or SOURCE@SCALE, not 'style@strong'"),
+    ],
+)
+def test_a_lora_that_is_not_there_is_named(directories, lora, line):
+    with pytest.raises(InputError, match=line):
+        load(directories["sd3"], lora=lora)
+
+
+def test_a_lora_of_another_model_is_refused(directories, loras, tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({"something.weight": torch.zeros(2)}, file)
+    with pytest.raises(InputError, match=r"--lora .*other\.safetensors does not work here"):
+        load(directories["sd3"], lora=str(file))
+
+
+# files of a transformer
+
+
+def test_a_transformer_may_come_from_a_file(directories, family, tmp_path):
+    weights = load_file(next((directories[family] / "transformer").glob("*.safetensors")))
+    changed = {name: value * 1.1 for name, value in weights.items()}
+    file = tmp_path / "tuned.safetensors"
+    save_file(changed, file)
+    backbone = load(directories[family], model_path=file)
+    for name, value in backbone.pipe.transformer.state_dict().items():
+        assert torch.equal(value, changed[name]), name
+    assert backbone.checkpoint == file
+    assert backbone.fingerprint != load(directories[family]).fingerprint
+    quantized = load(directories[family], model_path=file, quantize="int8")
+    error = (draw(quantized) - draw(backbone)).abs().mean()
+    assert 0 < error < 0.02
+
+
+def test_a_transformer_may_be_gguf(directories, family, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    weights = load_file(next((directories[family] / "transformer").glob("*.safetensors")))
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", family)
+    for name, value in weights.items():
+        whole = value.ndim != 2 or value.shape[-1] % 32
+        kind = gguf.GGMLQuantizationType.F32 if whole else gguf.GGMLQuantizationType.Q8_0
+        data = gguf.quantize(np.ascontiguousarray(value.numpy()), kind)
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    backbone = load(directories[family], model_path=tmp_path / "model.gguf")
+    error = (draw(backbone) - draw(load(directories[family]))).abs().mean()
+    assert 0 < error < 0.02
+    with pytest.raises(InputError, match="is quantized already: leave out --quantize int8"):
+        load(directories[family], model_path=tmp_path / "model.gguf", quantize="int8")
+
+
+def test_a_file_of_another_kind_is_refused(directories, tmp_path):
+    file = tmp_path / "model.ckpt"
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=r"single files end in \.safetensors, \.sft, \.gguf"):
+        load(directories["sd3"], model_path=file)
+
+
+# parts
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantize": "int8"}, {"lora": True}])
+def test_text_and_image_parts_draw_what_the_whole_draws(directories, loras, family, settings):
+    if settings.get("lora"):
+        settings = {"lora": str(loras[family])}
+    whole, text, image = (
+        load(directories[family], parts=parts, **settings) for parts in ("all", "text", "image")
+    )
+    assert text.pipe.transformer is text.pipe.vae is None
+    encoders = [n for n in image.pipe.components if n.startswith(("text_encoder", "tokenizer"))]
+    assert [getattr(image.pipe, name) for name in encoders] == [None] * len(encoders)
+    given = dict.fromkeys(
+        f"{branch}{name}"
+        for branch in ("", "negative_")
+        for name in ("prompt_embeds", "pooled_prompt_embeds", "prompt_embeds_mask")
+    )
+    both = [b.adapter.encode(PROMPTS, None, given, False, None) for b in (text, whole)]
+    assert torch.equal(both[0].prompt_embeds, both[1].prompt_embeds)
+    drawn = [
+        sample(
+            backbone,
+            policy=FixedDeviation(0.7),
+            num_inference_steps=3,
+            guidance_scale=1.0,
+            generator=seeded(2),
+            output_type="latent",
+            height=16,
+            width=16,
+            prompt_embeds=both[0].prompt_embeds,
+            pooled_prompt_embeds=both[0].pooled_prompt_embeds,
+        ).images
+        for backbone in (image, whole)
+    ]
+    assert torch.equal(*drawn)
+
+
+# what cannot be
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"quantize": "nf5"}, "unknown quantize 'nf5'; did you mean 'nf4'"),
+        ({"quantize": "nf4"}, "--quantize nf4 needs a GPU; on a CPU use int8 or fp8"),
+        ({"offload": "modle"}, "unknown offload 'modle'; did you mean 'model'"),
+        ({"offload": "group"}, "--offload group frees a GPU, and the device is the CPU"),
+        ({"attention": "nativ"}, "unknown attention 'nativ'; did you mean 'native'"),
+        ({"parts": "txt"}, "unknown parts 'txt'; did you mean 'text'"),
+    ],
+)
+def test_bad_settings_get_one_line_before_anything_is_read(directories, settings, line):
+    if settings.get("quantize") == "nf4":
+        pytest.importorskip("bitsandbytes")
+    with pytest.raises(InputError, match=line) as caught:
+        load(directories["sd3"], **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package"),
+    [
+        ({"quantize": "int8"}, "torchao"),
+        ({"quantize": "nf4"}, "bitsandbytes"),
+        ({"lora": ("a.safetensors",)}, "peft"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(monkeypatch, settings, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"needs {package}: pip install {package}"):
+        Setup(**settings).check(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("setup", "line"),
+    [
+        (Setup("int8", "sequential"), "--offload sequential moves single layers"),
+        (Setup("int8", lora=("a",)), "--lora cannot be added to int8 weights"),
+    ],
+)
+def test_what_does_not_go_together_is_said(setup, line):
+    with pytest.raises(InputError, match=line):
+        setup.check(torch.device("cuda"))
