@@ -13,6 +13,7 @@ import json as json_module
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -36,10 +37,18 @@ from asyncdiff_cli.engine import (
 
 TARGET = 1.02
 STOCK = "stock pipeline"
+LEAST = 3
+"""Rounds that a measurement takes, however long they last."""
 
 
-def methods(backbone: Backbone, batch: int, steps: int) -> dict[str, Callable[[], Any]]:
-    """The ways to draw one and the same batch."""
+def methods(
+    backbone: Backbone, batch: int, steps: int, learned: Policy | None = None
+) -> dict[str, Callable[[], Any]]:
+    """The ways to draw one and the same batch.
+
+    Args:
+        learned: default the module that is shipped for the backbone, if there is one.
+    """
     length = backbone.entry.max_sequence_length
     prompts = ["a cat", "an octopus on a yellow background", "a rocket", "a red apple"]
     settings: dict[str, Any] = {
@@ -65,30 +74,38 @@ def methods(backbone: Backbone, batch: int, steps: int) -> dict[str, Callable[[]
             return stock()
 
     fixed = FixedDeviation(backbone.entry.deviation)
-    own = backbone.entry.tpm
-    learned = own and LearnedDeviation.load(own)
-    both = {
-        "sample, learned": lambda: sampled(learned),
-        "attach, learned": lambda: attached(learned),
+    if learned is None and backbone.entry.tpm is not None:
+        learned = LearnedDeviation.load(backbone.entry.tpm)
+    policies = {"synchronous": Synchronous(), "fixed": fixed, "learned": learned}
+    ways = {
+        f"{way}, {name}": partial(draw, policy)
+        for way, draw in (("sample", sampled), ("attach", attached))
+        for name, policy in policies.items()
+        if policy is not None
     }
-    return {
-        STOCK: stock,
-        "sample, synchronous": lambda: sampled(Synchronous()),
-        "sample, fixed": lambda: sampled(fixed),
-        "attach, synchronous": lambda: attached(Synchronous()),
-        "attach, fixed": lambda: attached(fixed),
-        **(both if learned else {}),
-    }
+    return {STOCK: stock, **ways}
 
 
-def measure(draw: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each method in each round, [rounds]."""
+def measure(
+    draw: dict[str, Callable[[], Any]],
+    rounds: int,
+    limit: float = float("inf"),
+    warm_up: bool = True,
+) -> dict[str, np.ndarray]:
+    """Seconds of each method in each round, [rounds].
+
+    Args:
+        limit: seconds after which no further round is begun, once there are `LEAST`.
+        warm_up: call every method once before.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in draw}
     order, shuffle = list(draw), random.Random(0).shuffle
-    for name in order:  # warm up
+    for name in order if warm_up else ():
         draw[name]()
-    console = Console(stderr=True)
-    for _ in track(range(rounds), "rounds", console=console, disable=not console.is_terminal):
+    console, begin = Console(stderr=True), time.perf_counter()
+    for n in track(range(rounds), "rounds", console=console, disable=not console.is_terminal):
+        if n >= LEAST and time.perf_counter() - begin > limit:
+            break
         shuffle(order)
         for name in order:
             start = time.perf_counter()

@@ -3,9 +3,10 @@
     python -m benchmarks.train [--rounds 15] [--json]
 
 A round is one iteration of `asyncdiff train`, and the same images through the stock diffusers
-pipeline and the rewards: the same prompts, number of steps, batches and decodings. Rounds are
-interleaved and each gives a ratio, so that a machine whose speed drifts favours neither. Printed
-are the median ratio with its 95 % bootstrap interval, and the process's peak memory early and late.
+pipeline and the rewards: the same encoded prompts, number of steps, batches and decodings. Rounds
+are interleaved and each gives a ratio, so that a machine whose speed drifts favours neither.
+Printed are the median ratio with its 95 % bootstrap interval, and the process's peak memory early
+and late.
 """
 
 from __future__ import annotations
@@ -28,36 +29,40 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.launch import open_trainer
 from asyncdiff_cli.engine.recipes import load_recipe
-from asyncdiff_cli.engine.rollout import plan_iteration
+from asyncdiff_cli.engine.rollout import joined, plan_iteration
 from asyncdiff_cli.engine.training import Event, Trainer
-from benchmarks.overhead import median_interval
+from benchmarks.overhead import LEAST, median_interval
 
 TARGET = 1.10
 ROLLOUTS_ONLY = (
-    *("iterations=1000000", "evaluation.every=1000000", "evaluation.prompts=2"),
+    *("iterations=100", "evaluation.every=1000000", "evaluation.prompts=2"),
     *("samples.every=0", "checkpoint.every=1000000"),
 )
-"""Settings of the training that leave nothing but iterations, after one small baseline."""
+"""Settings of the training that leave nothing but iterations, after one small baseline.
+
+Every iteration's prompts are encoded beforehand, and the last one is followed by an evaluation: so
+there are more iterations than rounds, but not many more.
+"""
 WARM_UP = 2
 """Rounds that are not counted: the first calls of a shape are slower."""
 
 
 def bare(trainer: Trainer, iteration: int) -> list[Any]:
     """The images of an iteration through the stock pipeline, and their scores."""
-    recipe, backbone = trainer.recipe, trainer.canvas.backbone
-    size, length = recipe.size, backbone.entry.max_sequence_length
+    recipe, canvas = trainer.recipe, trainer.canvas
     images = []
     everyone = plan_iteration(recipe, trainer.prompts, iteration)
+    text = canvas.encode([t.prompt for t in everyone])
     for start in range(0, len(everyone), recipe.rollout_batch_size):
         chunk = everyone[start : start + recipe.rollout_batch_size]
-        images += backbone.pipe(
-            [t.prompt for t in chunk],
+        given = joined([text[t.prompt] for t in chunk])
+        images += canvas.backbone.pipe(
             generator=[torch.Generator().manual_seed(t.noise) for t in chunk],
             num_inference_steps=recipe.num_inference_steps,
             guidance_scale=recipe.guidance_scale,
-            height=size,
-            width=size,
-            **({} if length is None else {"max_sequence_length": length}),
+            height=recipe.size,
+            width=recipe.size,
+            **{name: value for name, value in given.items() if value is not None},
         ).images
     trainer.scorers.score(images, [t.prompt for t in everyone])
     return images
@@ -69,14 +74,23 @@ def advance(events: Iterator[Event]) -> None:
         pass
 
 
-def measure(trainer: Trainer, rounds: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Seconds of iterations and of bare rollouts, [rounds] each, and peak memory after each."""
+def measure(
+    trainer: Trainer, rounds: int, limit: float = float("inf"), warm_up: int = WARM_UP
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Seconds of iterations and of bare rollouts, [rounds] each, and peak memory after each.
+
+    Args:
+        limit: seconds after which no further round is begun, once there are `LEAST`.
+        warm_up: rounds before those that count.
+    """
     events = trainer.train()
-    console = Console(stderr=True)
+    console, begin = Console(stderr=True), time.perf_counter()
     pairs, peaks = [], []
     for n in track(
-        range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
+        range(warm_up + rounds), "rounds", console=console, disable=not console.is_terminal
     ):
+        if n >= warm_up + LEAST and time.perf_counter() - begin > limit:
+            break
         order: list[Callable[[], Any]] = [lambda: advance(events), lambda n=n: bare(trainer, n)]
         seconds = [0.0, 0.0]
         for place in (0, 1) if n % 2 else (1, 0):
@@ -85,7 +99,7 @@ def measure(trainer: Trainer, rounds: int) -> tuple[np.ndarray, np.ndarray, list
             seconds[place] = time.perf_counter() - start
         pairs.append(seconds)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    ours, theirs = np.array(pairs[WARM_UP:]).T
+    ours, theirs = np.array(pairs[warm_up:]).T
     return ours, theirs, peaks
 
 
@@ -97,7 +111,8 @@ def main(
 ) -> None:
     """Time iterations of the training against their bare rollouts."""
     render.quiet_libraries()
-    settings = load_recipe(recipe, [*ROLLOUTS_ONLY, *(overrides or ())])
+    iterations = f"iterations={WARM_UP + rounds + 1}"
+    settings = load_recipe(recipe, [*ROLLOUTS_ONLY, iterations, *(overrides or ())])
     with tempfile.TemporaryDirectory() as directory:
         trainer = open_trainer(settings, Path(directory) / "run")
         ours, theirs, peaks = measure(trainer, rounds)

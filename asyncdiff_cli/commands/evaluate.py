@@ -77,7 +77,7 @@ def draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
         from asyncdiff_cli.engine.comparing import open_evaluation
 
         render.quiet_libraries()
-        evaluation = open_evaluation(wanted, out, downloading)
+        evaluation = open_evaluation(wanted, out, downloading, render.warning)
     cells = evaluation.pending()
     with render.images(len(cells), evaluation.accelerator.is_main_process) as advance:
         for count in evaluation.run(cells):

@@ -152,7 +152,7 @@ def sample(
         from asyncdiff_cli.engine.jobs import open_job
 
         render.quiet_libraries()
-        job = open_job(request, model, out)
+        job = open_job(request, model, out, render.warning)
     for text in job.warnings:
         render.warning(text)
     written, start = [], time.perf_counter()
@@ -176,15 +176,18 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> N
     if json:
         render.as_json(found)
         return
-    size, seconds = found["weights_bytes"], found["seconds"]
+    size, peak, seconds = (found[name] for name in ("weights_bytes", "memory_bytes", "seconds"))
     render.fields(
         {
             "images": found["images"],
             "backbone": f"{found['backbone']}, {found['dtype']} on {found['device']}",
-            "memory": f"{render.size(size) if size else 'unknown'} ({found['weights_reason']})",
+            "weights": f"{render.size(size) if size else 'unknown'} ({found['weights_reason']})",
+            "memory": f"{render.size(peak) if peak else 'unknown'} ({found['memory_reason']})",
             "time": f"{f'{seconds:.1f} s' if seconds else 'unknown'} ({found['seconds_reason']})",
         }
     )
+    if found["advice"]:
+        render.warning(found["advice"])
     for settings in found["settings"]:
         render.fields(
             {"settings": render.pairs({**settings, "policy": render.pairs(settings["policy"])})}

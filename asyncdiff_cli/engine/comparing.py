@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asyncdiff_cli.engine.backbones import Backbone, anonymous_entry, fetch
+from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.checks import check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key
+from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import (
@@ -32,10 +33,11 @@ from asyncdiff_cli.engine.rewards import GUARD, NAMES
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize, Canvas
 from asyncdiff_cli.engine.scoring import parse_reward_paths, parse_rewards
+from asyncdiff_cli.engine.sources import anonymous_entry, fetch
 from asyncdiff_cli.engine.store import Store
 from asyncdiff_cli.engine.summary import BASELINE
 
-DATASETS = {"mini": "mini", "sd35": "coco2014", "flux": "coco2014"}
+DATASETS = dict.fromkeys(REGISTRY, "coco2014") | {"mini": "mini"}
 """What a backbone is evaluated on unless asked otherwise."""
 REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
 PUBLISHED = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
@@ -255,12 +257,16 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def open_evaluation(
-    wanted: Comparison, out: Path, on_progress: Progress | None = None
+    wanted: Comparison,
+    out: Path,
+    on_progress: Progress | None = None,
+    on_warning: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Load all that an evaluation needs, and open its store.
 
     Args:
         on_progress: told about the download of prompts.
+        on_warning: told if the model will not fit, before it is loaded.
 
     Raises:
         InputError: for what can be refused before a model is loaded, or a store of another
@@ -284,6 +290,10 @@ def open_evaluation(
             wanted.offload_rewards,
             keep=out / "refused",
         )
+    batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
+    work = squares(wanted.choice, batch_size, wanted.size, wanted.guidance)
+    if warning := advise(wanted.choice, work, accelerator.device, encode_first=True):
+        on_warning(warning)
     canvas = encode_first(
         wanted.choice,
         accelerator,
@@ -302,7 +312,7 @@ def open_evaluation(
         order,
         contenders,
         wanted.seed,
-        BatchSize(wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)),
+        BatchSize(batch_size),
         wanted.kept_images,
         wanted.shard,
     )

@@ -9,24 +9,21 @@ from typing import Any
 
 import torch
 
-from asyncdiff_cli.engine import weights
+from asyncdiff_cli.engine import memory, weights
 from asyncdiff_cli.engine.backbones import (
     Backbone,
-    anonymous_entry,
-    find_pipeline,
-    read_index,
     resolve_device,
 )
 from asyncdiff_cli.engine.drawing import draw
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.fitting import largest
 from asyncdiff_cli.engine.jobs import check_source_is_kept, first, make_plan, open_job
+from asyncdiff_cli.engine.memory import SMALL
 from asyncdiff_cli.engine.planning import Batch, Plan
 from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
-
-SMALL = 1 << 30
-"""Bytes of weights up to which a model is loaded to time it."""
+from asyncdiff_cli.engine.sources import anonymous_entry, find_pipeline, read_index
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,11 @@ class Forecast:
     device: str
     dtype: str
     weights: Estimate
-    """Bytes; what the evaluations need comes on top."""
+    """Bytes."""
+    memory: Estimate
+    """Bytes on the device at most, the weights among them."""
+    advice: str | None
+    """What to change if it does not fit."""
     seconds: Estimate
 
     def to_dict(self, out: Path) -> dict[str, Any]:
@@ -62,6 +63,9 @@ class Forecast:
             "settings": [{**vars(each), "policy": each.policy.to_dict()} for each in settings],
             "weights_bytes": self.weights.value,
             "weights_reason": self.weights.reason,
+            "memory_bytes": self.memory.value,
+            "memory_reason": self.memory.reason,
+            "advice": self.advice,
             "seconds": self.seconds.value and round(self.seconds.value, 2),
             "seconds_reason": self.seconds.reason,
         }
@@ -78,22 +82,21 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     choice = choice if recorded is None else choice.of(first(recorded))
     device, dtype = resolve_device(choice.device, choice.dtype)
     entry, directory = _locate(choice)
-    size = _estimate_weights(entry, directory, dtype)
+    pixels = entry.size or (weights.default_size(directory) if directory else 0)
+    plan = make_plan(request, recorded, entry, pixels)
+    check_source_is_kept(request, plan, out)
+    size, peak, advice = _estimate_memory(plan, entry, directory, choice, device, dtype)
+    reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
+    seconds = Estimate(None, reason)
     if directory is not None and size.value is not None and size.value <= SMALL:
-        job = open_job(request, choice, out)
-        plan, entry, seconds = job.plan, job.backbone.entry, _time(job.plan, job.backbone)
-    else:
-        pixels = entry.size or (weights.default_size(directory) if directory else 0)
-        plan = make_plan(request, recorded, entry, pixels)
-        check_source_is_kept(request, plan, out)
-        reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
-        seconds = Estimate(None, reason)
+        seconds = _time(plan, open_job(request, choice, out).backbone)
     name = str(dtype).removeprefix("torch.")
-    return Forecast(plan, entry, str(device), name, size, seconds)
+    return Forecast(plan, entry, str(device), name, size, peak, advice, seconds)
 
 
 def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
-    entry, source, directory = find_pipeline(choice.name, choice.model_path)
+    whole = choice.model_path if choice.model_path and choice.model_path.is_dir() else None
+    entry, source, directory = find_pipeline(choice.name, whole)
     if directory is None and entry is not None:
         return entry, weights.snapshot(entry, choice.revision)
     if directory is None:
@@ -102,14 +105,36 @@ def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
     return entry or anonymous_entry(choice.name, adapter_class.family), directory
 
 
-def _estimate_weights(entry: BackboneEntry, directory: Path | None, dtype: torch.dtype) -> Estimate:
+def _estimate_memory(
+    plan: Plan,
+    entry: BackboneEntry,
+    directory: Path | None,
+    choice: ModelChoice,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Estimate, Estimate, str | None]:
+    """Bytes of the weights, those that the largest batch needs, and what to do if they are not
+    there."""
+    if directory is None:
+        assert entry.repo is not None  # _locate found it by name
+        unknown = Estimate(None, "its configuration is not on this disk")
+        try:
+            stored = Estimate(weights.download_size(entry.repo), "as stored on the hub")
+        except AsyncDiffError as error:
+            stored = Estimate(None, str(error))
+        return stored, unknown, None
+    work = largest(plan.batches, entry)
+    held = choice.quantize, choice.offload or "none"
     try:
-        if directory is None:
-            assert entry.repo is not None  # _locate found it by name
-            return Estimate(weights.download_size(entry.repo), "as stored on the hub")
-        return Estimate(weights.parameters(directory) * dtype.itemsize, "weights in this dtype")
+        found = memory.footprint(directory, dtype, work, *held, device=device)
+        advice = memory.advice(entry.name, directory, device, dtype, work, *held)
     except AsyncDiffError as error:
-        return Estimate(None, str(error))
+        return Estimate(None, str(error)), Estimate(None, str(error)), None
+    return (
+        Estimate(found.weights, "as they are held"),
+        Estimate(found.peak, f"for {work.batch} at once, by tracing; libraries come on top"),
+        advice,
+    )
 
 
 def _time(plan: Plan, backbone: Backbone) -> Estimate:

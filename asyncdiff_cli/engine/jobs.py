@@ -10,11 +10,13 @@ from typing import Any
 from asyncdiff_cli.engine.backbones import Backbone, load_choice
 from asyncdiff_cli.engine.drawing import Written, execute
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.fitting import advise, largest
 from asyncdiff_cli.engine.planning import Plan, plan_redraw, plan_request
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
+from asyncdiff_cli.engine.sources import default_pixels, find_source
 from asyncdiff_cli.engine.vocabulary import Vocabulary
 
 Record = Provenance | PanelProvenance
@@ -90,8 +92,16 @@ class Job:
         }
 
 
-def open_job(request: Request, choice: ModelChoice, out: Path) -> Job:
-    """Load the model and plan the request.
+def open_job(
+    request: Request,
+    choice: ModelChoice,
+    out: Path,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> Job:
+    """Plan the request and load the model.
+
+    Args:
+        on_warning: told if the model will not fit, before it is loaded.
 
     Raises:
         InputError: for all that can be refused before the model runs.
@@ -101,10 +111,12 @@ def open_job(request: Request, choice: ModelChoice, out: Path) -> Job:
     choice = choice if recorded is None else choice.of(first(recorded))
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give --out a directory")
-    backbone = load_choice(choice)
-    plan = make_plan(request, recorded, backbone.entry, backbone.size)
+    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    plan = make_plan(request, recorded, source.entry, default_pixels(source))
     check_source_is_kept(request, plan, out)
-    return Job(plan, backbone, out, recorded)
+    if warning := advise(choice, largest(plan.batches, source.entry)):
+        on_warning(warning)
+    return Job(plan, load_choice(choice), out, recorded)
 
 
 def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from asyncdiff_cli.engine.backbones import DTYPES, Backbone, fetch
+from asyncdiff_cli.engine.backbones import DTYPES, Backbone
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
@@ -22,6 +23,7 @@ from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
+from asyncdiff_cli.engine.sources import fetch
 from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
 TRACKERS = ("tensorboard", "wandb")
@@ -107,7 +109,7 @@ def open_trainer(
     tracker: str | None = None,
     data_dir: Path | None = None,
     prompts: Path | None = None,
-    on_refused: Callable[[str], None] = lambda _: None,
+    on_warning: Callable[[str], None] = lambda _: None,
     on_progress: Progress | None = None,
 ) -> Trainer:
     """Load all that a run needs, refuse what cannot work, and start or go on.
@@ -117,7 +119,8 @@ def open_trainer(
         tracker: "tensorboard" or "wandb".
         data_dir: where prompts are downloaded to.
         prompts: a local copy of the recipe's prompts.
-        on_refused: told about each checkpoint that is torn or foreign.
+        on_warning: told if the model will not fit, before it is loaded, and about each checkpoint
+            that is torn or foreign.
         on_progress: told about the download of prompts.
 
     Raises:
@@ -148,6 +151,11 @@ def open_trainer(
             recipe.offload_rewards,
             keep=path / "refused",
         )
+    work = squares(recipe.model(), recipe.rollout_batch_size, recipe.size, recipe.guidance_scale)
+    if accelerator.is_main_process and (
+        warning := advise(recipe.model(), work, where, encode_first=True)
+    ):
+        on_warning(warning)
     canvas = encode_first(
         recipe.model(),
         accelerator,
@@ -172,7 +180,7 @@ def open_trainer(
         accelerator,
     )
     if resume:
-        _restore(trainer, on_refused)
+        _restore(trainer, on_warning)
     if tracker is not None:
         settings = {k: str(v) for k, v in recipe.model_dump(mode="json").items()}
         accelerator.init_trackers("asyncdiff", config=settings)

@@ -26,7 +26,10 @@ PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
 ATTENTION = tuple(backend.value for backend in AttentionBackendName)
 FP8_CAPABILITY = (8, 9)
 """The first CUDA architecture with 8-bit floating point, Ada."""
-STREAMED = ("int8", "fp8")
+T5_KEPT = r".*\.wo"
+"""The layers of T5 that overflow in fp16: transformers keeps them in fp32 under it, but not from
+torchao, which sees names that end in `.weight`."""
+TORCHAO = ("int8", "fp8")
 """Weights that are tensor subclasses, whose memory cannot be pinned for a stream."""
 
 
@@ -143,10 +146,7 @@ class Setup:
                 transformer.set_attention_backend(self.attention)
         _OFFLOAD[self.offload](pipe, device, self.quantize)
         if self.compile and transformer is not None:
-            if not transformer._repeated_blocks:  # diffusers knows none of SD3's
-                blocks = {type(block).__name__ for block in transformer.transformer_blocks}
-                transformer._repeated_blocks = sorted(blocks)
-            transformer.compile_repeated_blocks(fullgraph=True)
+            compile_blocks(transformer)
 
     def add_lora(self, pipe: Any) -> None:
         """Add the adapters to a whole pipeline."""
@@ -170,8 +170,26 @@ def _refused(option: str) -> Iterator[None]:
         raise InputError(f"{option} does not work here: {one_line(error)}") from None
 
 
+def is_large(name: str, class_name: str) -> bool:
+    """Whether a component is worth holding in fewer bits: CLIP and the VAE are not."""
+    is_encoder = name.startswith("text_encoder") and not class_name.startswith("CLIP")
+    return name == "transformer" or is_encoder
+
+
+def kept_layers(class_name: str) -> list[str] | None:
+    """Patterns of the layers of a component that are not quantized with it."""
+    return [T5_KEPT] if class_name.startswith("T5") else None
+
+
+def compile_blocks(transformer: Any, backend: str = "inductor") -> None:
+    """Compile each repeated block by itself, as diffusers does for the models that it names."""
+    if not transformer._repeated_blocks:  # SD3 is not among them
+        transformer._repeated_blocks = transformer._no_split_modules
+    transformer.compile_repeated_blocks(fullgraph=True, backend=backend)
+
+
 def quantization(
-    name: str, dtype: torch.dtype, components: Mapping[str, str]
+    name: str, dtype: torch.dtype, components: Mapping[str, tuple[str, str]]
 ) -> PipelineQuantizationConfig:
     """How diffusers and transformers are to load the components in fewer bits.
 
@@ -180,24 +198,40 @@ def quantization(
     Args:
         name: one of `QUANTIZATIONS`.
         dtype: what is computed in.
-        components: names, and the library that each comes from: "diffusers" or "transformers".
+        components: of each name the library, "diffusers" or "transformers", and the class.
     """
+    make = _nf4 if name == "nf4" else _torchao
     libraries = {"diffusers": diffusers, "transformers": transformers}
-    mapping = {
-        part: _quantization(name, dtype, libraries[source]) for part, source in components.items()
-    }
+    mapping = {}
+    for part, (library, class_name) in components.items():
+        mapping[part] = make(libraries[library], name, dtype, kept_layers(class_name))
     return PipelineQuantizationConfig(quant_mapping=mapping)
 
 
-def _quantization(name: str, dtype: torch.dtype, library: Any) -> Any:
-    if name == "nf4":
-        return library.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
+def _nf4(library: Any, name: str, dtype: torch.dtype, kept: list[str] | None) -> Any:
+    return library.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=kept,
+    )
+
+
+def _torchao(library: Any, name: str, dtype: torch.dtype, kept: list[str] | None) -> Any:
+    return library.TorchAoConfig(_torchao_kind(name), modules_to_not_convert=kept)
+
+
+def _torchao_kind(name: str) -> Any:
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-    kinds = {"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}
-    return library.TorchAoConfig(kinds[name]())
+    return {"int8": Int8WeightOnlyConfig, "fp8": Float8WeightOnlyConfig}[name]()
+
+
+def quantize_loaded(transformer: Any, name: str) -> None:
+    """Quantize by torchao what is loaded already: diffusers ignores it for single files."""
+    from torchao.quantization import quantize_
+
+    quantize_(transformer, _torchao_kind(name))
 
 
 def _all_at_once(pipe: Any, device: torch.device, quantize: str | None) -> None:
@@ -214,7 +248,7 @@ def _by_group(pipe: Any, device: torch.device, quantize: str | None) -> None:
         onload_device=device,
         offload_device=torch.device("cpu"),
         offload_type="leaf_level",
-        use_stream=device.type == "cuda" and quantize not in STREAMED,
+        use_stream=device.type == "cuda" and quantize not in TORCHAO,
     )
 
 

@@ -22,6 +22,8 @@ COMPONENTS = (
 )
 """The folders of a pipeline's repository that loading it downloads."""
 
+CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
+"""The files in them that are not weights."""
 
 FLUX_LATENTS = 128
 """What a FLUX pipeline, whose configuration does not say, draws by default."""
@@ -63,16 +65,36 @@ def download_size(repo: str) -> int:
     Raises:
         AsyncDiffError: if the hub does not tell.
     """
+    return sum(download_sizes(repo).values())
+
+
+def download_sizes(repo: str) -> dict[str, int]:
+    """As `download_size`, of each component, by its folder's name: in the dtype that is stored."""
     from huggingface_hub import HfApi
 
     try:
         info = HfApi().model_info(repo, files_metadata=True, timeout=5)
     except Exception as error:  # its HTTP client, and what that raises, differs by version
         raise AsyncDiffError(f"the hub cannot be asked ({type(error).__name__})") from None
-    paths = {Path(file.rfilename): file.size or 0 for file in info.siblings or ()}
-    return sum(
-        size for path, size in paths.items() if path.parts[0] in COMPONENTS and _loaded(path)
-    )
+    found: dict[str, int] = {}
+    for file in info.siblings or ():
+        path = Path(file.rfilename)
+        if path.parts[0] in COMPONENTS and _loaded(path):
+            found[path.parts[0]] = found.get(path.parts[0], 0) + (file.size or 0)
+    return found
+
+
+def configuration(repo: str, revision: str | None = None) -> Path:
+    """The directory of a repository's pipeline without its weights, downloaded: a few megabytes.
+
+    Raises:
+        What `huggingface_hub` raises where it cannot be downloaded.
+    """
+    from huggingface_hub import snapshot_download
+
+    folders = [f"{name}/{kind}" for name in COMPONENTS for kind in CONFIGURATION]
+    patterns = ["model_index.json", *folders]
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
 
 def parameters(directory: Path) -> int:
@@ -81,10 +103,19 @@ def parameters(directory: Path) -> int:
     Raises:
         AsyncDiffError: if a header cannot be read, or there is none.
     """
-    files = [file for file in _files(directory) if file.suffix == ".safetensors"]
-    if not files:
+    return sum(component_parameters(directory).values())
+
+
+def component_parameters(directory: Path) -> dict[str, int]:
+    """As `parameters`, of each component that has weights, by its folder's name."""
+    found: dict[str, int] = {}
+    for file in _files(directory):
+        if file.suffix == ".safetensors":
+            name = file.parent.name
+            found[name] = found.get(name, 0) + _file_parameters(file)
+    if not found:
         raise AsyncDiffError(f"{directory} holds no safetensors files")
-    return sum(_file_parameters(file) for file in files)
+    return found
 
 
 def default_size(directory: Path) -> int:
@@ -94,7 +125,10 @@ def default_size(directory: Path) -> int:
         for name in ("transformer", "vae")
     )
     latents = transformer.get("sample_size") or FLUX_LATENTS
-    return latents * 2 ** (len(vae["block_out_channels"]) - 1)
+    # Qwen-Image's VAE is one of videos, which names its halvings
+    blocks = vae.get("block_out_channels", ())
+    halvings = len(blocks) - 1 if blocks else len(vae["temperal_downsample"])
+    return latents * 2**halvings
 
 
 def _file_parameters(file: Path) -> int:

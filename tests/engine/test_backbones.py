@@ -22,9 +22,9 @@ from asyncdiff_cli.engine import (
     InputError,
     attach,
     backbone_from_pipeline,
-    backbones,
     load_backbone,
     sample,
+    sources,
 )
 from tests.conftest import PROMPTS, seeded, tiny_flux, tiny_sd3
 
@@ -227,7 +227,7 @@ def test_a_repository_that_cannot_be_had(monkeypatch, error, lines):
     def unavailable(*_, **__):
         raise error
 
-    monkeypatch.setattr(backbones, "hf_hub_download", unavailable)
+    monkeypatch.setattr(sources, "hf_hub_download", unavailable)
     with pytest.raises(AsyncDiffError) as caught:
         load_backbone("flux")
     for line in lines:

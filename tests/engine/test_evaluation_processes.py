@@ -88,7 +88,7 @@ def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
     assert opened(tmp_path / "two", limit=5).pending() == []
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_what_is_killed_loses_no_row_and_doubles_none(tmp_path, opened, start, kills):
     """Each process goes on where the one before was killed, at a random moment."""
     chance = random.Random(kills)

@@ -21,9 +21,9 @@ from asyncdiff_cli.engine import (
     sample,
 )
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter, Guidance, TextConditions
-from asyncdiff_cli.engine.backbones import anonymous_entry
 from asyncdiff_cli.engine.each import EachPolicy
 from asyncdiff_cli.engine.rollout import joined
+from asyncdiff_cli.engine.sources import anonymous_entry
 from asyncdiff_cli.engine.tpm import PADDING, Observation
 from tests.conftest import (
     LATER,

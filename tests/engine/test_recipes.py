@@ -5,9 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from asyncdiff_cli.engine import recipes
 from asyncdiff_cli.engine.errors import InputError
@@ -23,6 +27,7 @@ from asyncdiff_cli.engine.recipes import (
     path_of,
     to_yaml,
 )
+from benchmarks.gpu.architecture import ARCHITECTURES
 
 LEAST = {"num_inference_steps": 6, "rewards": {"mini_clip": 1}}
 """What has no default."""
@@ -72,10 +77,33 @@ def test_the_header_tells_the_command_and_the_cost(name):
     if name in CELLS:
         assert f"asyncdiff train --recipe {name} --processes 8\n" in comment
         flux = name.startswith("flux")
-        flops = 2 * (11.9e9 * (1024 + 512) if flux else 2.5e9 * (1024 + 77 + 256))
+        flops = 2.15e13 if flux else 2.44e12
         hours = amounts.forward_passes * flops / 400e12 / 3600
         assert f"about {hours:.0f} GPU hours" in " ".join(comment.split())
         assert "measured" in comment
+
+
+@pytest.mark.parametrize(("name", "flops"), [("flux", "2.15e13"), ("sd35", "2.44e12")])
+def test_the_flops_of_a_pass_are_those_of_the_full_size_transformer(name, flops):
+    config = ARCHITECTURES[name].transformer
+    with torch.device("meta"):
+        if name == "flux":
+            transformer, text, pooled = FluxTransformer2DModel(**config), 512, 768
+            places = {"img_ids": torch.empty(1024, 3), "txt_ids": torch.empty(text, 3)}
+            own = {"hidden_states": torch.empty(1, 1024, 64), "guidance": torch.empty(1), **places}
+        else:
+            transformer, text, pooled = SD3Transformer2DModel(**config), 333, 2048
+            own = {"hidden_states": torch.empty(1, 16, 64, 64)}
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            transformer(
+                encoder_hidden_states=torch.empty(1, text, 4096),
+                pooled_projections=torch.empty(1, pooled),
+                timestep=torch.empty(1),
+                **own,
+            )
+    assert f"{counter.get_total_flops():.2e}".replace("e+", "e") == flops
+    assert f"a pass is {flops} FLOPs" in " ".join(header(f"{name}-coco").split())
 
 
 def test_lifted_recipes_differ_in_the_bound_only():

@@ -574,7 +574,7 @@ def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(tmp_path, sd3_dire
         file.write_bytes((tmp_path / "other" / "checkpoints" / file.name).read_bytes())
     refused = []
     recipe = small_recipe(sd3_directory)
-    trainer = open_trainer(recipe, tmp_path / "r", True, "cpu", on_refused=refused.append)
+    trainer = open_trainer(recipe, tmp_path / "r", True, "cpu", on_warning=refused.append)
     assert trainer.iteration == 3
     why = {"torn": "is torn", "flipped": "is damaged", "foreign": "is of another recipe"}[damage]
     (message,) = refused
@@ -604,7 +604,7 @@ def test_another_backbone_is_another_run(tmp_path, sd3_directory):
     recipe = small_recipe(sd3_directory, iterations=2, model_path=str(tmp_path / "other"))
     refused = []
     with pytest.raises(AsyncDiffError, match="no checkpoint to go on from"):
-        open_trainer(recipe, tmp_path / "r", True, "cpu", on_refused=refused.append)
+        open_trainer(recipe, tmp_path / "r", True, "cpu", on_warning=refused.append)
     assert "another recipe or backbone" in refused[0]
 
 

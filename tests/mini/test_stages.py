@@ -1,6 +1,7 @@
 """Every stage for a few steps, and what comes out of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,25 @@ from mini.evaluate import load_pipeline
 from mini.settings import Settings
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves what it made for the others."""
+    return tmp_path_factory.mktemp("kept") / "work"
+
+
 @pytest.fixture
-def exported(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def exported(packages: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A complete run, in a directory of this test's own."""
     monkeypatch.setattr(deviation, "PROMPTS", 2)
-    (packages / "npm").mkdir()
-    for package in packages.glob("*.tgz"):
-        package.rename(packages / "npm" / package.name)
-    run("all", Settings.smoke(), packages, packages / "mini")
-    return packages / "mini"
+    if not kept.exists():
+        (packages / "npm").mkdir()
+        for package in packages.glob("*.tgz"):
+            package.rename(packages / "npm" / package.name)
+        run("all", Settings.smoke(), packages, packages / "mini")
+        shutil.copytree(packages, kept)
+    own = packages / "own"
+    shutil.copytree(kept, own)
+    return own / "mini"
 
 
 def test_all_stages(exported: Path) -> None:

@@ -1,0 +1,117 @@
+"""A pipeline's weights: all or a part of them, in their dtype or in fewer bits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
+from safetensors import SafetensorError
+
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.setup import TORCHAO, is_large, quantization, quantize_loaded
+from asyncdiff_cli.engine.sources import GGUF, Source, pipeline_errors
+
+PARTS = ("all", "text", "image")
+LARGE = 1 << 26
+"""Bytes from which on a text encoder is quantized."""
+
+
+def is_part(component: str, parts: str) -> bool:
+    """Whether a component belongs to these parts of a pipeline."""
+    of_text = component.startswith(("text_encoder", "tokenizer"))
+    return parts == "all" or component == "scheduler" or of_text == (parts == "text")
+
+
+def quantized_components(source: Source, parts: str = "all") -> dict[str, tuple[str, str]]:
+    """Library and class of each component that is worth quantizing."""
+    return {
+        name: kind
+        for name, kind in source.components.items()
+        if is_part(name, parts)
+        and is_large(name, kind[1])
+        and (name == "transformer" or not _is_stand_in(source.index.parent / name))
+    }
+
+
+def _is_stand_in(encoder: Path) -> bool:
+    """Whether a text encoder is as small as mini's for T5; of one that is yet to be downloaded,
+    that it is not."""
+    return 0 < sum(file.stat().st_size for file in encoder.glob("*.safetensors")) < LARGE
+
+
+def read_pipeline(
+    source: Source, dtype: torch.dtype, device: torch.device, quantize: str | None, parts: str
+) -> Any:
+    """The pipeline, on the CPU but for what is quantized on the GPU.
+
+    Args:
+        parts: one of `PARTS`; the components of others are None.
+
+    Raises:
+        AsyncDiffError: if it cannot be downloaded, or a file is missing or corrupted.
+    """
+    missing = [name for name in source.components if not is_part(name, parts)]
+    given: dict[str, Any] = dict.fromkeys((*source.absent, *missing))
+    large = quantized_components(source, parts)
+    on_gpu = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with on_gpu, pipeline_errors(source.place), _weight_errors(source.place):
+        if source.checkpoint is not None and is_part("transformer", parts):
+            del large["transformer"]
+            given["transformer"] = _read_transformer(source, source.checkpoint, dtype, quantize)
+        if quantize is not None and large:
+            given["quantization_config"] = quantization(quantize, dtype, large)
+        with warnings.catch_warnings():
+            # `dtype` replaces `torch_dtype` in the newest diffusers; older ones would ignore it
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*")
+            pipe = source.pipeline_class.from_pretrained(
+                source.place, torch_dtype=dtype, revision=source.revision, **given
+            )
+        modules = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
+        if any(parameter.is_meta for module in modules for parameter in module.parameters()):
+            raise ValueError("weights are missing")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _read_transformer(
+    source: Source, checkpoint: Path, dtype: torch.dtype, quantize: str | None
+) -> Any:
+    """A transformer out of a file of its own, in diffusers' layout or the original one."""
+    kind, own = source.components["transformer"], None
+    if checkpoint.suffix == GGUF:
+        own = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+    elif quantize == "nf4":
+        own = quantization(quantize, dtype, {"transformer": kind}).quant_mapping["transformer"]
+    transformer = getattr(diffusers, kind[1]).from_single_file(
+        str(checkpoint),
+        config=source.place,
+        config_revision=source.revision,
+        subfolder="transformer",
+        torch_dtype=dtype,
+        quantization_config=own,
+    )
+    if quantize in TORCHAO:
+        quantize_loaded(transformer, quantize)
+    return transformer
+
+
+@contextmanager
+def _weight_errors(source: str) -> Iterator[None]:
+    """What diffusers and transformers raise for truncated, missing or mismatched weight files."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AsyncDiffError, HfHubHTTPError, EntryNotFoundError, GatedRepoError):
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise AsyncDiffError(
+            f"the model in {source} is incomplete or corrupted, fetch it again ({one_line(error)})"
+        ) from None

@@ -1,0 +1,219 @@
+"""Where a pipeline is, and what it is made of, before any of its weights are read."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import hf_hub_download
+
+from asyncdiff_cli.engine import weights
+from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
+from asyncdiff_cli.engine.checks import unknown, unknown_pipeline
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.registry import MINI_DIRECTORY, REGISTRY, BackboneEntry
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice
+
+GGUF = ".gguf"
+SINGLE_FILES = (".safetensors", ".sft", GGUF)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pipeline that is yet to be loaded."""
+
+    entry: BackboneEntry
+    """Its name and defaults."""
+    place: str
+    """A directory or repository, as `from_pretrained` takes it."""
+    directory: Path | None
+    """The directory, if it is one."""
+    revision: str | None
+    """The commit of the repository, if it is one."""
+    index: Path
+    """Its model_index.json."""
+    pipeline_class: Any
+    adapter_class: type[Adapter]
+    components: dict[str, tuple[str, str]]
+    """Library and class of each component that it has."""
+    absent: tuple[str, ...]
+    """The components that it does without."""
+    checkpoint: Path | None
+    """A file that its transformer is in, in place of its own."""
+
+
+def find_source(
+    name: str,
+    model_path: str | Path | None = None,
+    revision: str | None = None,
+    quantize: str | None = None,
+) -> Source:
+    """Look a pipeline up; of a repository, download its index.
+
+    Args: as `load_backbone`.
+
+    Raises:
+        InputError: for a name, directory, file or pipeline class that is not known, or a revision
+            where there is no repository.
+        AsyncDiffError: if the repository is gated or cannot be reached, or its index is damaged.
+    """
+    checkpoint = _checkpoint(model_path, quantize)
+    entry, place, directory = find_pipeline(name, None if checkpoint else model_path)
+    if directory is None:
+        with pipeline_errors(place):
+            index = Path(hf_hub_download(place, "model_index.json", revision=revision))
+        commit = index.parent.name  # the cache names each snapshot's folder by its commit
+    elif revision is None:
+        index, commit = directory / "model_index.json", None
+    else:
+        raise InputError(f"a revision belongs to a repository, and {directory} is a directory")
+    pipeline_class, adapter_class, components = read_index(index)
+    family = adapter_class.family
+    if entry is not None and entry.family != family:
+        raise InputError(f"{place} holds a {pipeline_class.__name__}, which is not {entry.name}")
+    return Source(
+        entry=entry or anonymous_entry(name, family),
+        place=place,
+        directory=directory,
+        revision=commit,
+        index=index,
+        pipeline_class=pipeline_class,
+        adapter_class=adapter_class,
+        components={n: (str(a), str(b)) for n, (a, b) in components.items() if a and b},
+        absent=tuple(n for n, kind in components.items() if not all(kind)),
+        checkpoint=checkpoint,
+    )
+
+
+def fetch(choice: ModelChoice) -> BackboneEntry:
+    """Download what `load_choice` reads, if it is not on the disk; what is known of the backbone.
+
+    Raises:
+        InputError, AsyncDiffError: as `find_source`.
+    """
+    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    if source.directory is None:
+        with pipeline_errors(source.place):
+            source.pipeline_class.download(source.place, revision=source.revision)
+    return source.entry
+
+
+def configuration(source: Source) -> Path:
+    """A directory with the configuration of all components, without weights if it is downloaded.
+
+    Raises:
+        AsyncDiffError: if it cannot be had.
+    """
+    if source.directory is not None:
+        return source.directory
+    with pipeline_errors(source.place):
+        return weights.configuration(source.place, source.revision)
+
+
+def default_pixels(source: Source) -> int:
+    """Height and width that it draws by default.
+
+    Raises:
+        AsyncDiffError: if only its configuration knows, and that cannot be read.
+    """
+    if source.entry.size is not None:
+        return source.entry.size
+    directory = configuration(source)
+    try:
+        return weights.default_size(directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise AsyncDiffError(
+            f"the model in {source.place} is incomplete or corrupted, fetch it again ({error})"
+        ) from None
+
+
+def find_pipeline(
+    name: str, model_path: str | Path | None
+) -> tuple[BackboneEntry | None, str, Path | None]:
+    """The registry's entry if there is one, what to load, and its directory if it is one."""
+    entry = REGISTRY.get(name)
+    if model_path is not None:
+        directory = Path(model_path)
+    elif name == "mini":
+        directory = MINI_DIRECTORY
+    elif entry is None and Path(name).is_dir():
+        directory = Path(name)
+    elif entry is not None and entry.repo is not None:
+        return entry, entry.repo, None
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return None, name, None
+    elif "/" in name:
+        raise InputError(f"there is no directory {name}")
+    else:
+        raise InputError(unknown("backbone", name, REGISTRY) + ", or a directory or repository")
+    if not (directory / "model_index.json").is_file():
+        raise InputError(f"{directory} is not a diffusers pipeline: it has no model_index.json")
+    return entry, str(directory), directory
+
+
+def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, list[str | None]]]:
+    """The pipeline's class, its adapter's, and the library and class of each component."""
+    try:
+        values = json.loads(index.read_text(encoding="utf-8"))
+        class_name = values["_class_name"]
+    except (ValueError, KeyError, TypeError):
+        raise AsyncDiffError(f"{index} is corrupted: it does not name a pipeline class") from None
+    for pipeline_class, adapter_class in ADAPTERS.items():
+        if pipeline_class.__name__ == class_name:
+            kinds = {name: value for name, value in values.items() if isinstance(value, list)}
+            return pipeline_class, adapter_class, kinds
+    raise InputError(unknown_pipeline(class_name, [c.__name__ for c in ADAPTERS]))
+
+
+def anonymous_entry(name: str, family: str) -> BackboneEntry:
+    """A pipeline without a name: the settings of the first backbone of its family, and its own
+    size, licence and negative prompt.
+
+    Raises:
+        InputError: for a family without a backbone.
+    """
+    known = (e for e in REGISTRY.values() if e.family == family and e.repo is not None)
+    model = next(known, None)
+    if model is None:
+        raise InputError(
+            f"there are no defaults for the family {family!r}: put a BackboneEntry with its"
+            " repository into asyncdiff_cli.engine.REGISTRY"
+        )
+    own: dict[str, Any] = {"repo": None, "size": None, "licence": "its own", "licence_url": None}
+    return replace(model, name=name, gated=False, negative_prompt=None, **own)
+
+
+def _checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | None:
+    """The path if it is that of a single file, and None for a directory.
+
+    Raises:
+        InputError: for a file of another kind, or GGUF, which is quantized, to be quantized again
+            or without its package.
+    """
+    path = None if model_path is None else Path(model_path).expanduser()
+    if path is None or not path.is_file():
+        return None
+    if path.suffix not in SINGLE_FILES:
+        raise InputError(f"{path} is not a model: single files end in {', '.join(SINGLE_FILES)}")
+    if path.suffix == GGUF and quantize is not None:
+        raise InputError(f"{path} is quantized already: leave out --quantize {quantize}")
+    if path.suffix == GGUF and find_spec("gguf") is None:
+        raise InputError(f"{path} needs gguf: pip install gguf")
+    return path
+
+
+def pipeline_errors(repo: str) -> AbstractContextManager[None]:
+    """The hub's errors about a pipeline, as the project's."""
+    return hub_errors(
+        repo,
+        local="--model-path DIR",
+        embedded="`--backbone mini` needs no download",
+        lacking="is not a diffusers pipeline: it has no model_index.json",
+    )

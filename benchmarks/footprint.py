@@ -1,0 +1,94 @@
+"""What the published backbones take of a GPU's memory, by tracing: no GPU and no weights needed.
+
+    python -m benchmarks.footprint [--batch N] [--size PIXELS] [--json]
+
+The architectures are those of `benchmarks.gpu`, which measures the same on a GPU. A row is a
+quantization and an offload: all models together, as `asyncdiff sample` has them, and with the text
+encoders gone before the rest is loaded, as in `asyncdiff eval` and `train`.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from asyncdiff_cli import render
+from asyncdiff_cli.engine.memory import ALLOWANCE, GIB, footprint
+from asyncdiff_cli.engine.registry import OFFLOADS, REGISTRY
+from asyncdiff_cli.engine.tracing import Work
+from benchmarks.gpu.architecture import ARCHITECTURES, build
+
+QUANTIZED = (None, "int8", "nf4")
+"""fp8 takes as much as int8, but for a byte a row."""
+CUDA = torch.device("cuda")
+
+
+def write_configuration(name: str, directory: Path) -> None:
+    """A backbone's pipeline without weights."""
+    pipe = build(ARCHITECTURES[name], "meta", torch.float16)
+    pipe.save_config(directory)
+    for component, part in pipe.components.items():
+        if part is None:
+            continue
+        if hasattr(part, "save_config"):
+            part.save_config(directory / component)
+        else:  # of transformers, whose models keep their configuration as an object
+            getattr(part, "config", part).save_pretrained(directory / component)
+
+
+def rows(name: str, batch: int, size: int) -> list[dict[str, Any]]:
+    """Bytes at most for each quantization and offload that go together."""
+    entry, found = REGISTRY[name], []
+    work = Work(batch, size, size, entry.guidance_scale, tokens=entry.max_sequence_length)
+    with TemporaryDirectory() as directory:
+        write_configuration(name, Path(directory))
+        for quantize in QUANTIZED:
+            for offload in OFFLOADS:
+                if quantize is not None and offload == "sequential":
+                    continue  # which is refused
+                whole, apart = (
+                    footprint(Path(directory), torch.float16, work, quantize, offload, first, CUDA)
+                    for first in (False, True)
+                )
+                found.append(
+                    {
+                        "backbone": name,
+                        "quantize": quantize or "none",
+                        "offload": offload,
+                        "weights": whole.weights,
+                        "all_together": whole.peak,
+                        "encoders_first": apart.peak,
+                    }
+                )
+    return found
+
+
+def main(
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 512,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Estimate the memory of both backbones in fp16."""
+    render.quiet_libraries()
+    found = [row for name in ARCHITECTURES for row in rows(name, batch, size)]
+    if json:
+        print(json_module.dumps({"batch": batch, "size": size, "rows": found}))
+        return
+    keys = ("weights", "all_together", "encoders_first")
+    table = Table("backbone", "quantize", "offload", *(key.replace("_", " ") for key in keys))
+    for row in found:
+        sizes = [f"{row[key] / GIB:.1f} GiB" for key in keys]
+        table.add_row(row["backbone"], row["quantize"], row["offload"], *sizes)
+    Console().print(table)
+    print(f"beside which {ALLOWANCE / GIB:.1f} GiB should be free for the allocator and libraries")
+
+
+if __name__ == "__main__":
+    typer.run(main)

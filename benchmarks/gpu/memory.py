@@ -1,0 +1,149 @@
+"""The peak of a GPU's memory while one image is drawn, for each offload and quantization.
+
+    python -m benchmarks.gpu.memory DIRECTORY --quantize nf4 --offload none
+
+is one row, in a process of its own, so that a peak is of nothing else. The pipeline is loaded as
+`asyncdiff` loads any; the prompt passes through the text encoders.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.engine import Backbone, load_backbone, sample
+from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+from benchmarks.gpu.architecture import parameters
+from benchmarks.gpu.settings import OverBudgetError, Settings
+
+NONE = "none"
+STEPS = 2
+LEAST_SECONDS = 30.0
+"""A row takes about so long, so with less left of the budget none is begun."""
+ROOT = Path(__file__).parents[2]
+
+
+def configurations() -> list[tuple[str, str]]:
+    """Quantization and offload: each alone before both together."""
+    pairs = list(product((NONE, *QUANTIZATIONS), OFFLOADS))
+    return sorted(pairs, key=lambda pair: sum(name != NONE for name in pair))
+
+
+def write(backbone: Backbone, directory: Path) -> int:
+    """Save the pipeline, and return how many bytes of weights it has.
+
+    Raises:
+        OSError: if the disk has no room for it.
+    """
+    models = [m for m in backbone.pipe.components.values() if isinstance(m, torch.nn.Module)]
+    size = sum(map(parameters, models)) * backbone.dtype.itemsize
+    free = shutil.disk_usage(directory).free
+    if free < 1.05 * size:
+        raise OSError(
+            f"{directory} has {render.size(free)} free, and the pipeline takes"
+            f" {render.size(size)}: give --scratch a larger disk"
+        )
+    backbone.pipe.save_pretrained(directory)
+    return size
+
+
+def measure_memory(directory: Path, settings: Settings) -> Iterator[dict[str, Any]]:
+    """A row per configuration; one that cannot be measured says why."""
+    for quantize, offload in configurations():
+        row = {"quantize": quantize, "offload": offload}
+        try:
+            settings.check_left(LEAST_SECONDS)
+        except OverBudgetError as error:
+            yield {**row, "reason": str(error)}
+            continue
+        yield {**row, **run_apart(directory, settings, quantize, offload)}
+
+
+def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) -> dict[str, Any]:
+    """One configuration in a new process: what it measured, or the reason why it did not."""
+    arguments = {
+        "--quantize": quantize,
+        "--offload": offload,
+        "--device": str(settings.where),
+        "--dtype": str(settings.precision).removeprefix("torch."),
+        "--size": str(settings.size),
+    }
+    command = [sys.executable, "-m", "benchmarks.gpu.memory", str(directory)]
+    try:
+        done = subprocess.run(
+            [*command, *(part for pair in arguments.items() for part in pair)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=max(LEAST_SECONDS, settings.left),
+        )
+    except subprocess.TimeoutExpired:
+        return {"reason": f"stopped when --budget {settings.budget:g} was used up"}
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = [f"exit code {done.returncode}", *done.stderr.splitlines()][-1]
+        return {"reason": f"died: {last}"}
+
+
+def draw_one(
+    directory: Path, device: torch.device, dtype: str, size: int, options: dict[str, str]
+) -> dict[str, Any]:
+    """Load the pipeline and draw one image: peaks in bytes, and seconds."""
+    on_gpu = device.type == "cuda"
+
+    def peak() -> int | None:
+        if not on_gpu:
+            return None
+        torch.cuda.synchronize(device)
+        found = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return found
+
+    start = time.perf_counter()
+    backbone = load_backbone(str(directory), dtype=dtype, device=device, **options)
+    loading, loaded = peak(), time.perf_counter()
+    sample(backbone, ["a cat"], num_inference_steps=STEPS, height=size, width=size)
+    drawing = peak()
+    return {
+        "peak_bytes": drawing,
+        "loading_peak_bytes": loading,
+        "host_peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "load_seconds": loaded - start,
+        "draw_seconds": time.perf_counter() - loaded,
+    }
+
+
+def main(
+    directory: Annotated[Path, typer.Argument(help="A diffusers pipeline.")],
+    quantize: Annotated[str, typer.Option()] = NONE,
+    offload: Annotated[str, typer.Option()] = NONE,
+    device: Annotated[str, typer.Option()] = "cuda",
+    dtype: Annotated[str, typer.Option()] = "float16",
+    size: Annotated[int, typer.Option()] = 512,
+) -> None:
+    """Measure one configuration; print one JSON object."""
+    render.quiet_libraries()
+    chosen = {"quantize": quantize, "offload": offload}
+    options = {name: value for name, value in chosen.items() if value != NONE}
+    try:
+        row = draw_one(directory, torch.device(device), dtype, size, options)
+    except Exception as error:  # a library that is missing, or too little memory, is a result
+        row = {"reason": " ".join(f"{type(error).__name__}: {error}".split())}
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,120 @@
+"""The options of a model, which all commands that draw take alike."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from asyncdiff_cli.engine.provenance import read_provenance
+from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.store import Store
+from tests.training import settings
+
+MODEL = ("--solver", "dpmpp", "--grid", "karras", "--quantize", "int8", "--attention", "native")
+RECORDED = {"scheduler": "dpmpp", "grid": "karras", "quantize": "int8", "attention": "native"}
+
+
+def bytes_of(outcome):
+    (image,) = outcome.json["images"]
+    with open(image["path"], "rb") as file:
+        return file.read()
+
+
+def test_an_image_carries_them_and_is_drawn_again_with_them(asyncdiff, pipelines):
+    given = ("--backbone", pipelines["sd3"], "--steps", 3, "--size", 16, "--json")
+    drawn = asyncdiff("sample", "a cat", *given, *MODEL, "--device", "cpu")
+    assert drawn.code == 0, drawn.err
+    path = drawn.json["images"][0]["path"]
+    record = read_provenance(path)
+    assert {name: getattr(record, name) for name in RECORDED} == RECORDED
+    again = asyncdiff("sample", "--from", path, "--out", "again", "--json")
+    assert bytes_of(again) == bytes_of(drawn)
+    shown = asyncdiff("inspect", path).out
+    assert "karras" in shown
+    assert "int8" in shown
+    assert "lora" not in shown
+    plain = asyncdiff("sample", "a cat", *given, "--device", "cpu", "--out", "plain")
+    assert bytes_of(plain) != bytes_of(drawn)
+
+
+@pytest.mark.parametrize("grid", ["uniform", "karras", "beta", "logsnr"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp", "unipc"])
+def test_every_solver_takes_every_grid(asyncdiff, solver, grid):
+    drawn = asyncdiff("sample", "a cat", "--solver", solver, "--grid", grid, "--steps", 3, "--json")
+    assert drawn.code == 0, drawn.err
+    times = drawn.json["images"][0]["cond_sigmas"]
+    assert len(times) == (5 if solver == "heun" else 3)
+
+
+def test_scheduler_is_another_word_for_solver(asyncdiff):
+    one, other = (
+        asyncdiff("sample", "a cat", option, "unipc", "--json", "--out", option.strip("-"))
+        for option in ("--solver", "--scheduler")
+    )
+    assert bytes_of(one) == bytes_of(other)
+
+
+def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path):
+    small = ("--steps", 2, "--size", 16, "--rewards", "sharpness", "--device", "cpu")
+    given = ("eval", "--dataset", "mini", "--policies", "baseline,fixed:0.5", "--limit", 2, *small)
+    model = ("--backbone", pipelines["flux"])
+    done = asyncdiff(*given, *model, *MODEL, "--out", "store", "--json")
+    assert done.code == 0, done.err
+    store = Store(tmp_path / "store")
+    assert {name: store.settings[name] for name in RECORDED} == RECORDED
+    other = asyncdiff(*given, *model, "--out", "store")
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "was evaluated with another" in other.err
+
+
+def test_a_run_keeps_its_model_and_may_change_what_waits(asyncdiff, pipelines, tmp_path):
+    small = settings({"iterations": 1, "evaluation": {"every": 0}})
+    given = ("train", "--recipe", "mini", "--backbone", pipelines["sd3"], "--device", "cpu", *small)
+    done = asyncdiff(*given, *MODEL, "--out", "r")
+    assert done.code == 0, done.err
+    recipe = load_recipe(str(tmp_path / "r" / "recipe.yaml"))
+    assert {name: getattr(recipe, name) for name in RECORDED} == RECORDED
+    other = asyncdiff("train", "--resume", "r", "--device", "cpu", "--grid", "beta", "iterations=2")
+    assert other.code == 2
+    assert "keeps its grid" in other.err
+    assert asyncdiff("train", "--resume", "r", "--device", "cpu", "iterations=2").code == 0
+    assert not list((tmp_path / "r").glob(".text*"))
+
+
+def test_a_transformer_from_a_file(asyncdiff, pipelines, tmp_path):
+    weights = load_file(next((pipelines["sd3"] / "transformer").glob("*.safetensors")))
+    louder = {name: value * 1.1 for name, value in weights.items()}
+    save_file(louder, tmp_path / "tuned.safetensors")
+    given = ("--backbone", pipelines["sd3"], "--steps", 3, "--size", 16, "--json")
+    tuned = ("--model-path", "tuned.safetensors")
+    plain, drawn = (
+        asyncdiff("sample", "a cat", *given, *more, "--out", f"out{n}")
+        for n, more in enumerate([(), tuned])
+    )
+    assert bytes_of(plain) != bytes_of(drawn)
+    path = drawn.json["images"][0]["path"]
+    again = asyncdiff("sample", "--from", path, *tuned, "--out", "again", "--json")
+    assert bytes_of(again) == bytes_of(drawn)
+    lost = asyncdiff("sample", "--from", path, "--out", "lost")
+    assert "another fingerprint" in lost.err
+
+
+@pytest.mark.parametrize("command", ["sample", "train", "eval", "sweep", "panel"])
+def test_bad_ones_are_one_line_from_every_command(asyncdiff, command):
+    words = ["a cat"] if command in ("sample", "panel") else []
+    more = ["--gammas", "0.5"] if command == "sweep" else []
+    for bad, line in (
+        (("--quantize", "int9"), "int9"),
+        (("--offload", "group", "--device", "cpu"), "frees a GPU"),
+        (("--solver", "eular"), "eular"),
+        (("--lora", "nowhere.safetensors"), "there is no LoRA nowhere.safetensors"),
+    ):
+        outcome = asyncdiff(command, *words, *more, *bad)
+        assert outcome.code == 2, (command, bad, outcome.err)
+        assert outcome.err.count("\n") == 1
+        assert line in outcome.err
+
+
+def test_json_is_one_object_whatever_is_installed(asyncdiff):
+    drawn = asyncdiff("sample", "a cat", "--quantize", "fp8", "--json")
+    assert json.loads(drawn.out)["images"]
