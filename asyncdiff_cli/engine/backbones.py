@@ -12,7 +12,7 @@ import torch
 
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown_pipeline
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.loading import PARTS, is_part, read_pipeline
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.schedulers import (
@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.schedulers import (
     scheduler_name,
 )
 from asyncdiff_cli.engine.setup import LoRA, Setup
-from asyncdiff_cli.engine.sources import anonymous_entry, find_source
+from asyncdiff_cli.engine.sources import Source, anonymous_entry, find_source
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
@@ -187,17 +187,17 @@ def load_backbone(
     check_choice("parts", parts, PARTS)
     source = find_source(name, model_path, revision, quantize)
 
-    # an adapter may belong to both parts, and diffusers adds it to the whole pipeline at once
-    pipe = read_pipeline(source, dtype, device, quantize, "all" if adapters else parts)
+    try:
+        pipe = _load(source, dtype, device, setup, parts)
+    except torch.OutOfMemoryError:
+        raise AsyncDiffError(
+            f"out of memory while loading {name}: use --quantize or --offload, or a GPU with more"
+        ) from None
+    family = source.adapter_class.family
     if scheduler is not None or grid is not None:
-        own, family = scheduler or scheduler_name(pipe.scheduler), source.adapter_class.family
+        own = scheduler or scheduler_name(pipe.scheduler)
         pipe.scheduler = make_scheduler(own, family, pipe.scheduler.config, grid)
-    check_scheduler(pipe.scheduler, source.adapter_class.family)
-    setup.add_lora(pipe)
-    for component in source.components:
-        if not is_part(component, parts):
-            setattr(pipe, component, None)
-    setup.place(pipe, device)
+    check_scheduler(pipe.scheduler, family)
     return Backbone(
         pipe,
         source.entry,
@@ -208,6 +208,21 @@ def load_backbone(
         source.checkpoint,
         setup,
     )
+
+
+def _load(
+    source: Source, dtype: torch.dtype, device: torch.device, setup: Setup, parts: str
+) -> Any:
+    """The pipeline where it is to run, with None for what is not of these parts."""
+    # an adapter may belong to both parts, and diffusers adds it to the whole pipeline at once
+    read = "all" if setup.lora else parts
+    pipe = read_pipeline(source, dtype, device, setup.quantize, read)
+    setup.add_lora(pipe)
+    for component in source.components:
+        if not is_part(component, parts):
+            setattr(pipe, component, None)
+    setup.place(pipe, device)
+    return pipe
 
 
 def load_choice(

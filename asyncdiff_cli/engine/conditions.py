@@ -42,6 +42,20 @@ class EncodedText:
         tensors = {n: v.cpu().contiguous() for n, v in vars(text).items() if v is not None}
         write_atomically(self.file(prompt), lambda path: save_file(tensors, path))
 
+    def check_room(self, prompt: str, count: int) -> None:
+        """There is room on the disk for so many more like a prompt that is written.
+
+        Raises:
+            AsyncDiffError: if there is not.
+        """
+        wanted = count * self.file(prompt).stat().st_size
+        free = shutil.disk_usage(self.directory).free
+        if wanted > free:
+            raise AsyncDiffError(
+                f"{count:,} encoded prompts take {wanted / 1e9:.0f} GB, and {self.directory.parent}"
+                f" has {free / 1e9:.0f} GB free: use fewer prompts or iterations, or another --out"
+            )
+
     def read(self, prompt: str, device: torch.device) -> TextConditions:
         """What was written.
 

@@ -75,7 +75,8 @@ def draw(
         result = sample(backbone, generator=generators, on_step=on_step, **text, **settings)
     except torch.OutOfMemoryError:
         raise AsyncDiffError(
-            f"out of memory with {len(seeds)} images at once: use a smaller --batch-size or --size"
+            f"out of memory with {len(seeds)} images at once: use a smaller --batch-size or --size,"
+            " --quantize or --offload"
         ) from None
     records = describe(backbone, result, prompts, seeds, **settings)
     each = zip(batch.files, result.images, records, strict=True)

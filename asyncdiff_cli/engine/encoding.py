@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -58,9 +58,11 @@ def _encode(
     choice: ModelChoice,
     device: torch.device,
     guidance_scale: float | None,
-    prompts: Iterable[str],
+    prompts: Sequence[str],
     text: EncodedText,
 ) -> None:
     encoder = Canvas(load_choice(choice, device, parts="text"), guidance_scale)
-    for prompt in prompts:
+    for n, prompt in enumerate(prompts):
         text.write(prompt, encoder.encode([prompt])[prompt])
+        if n == 0:
+            text.check_room(prompt, len(prompts) - 1)

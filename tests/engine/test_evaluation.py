@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,6 +257,12 @@ def test_what_is_drawn_is_not_encoded_again(opened, encoded):
     assert encoded == []
     opened(batch_size=6, policies=f"{POLICIES},fixed:0.25")
     assert sorted(encoded) == sorted(TEXTS)
+
+
+def test_a_disk_that_is_too_small_for_the_encoded_prompts_is_named(opened, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(AsyncDiffError, match=r"5 encoded prompts take 0 GB, and .* has 0 GB free"):
+        opened()
 
 
 def test_a_damaged_encoding_is_named(opened):
