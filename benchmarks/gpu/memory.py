@@ -24,7 +24,9 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, load_backbone, sample
+from asyncdiff_cli.engine.memory import footprint
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+from asyncdiff_cli.engine.tracing import Work
 from benchmarks.gpu.architecture import parameters
 from benchmarks.gpu.settings import OverBudgetError, Settings
 
@@ -101,7 +103,7 @@ def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) 
 def draw_one(
     directory: Path, device: torch.device, dtype: str, size: int, options: dict[str, str]
 ) -> dict[str, Any]:
-    """Load the pipeline and draw one image: peaks in bytes, and seconds."""
+    """Load the pipeline and draw one image: peaks in bytes, also the estimated one, and seconds."""
     on_gpu = device.type == "cuda"
 
     def peak() -> int | None:
@@ -116,13 +118,17 @@ def draw_one(
     backbone = load_backbone(str(directory), dtype=dtype, device=device, **options)
     loading, loaded = peak(), time.perf_counter()
     sample(backbone, ["a cat"], num_inference_steps=STEPS, height=size, width=size)
-    drawing = peak()
+    drawing, drawn = peak(), time.perf_counter()
+    entry, setup = backbone.entry, backbone.setup
+    work = Work(1, size, size, entry.guidance_scale, tokens=entry.max_sequence_length)
+    held = setup.quantize, setup.offload
     return {
         "peak_bytes": drawing,
+        "estimated_bytes": footprint(directory, backbone.dtype, work, *held, device=device).peak,
         "loading_peak_bytes": loading,
         "host_peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "load_seconds": loaded - start,
-        "draw_seconds": time.perf_counter() - loaded,
+        "draw_seconds": drawn - loaded,
     }
 
 

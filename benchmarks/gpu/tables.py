@@ -110,16 +110,17 @@ def exactness(section: Section) -> Table:
 
 def memory(section: Section) -> Table:
     title = f"memory of one image, {render.size(section['weight_bytes'])} of weights"
-    headings = ["quantize", "offload", "GPU peak", "while loading", "CPU peak", "s to load", "note"]
+    peaks = ["GPU peak", "estimated", "while loading", "CPU peak"]
+    headings = ["quantize", "offload", *peaks, "s to load", "note"]
     return grid(title, headings, [memory_row(row) for row in section["rows"]])
 
 
 def memory_row(row: Section) -> list[str]:
     names = [row["quantize"], row["offload"]]
     if "reason" in row:
-        return [*names, "", "", "", "", row["reason"]]
-    peaks = (row["peak_bytes"], row["loading_peak_bytes"], row["host_peak_bytes"])
-    shown = ["" if peak is None else render.size(peak) for peak in peaks]
+        return [*names, "", "", "", "", "", row["reason"]]
+    keys = ("peak_bytes", "estimated_bytes", "loading_peak_bytes", "host_peak_bytes")
+    shown = ["" if row[key] is None else render.size(row[key]) for key in keys]
     return [*names, *shown, f"{row['load_seconds']:.3g}", ""]
 
 

@@ -205,6 +205,7 @@ def test_a_row_of_memory_is_measured_in_its_own_process(tmp_path):
     assert row["draw_seconds"] > 0, row
     assert row["host_peak_bytes"] > 0
     assert row["peak_bytes"] is None  # there is no GPU
+    assert row["estimated_bytes"] > 4 * sum(map(parameters, models))
     title = tables.memory({"weight_bytes": 1, "rows": [{"quantize": "a", "offload": "b", **row}]})
     assert title.row_count == 1
 
