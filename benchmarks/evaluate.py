@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +31,13 @@ from rich.progress import track
 from rich.table import Table
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine import attach
+from asyncdiff_cli.engine import Backbone, attach
+from asyncdiff_cli.engine.backbones import load_choice
 from asyncdiff_cli.engine.comparing import Comparison, open_evaluation
-from asyncdiff_cli.engine.evaluation import Cell, Evaluation
+from asyncdiff_cli.engine.conditions import EncodedText
+from asyncdiff_cli.engine.evaluation import Cell, Evaluation, key
 from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.summary import summarize
 from benchmarks.overhead import median_interval
 
@@ -46,10 +50,11 @@ MEMORY_STEPS = 1
 """Of the runs that only memory is measured of."""
 
 
-def script(evaluation: Evaluation, batch: int) -> dict[str, list[dict[str, torch.Tensor]]]:
+def script(
+    evaluation: Evaluation, backbone: Backbone, batch: int
+) -> dict[str, list[dict[str, torch.Tensor]]]:
     """Each policy in turn through the stock pipeline; its scores, batch by batch."""
     canvas, found = evaluation.canvas, {}
-    backbone = canvas.backbone
     length = backbone.entry.max_sequence_length
     everyone = range(len(evaluation.order))
     for contender in evaluation.contenders:
@@ -57,7 +62,7 @@ def script(evaluation: Evaluation, batch: int) -> dict[str, list[dict[str, torch
         for start in range(0, len(everyone), batch):
             chunk = everyone[start : start + batch]
             texts = [evaluation.text(i) for i in chunk]
-            seeds = [evaluation.key(Cell(i, contender)).seed for i in chunk]
+            seeds = [key(evaluation.seed, Cell(i, contender)).seed for i in chunk]
             with attach(backbone.pipe, contender.policy, contender.gamma):
                 images = backbone.pipe(
                     texts,
@@ -72,8 +77,13 @@ def script(evaluation: Evaluation, batch: int) -> dict[str, list[dict[str, torch
     return found
 
 
-def ours(wanted: Comparison, evaluation: Evaluation, out: Path) -> None:
-    """The same into a new store, with the models that are loaded."""
+def ours(encoder: Canvas, evaluation: Evaluation, out: Path) -> None:
+    """The same into a new store, with the models that are loaded: first all prompts are encoded."""
+    text = EncodedText(out.with_name(f"{out.name}-text"))
+    for n in range(len(evaluation.order)):
+        prompt = evaluation.text(n)
+        text.write(prompt, encoder.encode([prompt])[prompt])
+    evaluation.canvas = replace(evaluation.canvas, text=text)
     evaluation.store = type(evaluation.store).open(
         out, {k: v for k, v in evaluation.store.settings.items() if k != "format"}
     )
@@ -87,12 +97,14 @@ def measure(wanted: Comparison, rounds: int, batches: tuple[int, int]) -> np.nda
     seconds = []
     with tempfile.TemporaryDirectory() as directory:
         evaluation = open_evaluation(wanted, Path(directory) / "store")
+        stock = load_choice(wanted.choice)
+        encoder = Canvas(load_choice(wanted.choice, parts="text"), wanted.guidance)
         for n in track(
             range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
         ):
             jobs: list[Callable[[], Any]] = [
-                lambda n=n: ours(wanted, evaluation, Path(directory) / f"store-{n}"),
-                *(lambda b=b: script(evaluation, b) for b in batches),
+                lambda n=n: ours(encoder, evaluation, Path(directory) / f"store-{n}"),
+                *(lambda b=b: script(evaluation, stock, b) for b in batches),
             ]
             row = [0.0] * len(jobs)
             for place in np.roll(range(len(jobs)), n):

@@ -1,0 +1,34 @@
+"""Both sides of the comparison draw and score the same."""
+
+import pytest
+
+from asyncdiff_cli.engine.backbones import load_choice
+from asyncdiff_cli.engine.comparing import Comparison, open_evaluation
+from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.rollout import Canvas
+from benchmarks import evaluate
+
+
+@pytest.fixture
+def wanted():
+    choice = ModelChoice("mini", device="cpu")
+    settings = {"texts": ("a cat", "a fox"), "steps": (2,), "rewards": ("sharpness",)}
+    return Comparison(choice, "baseline,fixed:0.5", **settings, kept_images=0)
+
+
+def test_the_script_scores_what_the_evaluation_scores(wanted, tmp_path):
+    evaluation = open_evaluation(wanted, tmp_path / "store")
+    encoder = Canvas(load_choice(wanted.choice, parts="text"))
+    evaluate.ours(encoder, evaluation, tmp_path / "again")
+    rows = evaluation.store.read().to_pylist()
+    theirs = evaluate.script(evaluation, load_choice(wanted.choice), batch=1)
+    assert len(rows) == 4
+    for row in rows:
+        score = theirs[row["policy"]][row["prompt_id"]]["sharpness"].item()
+        assert row["sharpness"] == pytest.approx(score, abs=1e-3)
+
+
+def test_a_round_times_ours_and_the_script_in_both_batches(wanted):
+    seconds = evaluate.measure(wanted, 3, (1, 2))
+    assert seconds.shape == (3, 3)
+    assert (seconds > 0).all()
