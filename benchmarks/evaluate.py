@@ -79,7 +79,7 @@ def script(
 
 def ours(encoder: Canvas, evaluation: Evaluation, out: Path) -> None:
     """The same into a new store, with the models that are loaded: first all prompts are encoded."""
-    text = EncodedText(out.with_name(f"{out.name}-text"))
+    text = EncodedText(out.with_name(f"{out.name}-text"), "mine")
     for n in range(len(evaluation.order)):
         prompt = evaluation.text(n)
         text.write(prompt, encoder.encode([prompt])[prompt])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,15 @@ class EncodedText:
     serves all processes of a machine.
     """
 
-    directory: Path
+    root: Path
+    """A directory for this alone."""
+    model: str
+    """A name of what encodes, with a folder of its own."""
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the files."""
+        return self.root / self.model
 
     def file(self, prompt: str) -> Path:
         """The file of a prompt."""
@@ -52,7 +59,7 @@ class EncodedText:
         free = shutil.disk_usage(self.directory).free
         if wanted > free:
             raise AsyncDiffError(
-                f"{count:,} encoded prompts take {wanted / 1e9:.0f} GB, and {self.directory.parent}"
+                f"{count:,} encoded prompts take {wanted / 1e9:.0f} GB, and {self.root.parent}"
                 f" has {free / 1e9:.0f} GB free: use fewer prompts or iterations, or another --out"
             )
 
@@ -69,7 +76,5 @@ class EncodedText:
             raise AsyncDiffError(f"{file} cannot be read, delete it ({error})") from None
 
     def remove(self) -> None:
-        """Delete all of it."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-        with suppress(OSError):  # not empty: another model's are beside it
-            self.directory.parent.rmdir()
+        """Delete all of it, and what was encoded for another model and never used."""
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from asyncdiff_cli.engine.backbones import load_choice
+from asyncdiff_cli.engine.backbones import load_choice, resolve_device
 from asyncdiff_cli.engine.conditions import EncodedText
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rollout import Canvas
+from asyncdiff_cli.engine.sources import find_source
 
 
 def encode_first(
@@ -33,7 +34,7 @@ def encode_first(
     Raises:
         InputError, AsyncDiffError: as `load_backbone`, or if the directory cannot be written.
     """
-    text = EncodedText(directory / _digest(choice, guidance_scale))
+    text = EncodedText(directory, _digest(choice, accelerator.device, guidance_scale))
     missing = text.missing(prompts)
     accelerator.wait_for_everyone()  # all have looked before one writes
     mine = missing[accelerator.process_index :: accelerator.num_processes]
@@ -47,11 +48,17 @@ def encode_first(
     return Canvas(backbone, guidance_scale, size, text)
 
 
-def _digest(choice: ModelChoice, guidance_scale: float | None) -> str:
-    """A name of what conditions depend on beside the prompt."""
-    own = (choice.name, choice.revision, choice.model_path, choice.dtype, choice.quantize)
-    values = json.dumps([*map(str, own), choice.lora, guidance_scale])
-    return hashlib.sha256(values.encode()).hexdigest()[:16]
+def _digest(choice: ModelChoice, device: torch.device, guidance_scale: float | None) -> str:
+    """A name of what conditions depend on beside the prompt, the same for a default and its value.
+
+    Raises:
+        InputError, AsyncDiffError: as `find_source`.
+    """
+    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    scale = source.entry.guidance_scale if guidance_scale is None else guidance_scale
+    _, dtype = resolve_device(device, choice.dtype)
+    own = (source.place, source.revision, dtype, choice.quantize, *choice.lora, float(scale))
+    return hashlib.sha256(json.dumps([*map(str, own)]).encode()).hexdigest()[:16]
 
 
 def _encode(

@@ -259,6 +259,14 @@ def test_what_is_drawn_is_not_encoded_again(opened, encoded):
     assert sorted(encoded) == sorted(TEXTS)
 
 
+def test_a_default_and_its_value_are_the_same_encoding(opened, encoded):
+    finish(opened(batch_size=6, guidance=None), batches=1)
+    encoded.clear()
+    guidance = opened(batch_size=6, guidance=None).canvas.scale
+    opened(batch_size=6, guidance=guidance)
+    assert encoded == []
+
+
 def test_a_disk_that_is_too_small_for_the_encoded_prompts_is_named(opened, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     with pytest.raises(AsyncDiffError, match=r"5 encoded prompts take 0 GB, and .* has 0 GB free"):
