@@ -53,8 +53,9 @@ def rows(name: str, batch: int, size: int) -> list[dict[str, Any]]:
             for offload in OFFLOADS:
                 if quantize is not None and offload == "sequential":
                     continue  # which is refused
+                dtype = torch.bfloat16 if quantize == "int8" else torch.float16
                 whole, apart = (
-                    footprint(Path(directory), torch.float16, work, quantize, offload, first, CUDA)
+                    footprint(Path(directory), dtype, work, quantize, offload, first, CUDA)
                     for first in (False, True)
                 )
                 found.append(
@@ -75,7 +76,7 @@ def main(
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 512,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Estimate the memory of both backbones in fp16."""
+    """Estimate the memory of both backbones in fp16; int8 overflows there, and is in bf16."""
     render.quiet_libraries()
     found = [row for name in ARCHITECTURES for row in rows(name, batch, size)]
     if json:

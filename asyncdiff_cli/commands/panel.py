@@ -57,7 +57,7 @@ def panel(
     from asyncdiff_cli.engine.provenance import save_png
     from asyncdiff_cli.engine.store import Store
 
-    check_panel(prompts, store, rows, policies, out)
+    check_panel(prompts, store, rows, policies, out, model)
     if store is not None:
         kept = parse_numbers("--rows", rows, int) or None
         image, provenance = store_panel(Store(store), kept)

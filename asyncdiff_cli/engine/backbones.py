@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,10 @@ import torch
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.loading import PARTS, is_part, read_pipeline
+from asyncdiff_cli.engine.loading import PARTS, is_part, read_pipeline, transformer_config
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.schedulers import (
+    check_class,
     check_names,
     check_scheduler,
     grid_name,
@@ -97,7 +99,7 @@ class Backbone:
             files.append((self.checkpoint.name, self.checkpoint))
         for text in self.setup.lora:
             path = LoRA.parse(text).local()
-            files += [(path.name, path)] if path.is_file() else _weight_files(path)
+            files.append((path.name, path))
         if not files:
             return None
         digest = hashlib.sha256()
@@ -182,10 +184,12 @@ def load_backbone(
     device, dtype = resolve_device(device, dtype)
     adapters = (lora,) if isinstance(lora, str) else tuple(lora)
     setup = Setup(quantize, offload or "none", adapters, compile, attention)
-    setup.check(device)
+    setup.check(device, dtype)
     check_names(scheduler, grid)
     check_choice("parts", parts, PARTS)
     source = find_source(name, model_path, revision, quantize)
+    if scheduler is None:
+        check_class(source.components["scheduler"][1])
 
     try:
         pipe = _load(source, dtype, device, setup, parts)
@@ -222,6 +226,9 @@ def _load(
         if not is_part(component, parts):
             setattr(pipe, component, None)
     setup.place(pipe, device)
+    if parts == "text" and "text_encoder_3" in source.absent:
+        # without T5, SD3 pads its text to the width that the transformer's configuration has
+        pipe.transformer = SimpleNamespace(config=transformer_config(source))
     return pipe
 
 
@@ -255,12 +262,17 @@ def resolve_device(
     Raises:
         InputError: for an unknown device or dtype, CUDA where there is none, or fp16 on a CPU.
     """
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(wanted)
     except RuntimeError:
-        raise InputError(f"unknown device {device!r}; use cpu, cuda or cuda:N") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {str(wanted)!r}; use cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"there is no {device} here, where GPUs are cuda:0 to cuda:{count - 1}")
     if dtype is None:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
     elif isinstance(dtype, str):

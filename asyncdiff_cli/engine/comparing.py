@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.checks import check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key
+from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key, places
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
@@ -292,7 +292,9 @@ def open_evaluation(
         )
     batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
     work = squares(wanted.choice, batch_size, wanted.size, wanted.guidance)
-    if warning := advise(wanted.choice, work, accelerator.device, encode_first=True):
+    if accelerator.is_main_process and (
+        warning := advise(wanted.choice, work, accelerator.device, encode_first=True)
+    ):
         on_warning(warning)
     canvas = encode_first(
         wanted.choice,
@@ -327,10 +329,9 @@ def _undrawn(
 ) -> list[str]:
     """The prompts of this shard of which an image is missing in the store."""
     done = set() if Store.is_new(out) else Store(out).keys()
-    index, count = wanted.shard
     return [
         texts.texts[order[place]]
-        for place in range(index, len(order), count)
+        for place in places(len(order), wanted.shard)
         if not done >= {key(wanted.seed, Cell(place, contender)) for contender in contenders}
     ]
 

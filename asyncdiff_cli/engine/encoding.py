@@ -13,9 +13,14 @@ from accelerate import Accelerator
 
 from asyncdiff_cli.engine.backbones import load_choice, resolve_device
 from asyncdiff_cli.engine.conditions import EncodedText
+from asyncdiff_cli.engine.loading import is_part
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rollout import Canvas
+from asyncdiff_cli.engine.setup import LoRA
 from asyncdiff_cli.engine.sources import find_source
+
+END = 1 << 20
+"""Bytes."""
 
 
 def encode_first(
@@ -39,7 +44,7 @@ def encode_first(
     accelerator.wait_for_everyone()  # all have looked before one writes
     mine = missing[accelerator.process_index :: accelerator.num_processes]
     if mine:
-        _encode(choice, accelerator.device, guidance_scale, mine, text)
+        _encode(choice, accelerator.device, guidance_scale, mine, text, len(missing))
         gc.collect()
         if accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -55,10 +60,29 @@ def _digest(choice: ModelChoice, device: torch.device, guidance_scale: float | N
         InputError, AsyncDiffError: as `find_source`.
     """
     source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
-    scale = source.entry.guidance_scale if guidance_scale is None else guidance_scale
+    entry = source.entry
+    scale = entry.guidance_scale if guidance_scale is None else guidance_scale
     _, dtype = resolve_device(device, choice.dtype)
     own = (source.place, source.revision, dtype, choice.quantize, *choice.lora, float(scale))
-    return hashlib.sha256(json.dumps([*map(str, own)]).encode()).hexdigest()[:16]
+    more = (entry.max_sequence_length, entry.negative_prompt)
+    digest = hashlib.sha256(json.dumps([*map(str, (*own, *more))]).encode())
+    files = [LoRA.parse(text).local() for text in choice.lora]
+    if source.directory is not None:
+        found = sorted(source.directory.rglob("*"))
+        parts = ((file, file.relative_to(source.directory).parts[0]) for file in found)
+        files += [file for file, part in parts if file.is_file() and is_part(part, "text")]
+    for file in files:
+        digest.update(_ends(file))
+    return digest.hexdigest()[:16]
+
+
+def _ends(file: Path) -> bytes:
+    """The size and both ends of a file: other weights differ in them, and are not read whole."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        first = opened.read(END)
+        opened.seek(max(0, size - END))
+        return b"%d" % size + first + opened.read(END)
 
 
 def _encode(
@@ -67,9 +91,11 @@ def _encode(
     guidance_scale: float | None,
     prompts: Sequence[str],
     text: EncodedText,
+    count: int,
 ) -> None:
+    """Encode this process's share of so many prompts."""
     encoder = Canvas(load_choice(choice, device, parts="text"), guidance_scale)
     for n, prompt in enumerate(prompts):
         text.write(prompt, encoder.encode([prompt])[prompt])
         if n == 0:
-            text.check_room(prompt, len(prompts) - 1)
+            text.check_room(prompt, count - 1)

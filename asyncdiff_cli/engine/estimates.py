@@ -23,7 +23,9 @@ from asyncdiff_cli.engine.planning import Batch, Plan
 from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
-from asyncdiff_cli.engine.sources import anonymous_entry, find_pipeline, read_index
+from asyncdiff_cli.engine.schedulers import check_names
+from asyncdiff_cli.engine.setup import Setup
+from asyncdiff_cli.engine.sources import GGUF, anonymous_entry, find_pipeline, read_index
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,10 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     recorded = read_provenance(request.source) if request.source else None
     choice = choice if recorded is None else choice.of(first(recorded))
     device, dtype = resolve_device(choice.device, choice.dtype)
+    Setup(
+        choice.quantize, choice.offload or "none", choice.lora, choice.compile, choice.attention
+    ).check(device, dtype)
+    check_names(choice.scheduler, choice.grid)
     entry, directory = _locate(choice)
     pixels = entry.size or (weights.default_size(directory) if directory else 0)
     plan = make_plan(request, recorded, entry, pixels)
@@ -123,11 +129,15 @@ def _estimate_memory(
         except AsyncDiffError as error:
             stored = Estimate(None, str(error))
         return stored, unknown, None
+    if choice.model_path is not None and choice.model_path.suffix == GGUF:
+        unknown = Estimate(None, "a GGUF file is not estimated")
+        return unknown, unknown, None
     work = largest(plan.batches, entry)
-    held = choice.quantize, choice.offload or "none"
+    setup = Setup(choice.quantize, choice.offload or "none", choice.lora, choice.compile)
+    held = setup.quantize, setup.offload
     try:
         found = memory.footprint(directory, dtype, work, *held, device=device)
-        advice = memory.advice(entry.name, directory, device, dtype, work, *held)
+        advice = memory.advice(entry.name, directory, device, dtype, work, setup)
     except AsyncDiffError as error:
         return Estimate(None, str(error)), Estimate(None, str(error)), None
     return (

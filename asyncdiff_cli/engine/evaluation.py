@@ -67,6 +67,12 @@ class Cell:
     contender: Contender
 
 
+def places(count: int, shard: tuple[int, int]) -> range:
+    """Which of so many prompts are a shard's, of which its processes take each their own."""
+    index, shards = shard
+    return range(index, count, shards)
+
+
 def key(seed: int, cell: Cell) -> Key:
     """The key of an image's row in an evaluation with this seed."""
     own = cell.contender
@@ -120,14 +126,8 @@ class Evaluation:
     def pending(self) -> list[Cell]:
         """What this process has still to draw, prompt by prompt."""
         done, place = self.store.keys(), self.accelerator
-        processes = place.num_processes
-        shards = self.shard[1] * processes
-        shard = self.shard[0] * processes + place.process_index
-        cells = (
-            Cell(prompt_id, contender)
-            for prompt_id in range(shard, len(self.order), shards)
-            for contender in self.contenders
-        )
+        own = places(len(self.order), self.shard)[place.process_index :: place.num_processes]
+        cells = (Cell(prompt_id, contender) for prompt_id in own for contender in self.contenders)
         return [cell for cell in cells if key(self.seed, cell) not in done]
 
     def finish(self, drawn: int) -> int | None:

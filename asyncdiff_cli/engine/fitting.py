@@ -8,10 +8,10 @@ import torch
 
 from asyncdiff_cli.engine import memory
 from asyncdiff_cli.engine.backbones import resolve_device
-from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.planning import Batch
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.setup import Setup
 from asyncdiff_cli.engine.sources import GGUF, configuration, default_pixels, find_source
 from asyncdiff_cli.engine.tracing import Work
 
@@ -66,9 +66,9 @@ def advise(
             where,
             dtype,
             work,
-            choice.quantize,
-            choice.offload or "none",
-            encode_first,
+            Setup(choice.quantize, choice.offload or "none", choice.lora, choice.compile),
+            # with adapters both parts are read whole, and nf4 is made on the GPU
+            encode_first and not (choice.lora and choice.quantize == "nf4"),
         )
-    except AsyncDiffError:  # what is wrong with it, loading says
+    except Exception:  # an estimate is no reason to stop; what is wrong, loading says
         return None

@@ -11,6 +11,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.panel import make_panel, shortened
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.store import Store
 from asyncdiff_cli.engine.summary import BASELINE, Setting, labels
 
@@ -84,6 +85,7 @@ def check_panel(
     rows: str | None,
     policies: str | None,
     out: Path,
+    model: ModelChoice = ModelChoice(),  # noqa: B008 - it is frozen
 ) -> None:
     """The options of `asyncdiff panel` go together.
 
@@ -94,6 +96,8 @@ def check_panel(
         raise InputError("give either PROMPTs to draw, or --store with images that are drawn")
     if store is not None and policies is not None:
         raise InputError("--store shows what was drawn: leave out --policies")
+    if store is not None and model != ModelChoice():
+        raise InputError("--store shows what was drawn: leave out the options of a model")
     if store is None and rows is not None:
         raise InputError("--rows chooses among the prompts of a --store")
     if out.suffix.lower() != ".png":

@@ -23,6 +23,7 @@ from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
+from asyncdiff_cli.engine.setup import LoRA
 from asyncdiff_cli.engine.sources import fetch
 from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
@@ -89,6 +90,10 @@ def find_run(
 def model_overrides(model: ModelChoice) -> list[str]:
     """What a user has said of the model as `KEY=VALUE` of a recipe."""
     given = {name: value for name, value in vars(model).items() if value}
+    if model.model_path is not None:
+        given["model_path"] = model.model_path.expanduser().absolute()
+    if model.lora:  # the run may go on from another directory
+        given["lora"] = [LoRA.parse(text).absolute() for text in model.lora]
     return [
         f"{name}={json.dumps(str(value) if isinstance(value, Path) else value)}"
         for name, value in given.items()

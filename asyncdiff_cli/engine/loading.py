@@ -10,6 +10,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.configuration_utils import FrozenDict
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
 from safetensors import SafetensorError
 
@@ -80,16 +81,27 @@ def read_pipeline(
     return pipe
 
 
+def _transformer_class(source: Source) -> Any:
+    return getattr(diffusers, source.components["transformer"][1])
+
+
+def transformer_config(source: Source) -> Any:
+    """The configuration of a transformer that is not loaded."""
+    with pipeline_errors(source.place), _weight_errors(source.place):
+        config = _transformer_class(source).load_config(
+            source.place, subfolder="transformer", revision=source.revision
+        )
+    return FrozenDict(config)
+
+
 def _read_transformer(
     source: Source, checkpoint: Path, dtype: torch.dtype, quantize: str | None
 ) -> Any:
     """A transformer out of a file of its own, in diffusers' layout or the original one."""
-    kind, own = source.components["transformer"], None
+    own = None
     if checkpoint.suffix == GGUF:
         own = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
-    elif quantize == "nf4":
-        own = quantization(quantize, dtype, {"transformer": kind}).quant_mapping["transformer"]
-    transformer = getattr(diffusers, kind[1]).from_single_file(
+    transformer = _transformer_class(source).from_single_file(
         str(checkpoint),
         config=source.place,
         config_revision=source.revision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,9 @@ class Component:
     activations: int
     """What it holds beside its weights while it runs, at most."""
 
+    is_large: bool = False
+    """Whether it is held in fewer bits, if any are."""
+
     @property
     def is_text(self) -> bool:
         """Whether it encodes prompts."""
@@ -121,6 +124,13 @@ class Footprint:
     def _peak(self, parts: tuple[Component, ...]) -> int:
         if not parts:
             return 0
+        running = self._running(parts)
+        if self.quantize != "nf4":
+            return running
+        # bitsandbytes quantizes on the GPU, where all that it has made stays until it is placed
+        return max(running, sum(part.weights for part in parts if part.is_large))
+
+    def _running(self, parts: tuple[Component, ...]) -> int:
         if self.offload == "none":
             return sum(part.weights for part in parts) + max(part.activations for part in parts)
         if self.offload == "model":
@@ -180,8 +190,7 @@ def advice(
     device: torch.device,
     dtype: torch.dtype,
     work: Work,
-    quantize: str | None = None,
-    offload: str = "none",
+    setup: Setup = Setup(),  # noqa: B008 - it is frozen
     encode_first: bool = False,
 ) -> str | None:
     """None if a pipeline fits; else one line that says what it needs, and what would fit.
@@ -192,7 +201,8 @@ def advice(
 
     Args:
         name: what to call the pipeline.
-        directory, device, dtype, work, quantize, offload, encode_first: as for `footprint`.
+        directory, device, dtype, work, encode_first: as for `footprint`.
+        setup: how it is to be held; what it asks for stays in all choices.
 
     Raises:
         InputError, AsyncDiffError: as `footprint`.
@@ -203,10 +213,10 @@ def advice(
     def measure(dtype: torch.dtype, quantize: str | None, offload: str) -> Footprint:
         return footprint(directory, dtype, work, quantize, offload, encode_first, device)
 
-    now, free = measure(dtype, quantize, offload), free_memory(device)
+    now, free = measure(dtype, setup.quantize, setup.offload), free_memory(device)
     if needs(now, device) <= free:
         return None
-    others = [measure(*choice) for choice in _choices(now, device)]
+    others = [measure(*choice) for choice in _choices(now, setup, device)]
     host = free_memory(torch.device("cpu"))
     others = [other for other in others if other.offload == "none" or other.weights <= host]
     given = " ".join(["", "with", *_flags(now, None)]) if _flags(now, None) else ""
@@ -228,7 +238,9 @@ def needs(footprint: Footprint, device: torch.device) -> int:
     return footprint.peak + (ALLOWANCE if device.type == "cuda" else 0)
 
 
-def _choices(now: Footprint, device: torch.device) -> Iterator[tuple[torch.dtype, str | None, str]]:
+def _choices(
+    now: Footprint, setup: Setup, device: torch.device
+) -> Iterator[tuple[torch.dtype, str | None, str]]:
     """What takes less than now in one respect and more in none, in the order of `OPTIONS`."""
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     dtypes = dict.fromkeys([now.dtype, half if now.dtype is torch.float32 else now.dtype])
@@ -238,15 +250,18 @@ def _choices(now: Footprint, device: torch.device) -> Iterator[tuple[torch.dtype
         quantize = quantize if bits[quantize] < bits[now.quantize] else now.quantize
         offload = max(offload, now.offload, key=OFFLOADS.index)
         for dtype in dtypes:
+            if quantize == "int8" and dtype is torch.float16:
+                dtype = torch.bfloat16  # in which it does not overflow
             choice = dtype, quantize, offload
-            if choice not in seen and _works(quantize, offload, device):
+            wanted = replace(setup, quantize=quantize, offload=offload)
+            if choice not in seen and _works(wanted, device, dtype):
                 yield choice
             seen.add(choice)
 
 
-def _works(quantize: str | None, offload: str, device: torch.device) -> bool:
+def _works(setup: Setup, device: torch.device, dtype: torch.dtype) -> bool:
     try:
-        Setup(quantize, offload).check(device)
+        setup.check(device, dtype)
     except InputError:
         return False
     return True
@@ -331,6 +346,7 @@ def _component(name: str, module: Any, peak: Peak, quantize: str | None) -> Comp
         # parameters beside those of its layers
         resident=0 if module._parameters else buffers,
         activations=peak.dequantized if in_fewer_bits else peak.plain,
+        is_large=is_large(name, type(module).__name__),
     )
 
 

@@ -51,6 +51,8 @@ def join(device: str | None, tracker: str | None = None, path: Path | None = Non
     accelerator = Accelerator(
         cpu=on_cpu, log_with=tracker, project_dir=path, kwargs_handlers=handlers
     )
+    if not on_cpu:  # with its number: to some libraries cuda alone is the first one
+        accelerator.state.device = torch.device("cuda", torch.cuda.current_device())
     # gloo's threads abort a process that still has them when it ends
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator

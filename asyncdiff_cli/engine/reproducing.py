@@ -80,7 +80,8 @@ def _policy(policy: tuple[str, float]) -> str:
 def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Options that choose the backbone and the rewards."""
     entry = REGISTRY.get(settings["backbone"])
-    local = entry is not None and entry.repo is not None and settings.get("fingerprint")
+    from_hub = settings.get("revision") is not None  # also where a LoRA has a fingerprint
+    local = entry is not None and entry.repo is not None and not from_hub
     dtypes = {
         own["dtype"]
         for name, own in settings["rewards"].items()

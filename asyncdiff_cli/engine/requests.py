@@ -206,6 +206,7 @@ class ModelChoice:
                 f"--from draws with the image's backbone, {record.backbone}; if it is in another"
                 " place now, give --model-path DIR"
             )
+        gguf = self.model_path is not None and self.model_path.suffix == ".gguf"
         whole = self.model_path is not None and self.model_path.is_dir()
         return replace(
             self,
@@ -215,7 +216,7 @@ class ModelChoice:
             grid=self.grid or record.grid,
             device=self.device or ("cpu" if record.device == "cpu" else None),
             dtype=self.dtype or record.dtype,
-            quantize=self.quantize or record.quantize,
+            quantize=self.quantize or (None if gguf else record.quantize),
             lora=self.lora or record.lora,
             compile=self.compile or record.compile,
             attention=self.attention or record.attention,

@@ -265,7 +265,7 @@ class BatchSize:
         if tried == 1:
             raise AsyncDiffError(
                 "out of memory with one image at a time: use a smaller size, --dtype bf16 or fp16,"
-                " --quantize or --offload, or keep the rewards off the GPU while they do not score"
+                " --quantize, --offload or offload_rewards=true"
             ) from None
         self.value = tried - tried // 2
         self.warnings.append(

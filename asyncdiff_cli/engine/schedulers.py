@@ -70,10 +70,22 @@ def scheduler_name(scheduler: Any) -> str:
     for name, scheduler_class in SCHEDULERS.items():
         if isinstance(scheduler, scheduler_class):
             return name
-    raise InputError(
-        f"{type(scheduler).__name__} is not a scheduler for flow models that is known here;"
-        f" use {', '.join(c.__name__ for c in SCHEDULERS.values())}"
-    )
+    raise InputError(_unknown_class(type(scheduler).__name__))
+
+
+def check_class(class_name: str) -> None:
+    """Whether a pipeline's own scheduler is known, by its class alone; see `check_names`.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if class_name not in SCHEDULER_CLASSES.values():
+        raise InputError(_unknown_class(class_name))
+
+
+def _unknown_class(class_name: str) -> str:
+    known = ", ".join(SCHEDULER_CLASSES.values())
+    return f"{class_name} is not a scheduler for flow models that is known here; use {known}"
 
 
 def grid_name(scheduler: Any) -> str:

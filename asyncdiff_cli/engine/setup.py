@@ -14,7 +14,11 @@ import diffusers
 import torch
 import transformers
 from diffusers import PipelineQuantizationConfig
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    _check_attention_backend_requirements,
+)
 from huggingface_hub import snapshot_download
 
 from asyncdiff_cli.engine.checks import check_choice
@@ -30,7 +34,8 @@ T5_KEPT = r".*\.wo"
 """The layers of T5 that overflow in fp16: transformers keeps them in fp32 under it, but not from
 torchao, which sees names that end in `.weight`."""
 TORCHAO = ("int8", "fp8")
-"""Weights that are tensor subclasses, whose memory cannot be pinned for a stream."""
+"""Kinds of weights that are tensor subclasses; they are fetched without a stream, which has not
+been tried with them."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +62,33 @@ class LoRA:
                 return cls(text)
             raise InputError(f"a LoRA is SOURCE or SOURCE@SCALE, not {text!r}") from None
 
+    def absolute(self) -> str:
+        """As it is written for use from any directory."""
+        path = Path(self.source).expanduser()
+        source = str(path.absolute()) if path.exists() else self.source
+        return source if self.scale == 1 else f"{source}@{self.scale:g}"
+
     def local(self) -> Path:
-        """Its file or directory, downloaded if it is on the hub.
+        """Its file, downloaded if it is on the hub.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is none, or several to choose from.
             AsyncDiffError: if it cannot be downloaded.
         """
         path = Path(self.source).expanduser()
-        if path.exists():
+        if path.is_file():
             return path
-        if self.source.count("/") != 1 or self.source.startswith((".", "/", "~")):
-            raise InputError(f"there is no LoRA {self.source}")
-        lacking = "holds no LoRA in safetensors"
-        with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
-            found = Path(snapshot_download(self.source, allow_patterns=["*.safetensors"]))
-        if not any(found.rglob("*.safetensors")):
-            raise InputError(f"{self.source} {lacking}")
-        return found
+        if not path.is_dir():
+            if self.source.count("/") != 1 or self.source.startswith((".", "/", "~")):
+                raise InputError(f"there is no LoRA {self.source}")
+            lacking = "holds no LoRA in safetensors"
+            with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
+                path = Path(snapshot_download(self.source, allow_patterns=["*.safetensors"]))
+        files = sorted(path.rglob("*.safetensors"))
+        if len(files) != 1:
+            names = ", ".join(file.relative_to(path).as_posix() for file in files) or "none"
+            raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")
+        return files[0]
 
 
 @dataclass(frozen=True)
@@ -95,12 +109,12 @@ class Setup:
     compile: bool = False
     attention: str | None = None
 
-    def check(self, device: torch.device) -> None:
+    def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuse what cannot work here, before anything is loaded.
 
         Raises:
-            InputError: for an unknown name, a package or compiler that is not installed, or what
-                takes a GPU that there is not.
+            InputError: for an unknown name, a package or compiler that is not installed, what
+                takes a GPU that there is not, or settings that exclude each other.
         """
         for text in self.lora:
             LoRA.parse(text)
@@ -111,18 +125,30 @@ class Setup:
             raise InputError(f"--offload {self.offload} frees a GPU, and the device is the CPU")
         if self.attention is not None:
             check_choice("attention", self.attention, ATTENTION)
+            with _refused(f"--attention {self.attention}"):
+                _check_attention_backend_requirements(AttentionBackendName(self.attention))
+        if self.compile and self.offload in ("group", "sequential"):
+            raise InputError(
+                f"--compile takes whole blocks, and --offload {self.offload} moves what is in them;"
+                " use --offload model"
+            )
         if self.compile and device.type == "cpu" and shutil.which("c++") is None:
             raise InputError("--compile on a CPU needs a C++ compiler, and there is none here")
         if self.quantize is not None:
-            self._check_quantize(self.quantize, device)
+            self._check_quantize(self.quantize, device, dtype)
 
-    def _check_quantize(self, quantize: str, device: torch.device) -> None:
+    def _check_quantize(self, quantize: str, device: torch.device, dtype: torch.dtype) -> None:
         check_choice("quantize", quantize, QUANTIZATIONS)
         package = PACKAGES[quantize]
         if find_spec(package) is None:
             raise InputError(f"--quantize {quantize} needs {package}: pip install {package}")
         if quantize == "nf4" and device.type == "cpu":
             raise InputError("--quantize nf4 needs a GPU; on a CPU use int8 or fp8")
+        if quantize == "int8" and dtype is torch.float16:
+            # torchao multiplies by the 8-bit integers, and by their scale afterwards
+            raise InputError(
+                "--quantize int8 overflows in fp16: give --dtype bf16 with it, or use fp8 or nf4"
+            )
         if quantize == "fp8" and device.type == "cuda":
             found = torch.cuda.get_device_capability(device)
             if found < FP8_CAPABILITY:
@@ -142,8 +168,11 @@ class Setup:
         """Move a pipeline to its device, at once or in turns; parts of it may be missing."""
         transformer = pipe.transformer
         if self.attention is not None and transformer is not None:
+            # diffusers makes it the default of all models, also of those that are loaded already
+            before, _ = _AttentionBackendRegistry.get_active_backend()
             with _refused(f"--attention {self.attention}"):
                 transformer.set_attention_backend(self.attention)
+            _AttentionBackendRegistry.set_active_backend(before)
         _OFFLOAD[self.offload](pipe, device, self.quantize)
         if self.compile and transformer is not None:
             compile_blocks(transformer)
@@ -154,7 +183,8 @@ class Setup:
         names = [f"lora{n}" for n in range(len(adapters))]
         for name, adapter in zip(names, adapters, strict=True):
             with _refused(f"--lora {adapter.source}"):
-                pipe.load_lora_weights(str(adapter.local()), adapter_name=name)
+                file = adapter.local()
+                pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
         if adapters:
             pipe.set_adapters(names, [adapter.scale for adapter in adapters])
 
@@ -166,7 +196,10 @@ def _refused(option: str) -> Iterator[None]:
         yield
     except (AsyncDiffError, torch.OutOfMemoryError):
         raise
-    except (ValueError, RuntimeError, ImportError, OSError, KeyError, AttributeError) as error:
+    except (
+        *(ValueError, RuntimeError, ImportError, OSError),
+        *(LookupError, AttributeError, TypeError),
+    ) as error:
         raise InputError(f"{option} does not work here: {one_line(error)}") from None
 
 
@@ -243,7 +276,7 @@ def _by_model(pipe: Any, device: torch.device, quantize: str | None) -> None:
 
 
 def _by_group(pipe: Any, device: torch.device, quantize: str | None) -> None:
-    """The transformer block by block, and the rest leaf by leaf; copies overlap on a stream."""
+    """Layer by layer, of which the next one is fetched on a stream while one runs."""
     pipe.enable_group_offload(
         onload_device=device,
         offload_device=torch.device("cpu"),

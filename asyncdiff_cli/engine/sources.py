@@ -101,7 +101,9 @@ def fetch(choice: ModelChoice) -> BackboneEntry:
     source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
     if source.directory is None:
         with pipeline_errors(source.place):
-            source.pipeline_class.download(source.place, revision=source.revision)
+            # what a file of its own replaces is not needed
+            passed = {} if source.checkpoint is None else {"transformer": None}
+            source.pipeline_class.download(source.place, revision=source.revision, **passed)
     return source.entry
 
 
@@ -204,6 +206,10 @@ def _checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | N
         raise InputError(f"{path} is not a model: single files end in {', '.join(SINGLE_FILES)}")
     if path.suffix == GGUF and quantize is not None:
         raise InputError(f"{path} is quantized already: leave out --quantize {quantize}")
+    if quantize == "nf4":
+        raise InputError(
+            f"--quantize nf4 cannot read {path}, a single file: use int8 or fp8, or a directory"
+        )
     if path.suffix == GGUF and find_spec("gguf") is None:
         raise InputError(f"{path} needs gguf: pip install gguf")
     return path

@@ -75,11 +75,12 @@ def measure_memory(directory: Path, settings: Settings) -> Iterator[dict[str, An
 
 def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) -> dict[str, Any]:
     """One configuration in a new process: what it measured, or the reason why it did not."""
+    dtype = str(settings.precision).removeprefix("torch.")
     arguments = {
         "--quantize": quantize,
         "--offload": offload,
         "--device": str(settings.where),
-        "--dtype": str(settings.precision).removeprefix("torch."),
+        "--dtype": "bfloat16" if (quantize, dtype) == ("int8", "float16") else dtype,
         "--size": str(settings.size),
     }
     command = [sys.executable, "-m", "benchmarks.gpu.memory", str(directory)]

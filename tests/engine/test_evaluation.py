@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, Synchronous, load_backbone, sample
 from asyncdiff_cli.engine import prompts as prompts_module
@@ -257,6 +258,28 @@ def test_what_is_drawn_is_not_encoded_again(opened, encoded):
     assert encoded == []
     opened(batch_size=6, policies=f"{POLICIES},fixed:0.25")
     assert sorted(encoded) == sorted(TEXTS)
+
+
+def test_text_of_another_encoder_is_not_used(opened, pipelines, tmp_path, encoded):
+    model = Path(shutil.copytree(pipelines["sd3"], tmp_path / "model"))
+    opened(backbone=str(model))
+    (tmp_path / "store" / "settings.json").unlink()  # it was killed before that
+    encoded.clear()
+    opened(backbone=str(model))
+    assert encoded == []
+    (tmp_path / "store" / "settings.json").unlink()
+    weights = next((model / "text_encoder").glob("*.safetensors"))
+    tensors = {name: value * 1.1 for name, value in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    opened(backbone=str(model))
+    assert sorted(encoded) == sorted(TEXTS)
+
+
+def test_an_sd3_without_t5_is_evaluated(opened, tmp_path):
+    made = tiny_sd3()
+    made.register_modules(text_encoder_3=None, tokenizer_3=None)
+    made.save_pretrained(tmp_path / "small")
+    assert finish(opened(backbone=str(tmp_path / "small"), batch_size=9)) == [9, 9]
 
 
 def test_a_default_and_its_value_are_the_same_encoding(opened, encoded):

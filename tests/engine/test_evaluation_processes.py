@@ -72,10 +72,13 @@ def stored(path):
 
 
 def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
-    run = start(tmp_path / "two", "--processes", 2, "--limit", 5, "--json")
+    run = start(tmp_path / "two", "--processes", 2, "--shard", "0/2", "--limit", 5, "--json")
     out, err = run.communicate(timeout=300)
     assert run.returncode == 0, err
-    assert json.loads(out)["drawn"] == 10
+    assert json.loads(out)["drawn"] == 6
+    other = opened(tmp_path / "two", limit=5, shard=(1, 2))
+    assert sum(finish(other)) == 4
+    other.finish(0)
     alone = opened(tmp_path / "one", limit=5)
     assert sum(finish(alone)) == 10
     both = Store(tmp_path / "two")

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.memory import (
     held_bytes,
 )
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, OFFLOADS, QUANTIZATIONS
-from asyncdiff_cli.engine.setup import quantization
+from asyncdiff_cli.engine.setup import Setup, quantization
 from asyncdiff_cli.engine.tracing import Work, empty_adapter, without_data
 from tests.conftest import TINY, clip_tokenizer, dynamic_shift, t5_tokenizer
 
@@ -340,7 +340,7 @@ def test_flux_takes_what_has_been_measured(flux_dev, monkeypatch):
         assert needed == pytest.approx(measured, rel=0.06)
 
     monkeypatch.setattr(memory, "free_memory", lambda device: 22 * GIB)
-    monkeypatch.setattr(memory.Setup, "check", lambda self, device: None)
+    monkeypatch.setattr(memory.Setup, "check", lambda *_: None)
     line = advice("flux", flux_dev, CUDA, torch.bfloat16, work)
     assert line.startswith("flux needs about 35.0 GiB in bf16 and cuda:0 has 22.0 GiB free: ")
     assert "--quantize int8 (20.6 GiB)" in line
@@ -361,7 +361,7 @@ def machine(monkeypatch):
         ]
         return Footprint(tuple(parts), dtype, quantize, offload, encode_first)
 
-    def check(setup, device):
+    def check(setup, device, dtype):
         if device.type == "cpu" and (setup.offload != "none" or setup.quantize == "nf4"):
             raise memory.InputError("needs a GPU")
         if setup.quantize in settings.refused or (setup.quantize and setup.offload == "sequential"):
@@ -402,20 +402,21 @@ def test_the_line_names_three_choices_from_the_least_costly(machine):
 def test_choices_that_do_not_fit_or_work_are_left_out(machine):
     machine.gpu = 12
     assert advised().endswith(
-        ": --quantize nf4 (11.8 GiB), --quantize int8 --offload model (10.2 GiB) or"
+        ": --quantize nf4 (11.8 GiB), --dtype bf16 --quantize int8 --offload model (10.2 GiB) or"
         " --offload group (2.7 GiB) would fit"
     )
     machine.refused = {"nf4"}
     assert advised().endswith(
-        ": --quantize int8 --offload model (10.2 GiB) or --offload group (2.7 GiB) would fit"
+        ": --dtype bf16 --quantize int8 --offload model (10.2 GiB) or --offload group (2.7 GiB)"
+        " would fit"
     )
     machine.host = 31  # is to hold all weights of what is offloaded
-    assert advised().endswith(": --quantize int8 --offload model (10.2 GiB) would fit")
+    assert advised().endswith(": --dtype bf16 --quantize int8 --offload model (10.2 GiB) would fit")
 
 
 def test_what_is_chosen_already_stays(machine):
     machine.gpu = 10
-    line = advised(CUDA, torch.float16, "fp8", "model")
+    line = advised(CUDA, torch.float16, Setup("fp8", "model"))
     assert line == (
         "big needs about 10.2 GiB in fp16 with --quantize fp8 --offload model and cuda:0 has"
         " 10.0 GiB free: --quantize nf4 (7.0 GiB) or --offload group (2.7 GiB) would fit"
@@ -447,7 +448,35 @@ def test_on_a_cpu_nothing_is_offloaded(machine):
 def test_if_nothing_fits_the_least_is_named(machine):
     machine.gpu = 1
     assert advised().endswith(": nothing fits; --offload group (2.7 GiB) needs the least")
-    assert advised(CUDA, torch.float16, None, "sequential").endswith(": nothing needs less")
+    assert advised(CUDA, torch.float16, Setup(offload="sequential")).endswith(
+        ": nothing needs less"
+    )
+
+
+def test_what_is_asked_for_forbids_choices(machine, monkeypatch):
+    refused = machine.refused
+
+    def check(setup, device, dtype):
+        if setup.lora and setup.quantize in ("int8", "fp8"):
+            refused.add((setup.quantize, setup.lora))
+            raise memory.InputError("no adapter on such weights")
+
+    monkeypatch.setattr(memory.Setup, "check", check)
+    line = advised(CUDA, torch.float16, Setup(lora=("a",)))
+    assert refused == {("int8", ("a",))}
+    assert "int8" not in line
+
+
+def test_nf4_is_made_on_the_gpu_whatever_waits_later():
+    parts = (
+        Component("text_encoder", 5, 1, 1, 0, 1, is_large=True),
+        Component("transformer", 6, 1, 1, 0, 1, is_large=True),
+        Component("vae", 1, 1, 1, 0, 1),
+    )
+    for first, peak in ((False, 11), (True, 6)):
+        found = Footprint(parts, torch.bfloat16, "nf4", "group", first)
+        assert found.peak == peak
+        assert Footprint(parts, torch.bfloat16, "int8", "group", first).peak == 2
 
 
 def test_a_small_model_is_not_traced(monkeypatch):

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import sys
+from dataclasses import fields
 
 import diffusers
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers
 from accelerate import dispatch_model
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -23,7 +25,9 @@ from asyncdiff_cli.engine import (
     loading,
     sample,
 )
+from asyncdiff_cli.engine.adapters import TextConditions
 from asyncdiff_cli.engine.setup import LoRA, Setup, quantization
+from asyncdiff_cli.engine.sources import find_source
 from tests.conftest import PROMPTS, make_case, seeded, tiny_flux, tiny_sd3
 
 CPU = torch.device("cpu")
@@ -185,6 +189,14 @@ def test_an_attention_backend_draws_the_same(directories, family, attention):
     assert torch.allclose(drawn, draw(load(directories[family])), atol=1e-5)
 
 
+def test_an_attention_backend_is_of_one_model(directories):
+    plain = load(directories["sd3"])
+    before = _AttentionBackendRegistry.get_active_backend()
+    load(directories["sd3"], attention="_native_math")
+    assert _AttentionBackendRegistry.get_active_backend() == before
+    assert draw(plain).isfinite().all()
+
+
 def test_an_attention_backend_that_is_not_installed_is_named(directories):
     if importlib.util.find_spec("sageattention"):
         pytest.skip("sageattention is installed")
@@ -232,6 +244,17 @@ def test_a_lora_is_a_part_of_the_fingerprint(directories, loras):
     plain, with_lora = load(directories["sd3"]), load(directories["sd3"], lora=str(loras["sd3"]))
     assert plain.fingerprint != with_lora.fingerprint
     assert with_lora.setup.lora == (str(loras["sd3"]),)
+
+
+def test_a_directory_of_several_loras_is_refused_with_their_names(directories, loras, tmp_path):
+    for name in ("a", "b"):
+        shutil.copy(loras["sd3"], tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match=r"holds a\.safetensors, b\.safetensors: give a file"):
+        load(directories["sd3"], lora=str(tmp_path))
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    with pytest.raises(InputError, match="holds none: give a file"):
+        load(directories["sd3"], lora=str(tmp_path))
 
 
 def test_a_directory_may_hold_a_lora(directories, loras):
@@ -310,6 +333,26 @@ def test_a_transformer_may_be_gguf(directories, family, tmp_path):
         load(directories[family], model_path=tmp_path / "model.gguf", quantize="int8")
 
 
+def test_nf4_cannot_be_made_of_a_file(directories, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, file)
+    with pytest.raises(InputError, match=r"--quantize nf4 cannot read .* a single file"):
+        find_source(str(directories["sd3"]), file, quantize="nf4")
+
+
+def test_the_text_part_does_without_t5(tmp_path):
+    made = tiny_sd3()
+    made.register_modules(text_encoder_3=None, tokenizer_3=None)
+    made.save_pretrained(tmp_path)
+    given = dict.fromkeys(field.name for field in fields(TextConditions))
+    text, whole = (
+        load(tmp_path, parts=parts).adapter.encode(PROMPTS, None, given, True, None)
+        for parts in ("text", "all")
+    )
+    assert torch.equal(text.prompt_embeds, whole.prompt_embeds)
+    assert torch.equal(text.negative_prompt_embeds, whole.negative_prompt_embeds)
+
+
 def test_a_file_of_another_kind_is_refused(directories, tmp_path):
     file = tmp_path / "model.ckpt"
     file.write_bytes(b"")
@@ -330,11 +373,7 @@ def test_text_and_image_parts_draw_what_the_whole_draws(directories, loras, fami
     assert text.pipe.transformer is text.pipe.vae is None
     encoders = [n for n in image.pipe.components if n.startswith(("text_encoder", "tokenizer"))]
     assert [getattr(image.pipe, name) for name in encoders] == [None] * len(encoders)
-    given = dict.fromkeys(
-        f"{branch}{name}"
-        for branch in ("", "negative_")
-        for name in ("prompt_embeds", "pooled_prompt_embeds", "prompt_embeds_mask")
-    )
+    given = dict.fromkeys(field.name for field in fields(TextConditions))
     both = [b.adapter.encode(PROMPTS, None, given, False, None) for b in (text, whole)]
     assert torch.equal(both[0].prompt_embeds, both[1].prompt_embeds)
     drawn = [
@@ -388,16 +427,19 @@ def test_bad_settings_get_one_line_before_anything_is_read(directories, settings
 def test_a_package_that_is_missing_is_named(monkeypatch, settings, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"needs {package}: pip install {package}"):
-        Setup(**settings).check(torch.device("cuda"))
+        Setup(**settings).check(torch.device("cuda"), torch.bfloat16)
 
 
 @pytest.mark.parametrize(
     ("setup", "line"),
     [
-        (Setup("int8", "sequential"), "--offload sequential moves single layers"),
-        (Setup("int8", lora=("a",)), "--lora cannot be added to int8 weights"),
+        (Setup("fp8", "sequential"), "--offload sequential moves single layers"),
+        (Setup("fp8", lora=("a",)), "--lora cannot be added to fp8 weights"),
+        (Setup("int8"), "int8 overflows in fp16: give --dtype bf16"),
+        (Setup(offload="group", compile=True), "--compile takes whole blocks"),
     ],
 )
-def test_what_does_not_go_together_is_said(setup, line):
+def test_what_does_not_go_together_is_said(setup, line, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     with pytest.raises(InputError, match=line):
-        setup.check(torch.device("cuda"))
+        setup.check(torch.device("cuda"), torch.float16)
