@@ -185,7 +185,10 @@ def main(
     batches: Annotated[str, typer.Option(help="Images at once.")] = "1,4,16",
     rounds: Annotated[int, typer.Option(min=3, help="At most.")] = 12,
     group: Annotated[int, typer.Option(min=2, help="Images of a training iteration.")] = 16,
-    product: Annotated[int, typer.Option(min=1, help="Side of the matrix product.")] = 8192,
+    product: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the matrix product. Default 8192, on a CPU 1024."),
+    ] = None,
     sections: Annotated[str | None, typer.Option(help=f"Of {','.join(SECTIONS)}.")] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="Also the section compile.")] = False,
     compiler: Annotated[str, typer.Option(help="The backend of torch.compile.")] = "inductor",

@@ -42,7 +42,7 @@ class Settings:
     """At most; fewer where a section's share of the budget is used up."""
     group: int = 16
     """Images of a training iteration."""
-    product: int = 8192
+    product: int | None = None
     """Side of the square matrices that the denoiser's speed is compared with."""
     compiler: str = "inductor"
     """The backend of `torch.compile`."""

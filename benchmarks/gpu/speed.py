@@ -155,7 +155,8 @@ def timings(backbone: Backbone, settings: Settings, policies: bool) -> Timings:
 
 def measure_speed(backbone: Backbone, settings: Settings, found: Timings) -> dict[str, Any]:
     """Time per image, and the denoiser's FLOP/s as a share of a matrix product's."""
-    peak = product_rate(backbone.device, backbone.dtype, settings.product)
+    side = settings.product or (8192 if backbone.device.type == "cuda" else 1024)
+    peak = product_rate(backbone.device, backbone.dtype, side)
     flops, rows = evaluation_flops(backbone), []
     for batch, own in found.seconds.items():
         rate = batch * flops / loop_seconds(backbone, batch)
@@ -172,7 +173,7 @@ def measure_speed(backbone: Backbone, settings: Settings, found: Timings) -> dic
         )
     return {
         "product_tflops": peak / 1e12,
-        "product_side": settings.product,
+        "product_side": side,
         "evaluation_tflop": flops / 1e12,
         "rows": [*rows, *found.left_out],
     }
