@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ PATIENCE = timedelta(hours=3)
 GRACE = 30.0
 """Seconds that processes get to leave all in order, once another has died."""
 INTERRUPTED = 130
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
 
 
 def join(device: str | None, tracker: str | None = None, path: Path | None = None) -> Accelerator:
@@ -102,10 +105,22 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
         "LOCAL_WORLD_SIZE": str(processes),
     }
     children = [
-        subprocess.Popen(line, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)})
+        subprocess.Popen(
+            line,
+            env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)},
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
         for n in range(processes)
     ]
     return _wait(children)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end a new process when the one that starts it is killed.
+
+    It would go on otherwise, beside those of the same command given again.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pyarrow.parquet as pq
@@ -89,6 +90,19 @@ def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
     assert sorted(path.name for path in (both.path / "images").iterdir()) == images
     assert (both.path / "table.md").is_file()
     assert opened(tmp_path / "two", limit=5).pending() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it")
+def test_processes_end_with_a_launcher_that_is_killed(tmp_path, opened, start):
+    run = start(tmp_path / "store", "--processes", 2)
+    while stored(tmp_path / "store") == 0 and run.poll() is None:
+        time.sleep(0.01)
+    run.kill()
+    run.communicate(timeout=60)  # until the last of them has closed its output
+    again = opened(tmp_path / "store")
+    assert again.pending(), "they went on to the end"
+    finish(again)
+    assert sum(pq.read_metadata(p).num_rows for p in again.store.parts()) == 2 * PROMPTS
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
