@@ -17,7 +17,7 @@ from asyncdiff_cli.engine.loading import is_part
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.setup import LoRA
-from asyncdiff_cli.engine.sources import find_source
+from asyncdiff_cli.engine.sources import source_of
 
 END = 1 << 20
 """Bytes."""
@@ -59,7 +59,7 @@ def _digest(choice: ModelChoice, device: torch.device, guidance_scale: float | N
     Raises:
         InputError, AsyncDiffError: as `find_source`.
     """
-    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    source = source_of(choice)
     entry = source.entry
     scale = entry.guidance_scale if guidance_scale is None else guidance_scale
     _, dtype = resolve_device(device, choice.dtype)

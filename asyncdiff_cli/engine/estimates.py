@@ -83,9 +83,7 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     recorded = read_provenance(request.source) if request.source else None
     choice = choice if recorded is None else choice.of(first(recorded))
     device, dtype = resolve_device(choice.device, choice.dtype)
-    Setup(
-        choice.quantize, choice.offload or "none", choice.lora, choice.compile, choice.attention
-    ).check(device, dtype)
+    Setup.of(choice).check(device, dtype)
     check_names(choice.scheduler, choice.grid)
     entry, directory = _locate(choice)
     pixels = entry.size or (weights.default_size(directory) if directory else 0)
@@ -133,7 +131,7 @@ def _estimate_memory(
         unknown = Estimate(None, "a GGUF file is not estimated")
         return unknown, unknown, None
     work = largest(plan.batches, entry)
-    setup = Setup(choice.quantize, choice.offload or "none", choice.lora, choice.compile)
+    setup = Setup.of(choice)
     held = setup.quantize, setup.offload
     try:
         found = memory.footprint(directory, dtype, work, *held, device=device)

@@ -12,7 +12,7 @@ from asyncdiff_cli.engine.planning import Batch
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.setup import Setup
-from asyncdiff_cli.engine.sources import GGUF, configuration, default_pixels, find_source
+from asyncdiff_cli.engine.sources import GGUF, configuration, default_pixels, source_of
 from asyncdiff_cli.engine.tracing import Work
 
 
@@ -34,7 +34,7 @@ def squares(
     Raises:
         InputError, AsyncDiffError: as `find_source`.
     """
-    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    source = source_of(choice)
     entry, side = source.entry, pixels or default_pixels(source)
     guidance = entry.guidance_scale if guidance_scale is None else guidance_scale
     negative = entry.negative_prompt is not None
@@ -57,7 +57,7 @@ def advise(
     """
     where, dtype = resolve_device(device or choice.device, choice.dtype)
     try:
-        source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+        source = source_of(choice)
         if source.checkpoint is not None and source.checkpoint.suffix == GGUF:
             return None
         return memory.advice(
@@ -66,7 +66,7 @@ def advise(
             where,
             dtype,
             work,
-            Setup(choice.quantize, choice.offload or "none", choice.lora, choice.compile),
+            Setup.of(choice),
             # with adapters both parts are read whole, and nf4 is made on the GPU
             encode_first and not (choice.lora and choice.quantize == "nf4"),
         )

@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
-from asyncdiff_cli.engine.sources import default_pixels, find_source
+from asyncdiff_cli.engine.sources import default_pixels, source_of
 from asyncdiff_cli.engine.vocabulary import Vocabulary
 
 Record = Provenance | PanelProvenance
@@ -111,7 +111,7 @@ def open_job(
     choice = choice if recorded is None else choice.of(first(recorded))
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give --out a directory")
-    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    source = source_of(choice)
     plan = make_plan(request, recorded, source.entry, default_pixels(source))
     check_source_is_kept(request, plan, out)
     if warning := advise(choice, largest(plan.batches, source.entry)):

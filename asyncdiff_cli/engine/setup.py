@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
@@ -25,6 +25,9 @@ from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import hub_errors, one_line
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.requests import ModelChoice
 
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
 ATTENTION = tuple(backend.value for backend in AttentionBackendName)
@@ -108,6 +111,12 @@ class Setup:
     lora: tuple[str, ...] = ()
     compile: bool = False
     attention: str | None = None
+
+    @classmethod
+    def of(cls, choice: ModelChoice) -> Setup:
+        """What a user has asked for."""
+        own = {field.name: getattr(choice, field.name) for field in fields(cls)}
+        return cls(**{**own, "offload": choice.offload or "none"})
 
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuse what cannot work here, before anything is loaded.

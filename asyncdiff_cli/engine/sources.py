@@ -92,13 +92,18 @@ def find_source(
     )
 
 
+def source_of(choice: ModelChoice) -> Source:
+    """As `find_source`, of what a user has asked for."""
+    return find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+
+
 def fetch(choice: ModelChoice) -> BackboneEntry:
     """Download what `load_choice` reads, if it is not on the disk; what is known of the backbone.
 
     Raises:
         InputError, AsyncDiffError: as `find_source`.
     """
-    source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+    source = source_of(choice)
     if source.directory is None:
         with pipeline_errors(source.place):
             # what a file of its own replaces is not needed
