@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import hf_hub_download
 
 from asyncdiff_cli.engine import weights
-from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
-from asyncdiff_cli.engine.checks import unknown, unknown_pipeline
+from asyncdiff_cli.engine.adapters import Adapter, classes_of
+from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, REGISTRY, BackboneEntry
@@ -172,11 +172,8 @@ def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, list[str | No
         class_name = values["_class_name"]
     except (ValueError, KeyError, TypeError):
         raise AsyncDiffError(f"{index} is corrupted: it does not name a pipeline class") from None
-    for pipeline_class, adapter_class in ADAPTERS.items():
-        if pipeline_class.__name__ == class_name:
-            kinds = {name: value for name, value in values.items() if isinstance(value, list)}
-            return pipeline_class, adapter_class, kinds
-    raise InputError(unknown_pipeline(class_name, [c.__name__ for c in ADAPTERS]))
+    kinds = {name: value for name, value in values.items() if isinstance(value, list)}
+    return *classes_of(class_name), kinds
 
 
 def anonymous_entry(name: str, family: str) -> BackboneEntry:

@@ -30,6 +30,8 @@ from asyncdiff_cli.engine.adapters.flux2 import Flux2Adapter, Flux2KleinAdapter
 from asyncdiff_cli.engine.adapters.qwen_image import QwenImageAdapter
 from asyncdiff_cli.engine.adapters.sd3 import SD3Adapter
 from asyncdiff_cli.engine.adapters.z_image import ZImageAdapter
+from asyncdiff_cli.engine.checks import unknown_pipeline
+from asyncdiff_cli.engine.errors import InputError
 
 __all__ = [
     "ADAPTERS",
@@ -45,6 +47,7 @@ __all__ = [
     "SD3Adapter",
     "TextConditions",
     "ZImageAdapter",
+    "classes_of",
 ]
 
 ADAPTERS: dict[Any, type[Adapter]] = {
@@ -56,3 +59,15 @@ ADAPTERS: dict[Any, type[Adapter]] = {
     ZImagePipeline: ZImageAdapter,
 }
 """The adapter of each pipeline class. A new one may be put in before a backbone is loaded."""
+
+
+def classes_of(class_name: str) -> tuple[Any, type[Adapter]]:
+    """A pipeline's class and its adapter's, by the name of the former.
+
+    Raises:
+        InputError: for one that has no adapter.
+    """
+    for pipeline_class, adapter_class in ADAPTERS.items():
+        if pipeline_class.__name__ == class_name:
+            return pipeline_class, adapter_class
+    raise InputError(unknown_pipeline(class_name, [kind.__name__ for kind in ADAPTERS]))
