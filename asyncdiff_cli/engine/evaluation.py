@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.prompts import PromptSet
 from asyncdiff_cli.engine.provenance import Provenance, save_png
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
-from asyncdiff_cli.engine.store import Key, Store, described
+from asyncdiff_cli.engine.store import IMAGES, Key, Store, described
 
 PLACE = 60
 """Characters of a module's place that are a part of file names."""
@@ -221,7 +221,7 @@ class Evaluation:
         """Write an image that is kept; its path in the store."""
         if cell.prompt_id >= self.kept_images:
             return None
-        name = f"images/{cell.prompt_id:06d}-{cell.contender.file}.png"
+        name = f"{IMAGES}/{cell.prompt_id:06d}-{cell.contender.file}.png"
         save_png(image, self.store.image(name), record)
         return name
 

@@ -1,13 +1,13 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and names of files that were read from data."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -41,6 +41,22 @@ def write_text(path: Path, text: str) -> None:
         AsyncDiffError: as `write_atomically`.
     """
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def inside(directory: Path, name: str) -> Path:
+    """The file of a directory whose name was read from data, which others may have written.
+
+    Raises:
+        InputError: for a name or a link that leads out of the directory, or to what is no file.
+    """
+    pure = PureWindowsPath(name)  # which knows the separators and roots of every system
+    path = directory / name
+    leads_out = not pure.parts or pure.anchor or ".." in pure.parts or "\0" in name
+    if leads_out or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory)):
+        raise InputError(f"{directory} names {name!r}, which is not in it: do not trust its files")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is not a file")
+    return path
 
 
 def share(path: Path) -> None:

@@ -23,7 +23,7 @@ import asyncdiff_cli
 from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.distributions import CHOOSING, EVALUATION, is_store
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.files import inside, write_text
 from asyncdiff_cli.engine.plots import (
     AXES,
     figure_svg,
@@ -155,7 +155,7 @@ def store_part(store: Store) -> StorePart:
 
 def run_part(run: RunDirectory) -> RunPart:
     """What is shown of a training run. Raises: as `write_report`."""
-    recipe, rows = (run.path / RECIPE).read_text(encoding="utf-8"), run.rows()
+    recipe, rows = inside(run.path, RECIPE).read_text(encoding="utf-8"), run.rows()
     done = max((row["iteration"] for row in rows if "rewards" in row), default=0)
     best = next((row["best"] for row in reversed(rows) if "best" in row), None)
     return RunPart(

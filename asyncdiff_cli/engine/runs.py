@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import write_atomically, write_text
+from asyncdiff_cli.engine.files import inside, write_atomically, write_text
 
 STATE = "asyncdiff"
 """The key of a checkpoint's metadata that holds its state as JSON."""
@@ -59,7 +59,7 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return inside(self.path, "metrics.jsonl")
 
     @property
     def checkpoints(self) -> Path:
@@ -71,7 +71,7 @@ class RunDirectory:
 
     def sample(self, iteration: int) -> Path:
         """The grid of an iteration."""
-        return self.path / "samples" / f"{iteration:06d}.png"
+        return inside(self.path, f"samples/{iteration:06d}.png")
 
     def samples(self) -> list[int]:
         """The iterations that have a grid, in their order."""

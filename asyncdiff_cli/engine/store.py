@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import write_atomically, write_text
+from asyncdiff_cli.engine.files import inside, write_atomically, write_text
 
 FORMAT = 1
 SETTINGS = "settings.json"
+IMAGES = "images"
 
 
 class Key(NamedTuple):
@@ -176,9 +177,16 @@ class Store:
                 ) from None
         return _distinct(pa.concat_tables(tables))
 
-    def image(self, path: str) -> Path:
-        """The file of a row's `image`."""
-        return self.path / path
+    def image(self, name: str) -> Path:
+        """The file of a row's `image`.
+
+        Raises:
+            InputError: for one that is not in the store's images/.
+        """
+        path = inside(self.path, name)
+        if Path(name).parent != Path(IMAGES):
+            raise InputError(f"{self.path} names the image {name!r}, which is not in {IMAGES}/")
+        return path
 
 
 def _distinct(table: pa.Table) -> pa.Table:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import umask, write_atomically, write_text
+from asyncdiff_cli.engine.report import run_part
 from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory
 
 
@@ -50,6 +51,22 @@ def test_the_last_few_and_the_best_are_kept(run):
         "000007.safetensors",
     ]
     assert last(run) == (7, [])
+
+
+def test_nothing_is_read_or_written_through_a_link_out_of_a_run(run, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (run.path / "samples").mkdir(parents=True)
+    for name in ("metrics.jsonl", "samples/000001.png", "recipe.yaml"):
+        (run.path / name).symlink_to(mine)
+    for use in (
+        lambda: run.log({"iteration": 1}),
+        lambda: run.sample(1),
+        lambda: run_part(run),
+    ):
+        with pytest.raises(InputError, match="which is not in it"):
+            use()
+    assert mine.read_text() == "mine"
 
 
 def test_without_checkpoints_there_is_none(run):
@@ -143,7 +160,7 @@ def test_without_metrics_there_is_nothing_to_forget(run):
 def test_metrics_that_cannot_be_written_are_one_line(run):
     run.start("")
     run.metrics.mkdir()
-    with pytest.raises(AsyncDiffError, match=r"cannot write .*metrics\.jsonl"):
+    with pytest.raises(AsyncDiffError, match=r"metrics\.jsonl is not a file"):
         run.log({"iteration": 1})
 
 

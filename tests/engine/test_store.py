@@ -19,6 +19,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
+from asyncdiff_cli.engine.gallery import store_panel
+from asyncdiff_cli.engine.report import write_report
 from asyncdiff_cli.engine.store import COLUMNS, FORMAT, Key, Store, merge
 
 SETTINGS = {
@@ -388,6 +390,41 @@ def test_a_missing_image_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(AsyncDiffError, match=r"the image images/1\.png is in none of the stores"):
         merge([tmp_path / "a1"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def outside(tmp_path):
+    """Stores in tmp_path/data whose image's name leads to the secret beside them."""
+    secret = tmp_path / "data" / ".secret"
+    secret.parent.mkdir()
+    secret.write_bytes(b"a secret")
+    names = (
+        *("../.secret", "images/../../.secret", str(secret), "C:/.secret", "..\\.secret", "images"),
+        *("images/link.png", "settings.json", "images/\0.png", "images/pipe.png"),
+    )
+    for number, name in enumerate(names):
+        store = Store.open(secret.parent / f"store{number}", SETTINGS)
+        (store.path / "images").mkdir(parents=True)
+        (store.path / "images" / "link.png").symlink_to(secret)
+        os.mkfifo(store.path / "images" / "pipe.png")
+        store.write([row(image=name)])
+        yield store, name
+
+
+def test_no_image_is_read_or_written_outside_of_a_store(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".secret").write_bytes(b"mine")
+    for store, name in outside(tmp_path):
+        for read in (
+            lambda store, name: store.image(name),
+            lambda store, _: store_panel(store),
+            lambda store, _: merge([store.path], home / "merged"),
+            lambda store, _: write_report(store.path, home / "report.html"),
+        ):
+            with pytest.raises(InputError, match=r"names .*not in|is not a file"):
+                read(store, name)
+    assert os.listdir(home) == [".secret"]
+    assert (home / ".secret").read_bytes() == b"mine"
 
 
 def test_an_image_of_any_of_the_stores_will_do(tmp_path):
