@@ -51,6 +51,7 @@ from asyncdiff_cli.engine import (
     load_backbone,
     sample,
 )
+from tests.rounding import terms
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
@@ -368,6 +369,12 @@ class Case:
     @property
     def backbone(self) -> Backbone:
         return backbone_from_pipeline(self.pipe)
+
+    @property
+    def terms(self) -> int:
+        """What is added up on the way to an image: four evaluations, and the decoder."""
+        pipe = self.pipe
+        return 4 * terms(pipe.transformer) + terms(pipe.vae.decoder)
 
     def draw_stock(self, **options: Any) -> torch.Tensor:
         settings = {**SHARED, "generator": seeded(2), **self.stock, **options}

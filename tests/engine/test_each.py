@@ -23,6 +23,7 @@ from tests.conftest import PROMPTS, make_case, seeded
 from tests.engine.test_integrate import Answers
 from tests.engine.test_learned import tpm_for
 from tests.engine.test_tpm import randomised
+from tests.rounding import assert_rounded, terms
 
 POLICIES = [
     FixedDeviation(0.5),
@@ -76,13 +77,14 @@ class Counting(LearnedDeviation):
 def test_a_module_runs_once_on_its_own_images():
     case = make_case("sd3")
     learned = Counting(randomised(tpm_for(case)))
+    count = case.terms + 3 * terms(learned.tpm)
     policies = [Synchronous(), learned, learned, learned]
     together = draw(case, EachPolicy(policies, [1.0, 1.0, 2.0, 2.0]), images=4)
     assert learned.asked == (3, 3, 3)
     for i, gamma in ((1, 1.0), (2, 2.0), (3, 2.0)):
         alone = draw(case, learned, gamma, images=4)
-        assert torch.allclose(together.deviations[i], alone.deviations[i], atol=1e-5)
-        assert torch.allclose(together.latents[i], alone.latents[i], atol=1e-4)
+        assert_rounded(together.deviations[i], alone.deviations[i], count)
+        assert_rounded(together.latents[i], alone.latents[i], count)
 
 
 def test_without_a_scaling_policy_the_velocity_is_left_alone():

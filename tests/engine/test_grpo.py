@@ -15,6 +15,7 @@ from asyncdiff_cli.engine.rollout import Rollout
 from asyncdiff_cli.engine.tpm import TimestepPredictionModule, excess
 from asyncdiff_cli.engine.update import decided, minibatches, update
 from tests.engine.test_tpm import randomised, seen, tiny
+from tests.rounding import assert_rounded, terms
 
 DECISIONS = 5
 
@@ -210,10 +211,10 @@ def test_what_was_decided_is_told_per_trajectory():
     before = decided(tpm, drawn, in_batches(4))
     with torch.no_grad():
         a, b = tpm(drawn.seen)
-    assert torch.allclose(before.log_probs, grpo.log_prob(a, b, drawn.ratios), atol=1e-4)
-    assert torch.allclose(before.alpha, 1 + a.T, atol=1e-5)
-    assert torch.allclose(before.beta, 1 + b.T, atol=1e-5)
-    assert torch.allclose(before.entropy, grpo.entropy(a, b).mean(0).float(), atol=1e-5)
+    expected = grpo.log_prob(a, b, drawn.ratios), 1 + a.T, 1 + b.T, grpo.entropy(a, b).mean(0)
+    found = before.log_probs, before.alpha, before.beta, before.entropy
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_rounded(ours.float(), theirs.float(), terms(tpm))
 
 
 def apply(tpm: TimestepPredictionModule, recipe: Recipe, lr=0.0, advantages=None):

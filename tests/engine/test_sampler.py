@@ -20,6 +20,7 @@ from asyncdiff_cli.engine import (
 from asyncdiff_cli.engine.schedulers import SCHEDULERS, make_scheduler
 from tests.conftest import LATER, PROMPTS, Case, make_case, seeded
 from tests.engine.by_hand import by_hand
+from tests.rounding import assert_rounded, rounding
 
 SOLVERS = [
     (family, scheduler)
@@ -64,8 +65,9 @@ def test_bf16_is_the_stock_pipeline_bit_for_bit(name: str):
 def test_a_deviation_equals_the_loop_by_hand(case: Case, deviations: list[float]):
     result = case.draw(FixedDeviation(deviations), 1.5)
     expected = by_hand(case, deviations, 1.5)
-    assert torch.allclose(result.latents, expected, atol=1e-5 * max(1, expected.abs().max()))
-    assert not torch.allclose(result.latents, case.draw().latents, atol=1e-4)
+    assert_rounded(result.latents, expected, case.terms)
+    moved = (result.latents - case.draw().latents).abs().max()
+    assert moved > 10 * rounding(case.terms) * expected.abs().max()
 
 
 def test_each_image_of_a_batch_is_the_image_drawn_alone(case: Case):
@@ -81,7 +83,7 @@ def test_each_image_of_a_batch_is_the_image_drawn_alone(case: Case):
             generator=[seeded(2)[i]],
             **settings,
         )
-        assert torch.allclose(together.images[i], alone.images[0], atol=1e-5)
+        assert_rounded(together.images[i], alone.images[0], case.terms)
         assert torch.equal(together.cond_sigmas[i], alone.cond_sigmas[0])
         assert torch.equal(together.deviations[i], alone.deviations[0])
 

@@ -29,6 +29,7 @@ from asyncdiff_cli.engine.adapters import TextConditions
 from asyncdiff_cli.engine.setup import LoRA, Setup, quantization
 from asyncdiff_cli.engine.sources import find_source
 from tests.conftest import PROMPTS, make_case, seeded, tiny_flux, tiny_sd3
+from tests.rounding import assert_rounded
 
 CPU = torch.device("cpu")
 FAMILIES = ("sd3", "flux")
@@ -174,7 +175,7 @@ def test_compiled_blocks_draw_the_same_and_are_compiled_once(family):
     case = make_case(family)
     Setup(compile=True).place(case.pipe, CPU)
     torch._dynamo.reset()
-    assert torch.allclose(case.draw(FixedDeviation(0.7)).images, whole.images, atol=1e-5)
+    assert_rounded(case.draw(FixedDeviation(0.7)).images, whole.images, case.terms)
     with torch.compiler.set_stance("fail_on_recompile"):
         other = case.draw(FixedDeviation(-0.3), 1.7).images
     assert not torch.equal(other, whole.images)
@@ -186,7 +187,7 @@ def test_compiled_blocks_draw_the_same_and_are_compiled_once(family):
 @pytest.mark.parametrize("attention", ["native", "_native_math"])
 def test_an_attention_backend_draws_the_same(directories, family, attention):
     drawn = draw(load(directories[family], attention=attention))
-    assert torch.allclose(drawn, draw(load(directories[family])), atol=1e-5)
+    assert_rounded(drawn, draw(load(directories[family])), make_case(family).terms)
 
 
 def test_an_attention_backend_is_of_one_model(directories):
@@ -230,14 +231,14 @@ def test_a_lora_changes_what_is_drawn_by_its_scale(directories, loras, family):
         draw(load(directories[family], lora=f"{loras[family]}{at}")) for at in ("@0.5", "")
     )
     none = draw(load(directories[family], lora=f"{loras[family]}@0"))
-    assert torch.allclose(none, plain, atol=1e-5)
+    assert_rounded(none, plain, make_case(family).terms)
     assert 0 < (half - plain).abs().mean() < (whole - plain).abs().mean()
 
 
 def test_loras_add_up(directories, loras, family):
     twice = draw(load(directories[family], lora=[f"{loras[family]}@0.5"] * 2))
     once = draw(load(directories[family], lora=(str(loras[family]),)))
-    assert torch.allclose(twice, once, atol=1e-4)
+    assert_rounded(twice, once, make_case(family).terms)
 
 
 def test_a_lora_is_a_part_of_the_fingerprint(directories, loras):

@@ -14,6 +14,7 @@ from asyncdiff_cli.engine import InputError, TimestepPredictionModule, load_back
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.recipes import load_recipe, names
 from asyncdiff_cli.engine.tpm import Block, Observation, excess, fourier, mode, tame, unpacked
+from tests.rounding import assert_rounded, terms
 
 CHANNELS = {"latent_channels": 4, "prompt_channels": 8, "pooled_channels": 6}
 SIZE = {"width": 16, "heads": 4, "layers": 2, "patch_size": 2, "text_tokens": 2, "global_tokens": 2}
@@ -258,7 +259,7 @@ def test_blocks_start_as_the_identity_and_yet_learn():
     torch.manual_seed(0)
     blocks = torch.nn.Sequential(*(Block(32, 4) for _ in range(4)))
     tokens = 3 * torch.randn(2, 20, 32)
-    assert torch.allclose(blocks(tokens), tokens, atol=1e-5)
+    assert_rounded(blocks(tokens), tokens, terms(blocks))
     blocks(tokens).square().sum().backward()
     assert all(p.grad.abs().max() > 1e-3 for p in blocks.parameters())
     assert not torch.allclose(randomised(blocks)(tokens), tokens, atol=0.1)
@@ -333,10 +334,10 @@ def test_images_and_decisions_do_not_mix():
     assert together.std(dim=(1, 2)).min() > 1e-3  # they differ from one another
     for image in range(3):
         alone = answers(TRAINED, whole.select([image]))
-        assert torch.allclose(alone[:, :, 0], together[:, :, image], atol=1e-5)
+        assert_rounded(alone[:, :, 0], together[:, :, image], terms(TRAINED))
     for k in range(4):
         single = replace(whole, **{n: getattr(whole, n)[[k]] for n in SERIES})
-        assert torch.allclose(answers(TRAINED, single)[:, 0], together[:, k], atol=1e-5)
+        assert_rounded(answers(TRAINED, single)[:, 0], together[:, k], terms(TRAINED))
 
 
 def backbone_channels(name: str) -> tuple[int, int, int]:
