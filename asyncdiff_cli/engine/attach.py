@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from diffusers import (
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
@@ -141,29 +140,25 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
         raise InputError(unknown_pipeline(type(pipe).__name__, names))
     check_gamma(gamma)
     adapter = known[type(pipe)](pipe)
-    scheduler, transformer = pipe.scheduler, pipe.transformer
+    scheduler = pipe.scheduler
     check_scheduler(scheduler, adapter.family)
     if isinstance(scheduler, _Observed):
         raise InputError("this pipeline is attached already")
 
-    with adapter.conditioning_time() as time:
-        trace = Trace(policy, gamma, time, adapter)
+    def called(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if pipe.scheduler is not scheduler:
+            raise AsyncDiffError("the pipeline's scheduler was replaced: attach after that")
+        trace._called(args, kwargs)
 
-        def called(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-            if module is not transformer:  # a deep copy
-                return
-            if pipe.scheduler is not scheduler:
-                raise AsyncDiffError("the pipeline's scheduler was replaced: attach after that")
-            trace._called(args, kwargs)
-
-        hook = transformer.register_forward_pre_hook(called, with_kwargs=True)
+    time = adapter.conditioning_time(called)
+    trace = Trace(policy, gamma, time, adapter)
+    with time:
         scheduler_class = type(scheduler)
         scheduler.__class__ = _observed(scheduler, trace)
         try:
             yield trace
         finally:
             scheduler.__class__ = scheduler_class
-            hook.remove()
 
 
 class _Observed:

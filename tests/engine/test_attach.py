@@ -190,6 +190,83 @@ def test_replacing_parts_inside_is_an_error_and_not_a_synchronous_image():
             case.draw_stock()
 
 
+def compiled_in_place(pipe):
+    pipe.transformer.compile(backend="eager", fullgraph=True)
+
+
+def compiled_as_another(pipe):
+    pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [("flux", compiled_in_place), ("sd3", compiled_as_another)],
+)
+def test_a_model_that_was_compiled_and_ran_before_is_told_its_times(name, compiled):
+    """Dynamo does not look for hooks that come later; and compiles nothing in a second block."""
+    torch._dynamo.reset()
+    case = make_case(name)
+    stock, expected = case.draw_stock(), case.draw(FixedDeviation(0.5), 1.5).images
+    compiled(case.pipe)
+    assert torch.equal(case.draw_stock(), stock)
+    with attach(case.pipe, FixedDeviation(0.5), 1.5):
+        assert torch.equal(case.draw_stock(), expected)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert torch.equal(case.draw_stock(), stock)
+        with attach(case.pipe, FixedDeviation(-0.5), 1.5):
+            assert not torch.equal(case.draw_stock(), expected)
+    assert torch.equal(case.draw(FixedDeviation(0.5), 1.5).images, expected)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert torch.equal(case.draw(FixedDeviation(0.5), 1.5).images, expected)
+
+
+@pytest.mark.parametrize("way", ["sample", "attach"])
+def test_a_model_that_does_not_look_at_its_time_is_an_error(way):
+    case = make_case("flux")
+    transformer = case.pipe.transformer
+    embed = transformer.time_text_embed.forward
+    transformer.forward = replaced(transformer.forward, transformer, embed)
+    draw = {"sample": lambda: case.draw(FixedDeviation(0.5)), "attach": lambda: attached(case)}[way]
+    with pytest.raises(AsyncDiffError, match="ran without its conditioning time"):
+        draw()
+
+
+def attached(case):
+    with attach(case.pipe, FixedDeviation(0.5)):
+        return case.draw_stock()
+
+
+def replaced(forward, transformer, embed):
+    """A forward that has its own way to the embedding, as a traced or exported one has."""
+
+    def run(*args, **kwargs):
+        watched = transformer._modules["time_text_embed"]
+        transformer._modules["time_text_embed"] = embed
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            transformer._modules["time_text_embed"] = watched
+
+    return run
+
+
+def test_a_model_without_the_place_of_its_time_is_named(flux):
+    flux.transformer = torch.nn.DataParallel(flux.transformer)
+    with (
+        pytest.raises(InputError, match="DataParallel has no time_text_embed"),
+        attach(flux, Synchronous()),
+    ):
+        pass
+
+
+def test_one_transformer_in_two_pipelines_is_conditioned_by_one_of_them(flux):
+    other = FluxImg2ImgPipeline(**{**flux.components, "scheduler": copy.deepcopy(flux.scheduler)})
+    with attach(flux, Synchronous()):
+        with pytest.raises(InputError, match="conditioned already"), attach(other, Synchronous()):
+            pass
+        assert flux("a cat", num_inference_steps=1, output_type="pt").images.isfinite().all()
+
+
 def test_nan_names_the_step():
     case = make_case("flux")
 

@@ -19,12 +19,12 @@ from diffusers import (
 
 from asyncdiff_cli.engine.adapters.base import (
     Adapter,
-    ConditioningTime,
     Denoiser,
     Guidance,
     PackedAdapter,
     TextConditions,
 )
+from asyncdiff_cli.engine.adapters.conditioning import ConditioningTime
 from asyncdiff_cli.engine.adapters.flux import FluxAdapter
 from asyncdiff_cli.engine.adapters.flux2 import Flux2Adapter, Flux2KleinAdapter
 from asyncdiff_cli.engine.adapters.qwen_image import QwenImageAdapter

@@ -17,6 +17,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_tim
 from torch import Tensor
 
 from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.adapters.conditioning import ConditioningTime, OnCall
 from asyncdiff_cli.engine.sequences import mean_token
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -67,63 +68,6 @@ class Guidance:
     true_cfg: float
 
 
-class ConditioningTime:
-    """While entered, lets a transformer see its own time for each image.
-
-    The time is handed over where the transformer embeds it, in fp32. Before that, FLUX casts its
-    timestep to the dtype of the latents, and in bf16 the times above 0.5 are 0.004 apart. A
-    module's forward pre-hook survives accelerate's offloading, which replaces `forward`; it is a
-    closure, so that a deep copy of the module is inert once this has exited.
-
-    Args:
-        transformer: the model.
-        embedding: the path in it of the module whose first argument is the timestep [n].
-        model_time: t* in the units that this module takes.
-        projection: the path of a module that expects what it is given in the timestep's dtype.
-    """
-
-    def __init__(
-        self,
-        transformer: Any,
-        embedding: str = "time_text_embed",
-        model_time: Callable[[Tensor], Tensor] = desync.in_timesteps,
-        projection: str | None = None,
-    ) -> None:
-        self._embedding = transformer.get_submodule(embedding)
-        self._projection = None if projection is None else transformer.get_submodule(projection)
-        self._model_time = model_time
-        self.clear()
-
-    def set(self, sigma: Tensor, cond_sigma: Tensor) -> None:
-        """Condition the next evaluations on t* = `cond_sigma` [B] at the grid's t = `sigma` []."""
-        self._times: tuple[Tensor, Tensor] | None = (sigma, cond_sigma)
-
-    def clear(self) -> None:
-        """Leave the timestep alone."""
-        self._times = None
-
-    def __enter__(self) -> ConditioningTime:
-        def replace(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            if self._times is None:
-                return args
-            timestep, *rest = args
-            self._dtype = timestep.dtype
-            return (desync.model_timestep(timestep, *self._times, self._model_time), *rest)
-
-        def cast(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return args if self._times is None else (args[0].to(self._dtype), *args[1:])
-
-        self._hooks = [self._embedding.register_forward_pre_hook(replace)]
-        if self._projection is not None:
-            self._hooks.append(self._projection.register_forward_pre_hook(cast))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self.clear()
-
-
 class Adapter:
     """One family: how to encode, denoise and decode with its diffusers pipeline.
 
@@ -151,10 +95,14 @@ class Adapter:
         """t* in [0, 1] in the units in which `time_embedding` takes it."""
         return desync.in_timesteps(cond_sigma)
 
-    def conditioning_time(self) -> ConditioningTime:
+    def conditioning_time(self, on_call: OnCall | None = None) -> ConditioningTime:
         """What hands t* to this transformer."""
         return ConditioningTime(
-            self.pipe.transformer, self.time_embedding, self.model_time, self.time_projection
+            self.pipe.transformer,
+            self.time_embedding,
+            self.model_time,
+            self.time_projection,
+            on_call,
         )
 
     @property
