@@ -18,6 +18,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_atomically
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
+from asyncdiff_cli.engine.rewards.base import BadScoreError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 EMBEDDED = ("mini_clip", "mini_quality", "noise", "sharpness")
@@ -241,8 +242,11 @@ def score_files(
         result.values[name], step = [], batch_size or reward.batch_size
         for start in range(0, len(pictures), step):
             batch = pictures[start : start + step]
-            scores = reward.score([p.open() for p in batch], [p.prompt or "" for p in batch])
-            result.values[name] += _finite(name, scores.tolist(), batch)
+            try:
+                scores = reward.score([p.open() for p in batch], [p.prompt or "" for p in batch])
+            except BadScoreError as error:
+                raise AsyncDiffError(f"{batch[error.index].path}: {error}") from None
+            result.values[name] += scores.tolist()
             if on_scored:
                 on_scored(name, len(result.values[name]), len(pictures))
         result.rewards[name] = {
@@ -253,13 +257,6 @@ def score_files(
         }
         del reward  # the next one may need its memory
     return result
-
-
-def _finite(name: str, scores: list[float], pictures: Sequence[Picture]) -> list[float]:
-    for score, picture in zip(scores, pictures, strict=True):
-        if not math.isfinite(score):
-            raise AsyncDiffError(f"{name} is {score} for {picture.path}; in fp16 try --dtype fp32")
-    return scores
 
 
 def write_csv(scores: Scores, path: Path) -> None:

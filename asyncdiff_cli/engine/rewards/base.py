@@ -12,10 +12,23 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.rewards.precision import whole_fp32
 
 BATCH_SIZE = 16
 """Images that go through a reward model at once, unless asked otherwise."""
+
+
+class BadScoreError(AsyncDiffError):
+    """A score is NaN or infinite.
+
+    Attributes:
+        index: the place of its image.
+    """
+
+    def __init__(self, name: str, scores: Tensor, index: int, hint: str = "") -> None:
+        super().__init__(f"{name} is {scores[index].item()} for image {index}{hint}")
+        self.index = index
 
 
 class Reward(ABC):
@@ -71,7 +84,7 @@ class Reward(ABC):
         images: Image.Image | Sequence[Image.Image],
         prompts: str | Sequence[str] | None = None,
     ) -> Tensor:
-        """The scores of pairs, fp32 [N] on the CPU.
+        """The scores of pairs, fp32 [N] on the CPU; a model in fp32 computes in no fewer bits.
 
         Args:
             images: PIL images of any size and mode.
@@ -79,14 +92,20 @@ class Reward(ABC):
 
         Raises:
             InputError: if images and prompts do not pair up, or are not images and strings.
+            BadScoreError: for a score that is NaN or infinite.
         """
         pictures = [images] if isinstance(images, Image.Image) else list(images)
         texts = self._pair(pictures, prompts)
-        chunks = [
-            self._score(pictures[i : i + self.batch_size], texts[i : i + self.batch_size])
-            for i in range(0, len(pictures), self.batch_size)
-        ]
-        return torch.cat([chunk.float().cpu() for chunk in chunks]) if chunks else torch.zeros(0)
+        with whole_fp32():
+            chunks = [
+                self._score(pictures[i : i + self.batch_size], texts[i : i + self.batch_size])
+                for i in range(0, len(pictures), self.batch_size)
+            ]
+        scores = torch.cat([torch.zeros(0), *(chunk.float().cpu() for chunk in chunks)])
+        for index in (~scores.isfinite()).nonzero().flatten().tolist():
+            hint = "; in fp16 try fp32" if self.dtype is torch.float16 else ""
+            raise BadScoreError(self.name, scores, index, hint)
+        return scores
 
     @abstractmethod
     def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:

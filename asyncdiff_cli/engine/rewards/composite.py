@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine.checks import check_choice
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.rewards import NAMES
 
 CONSTANT = 1e-6
@@ -81,27 +78,3 @@ def parse_weights(rewards: Mapping[str, Any]) -> dict[str, float]:
     if not weights:
         raise InputError("no reward has a weight above 0")
     return weights
-
-
-def check_scores(
-    name: str, scores: Tensor, images: Sequence[Image.Image], keep: str | Path = "."
-) -> None:
-    """Every score is a finite number.
-
-    Raises:
-        AsyncDiffError: naming the first image whose score is NaN or infinite, and the file in the
-            directory `keep` where it can be looked at.
-    """
-    bad = (~torch.isfinite(scores)).nonzero()
-    if not len(bad):
-        return
-    index = int(bad[0])
-    directory = Path(keep)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=directory, prefix=f"{name}-image{index}-", suffix=".png", delete=False
-    ) as file:
-        images[index].save(file, format="PNG")
-    raise AsyncDiffError(
-        f"{name} is {scores[index].item()} for image {index}, which is kept as {file.name}"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.rewards import load_reward
-from asyncdiff_cli.engine.rewards.composite import check_scores, composite, parse_weights
+from asyncdiff_cli.engine.rewards.base import BadScoreError
+from asyncdiff_cli.engine.rewards.composite import composite, parse_weights
 
 
 class RewardGroup:
@@ -58,12 +61,25 @@ class RewardGroup:
         scores = {}
         for name, reward in self.rewards.items():
             reward.to(self.device)
-            scores[name] = reward.score(images, prompts)
+            try:
+                scores[name] = reward.score(images, prompts)
+            except BadScoreError as error:
+                kept = _kept(images[error.index], self.keep, f"{name}-image{error.index}-")
+                raise AsyncDiffError(f"{error}, which is kept as {kept}") from None
             if self.offload:
                 reward.to("cpu")
-            check_scores(name, scores[name], images, self.keep)
         return scores
 
     def composite(self, scores: Mapping[str, Tensor]) -> Tensor:
         """R of one group of images of one prompt, fp64 [N] (Eq. 16)."""
         return composite(scores, self.weights)
+
+
+def _kept(image: Image.Image, directory: Path, prefix: str) -> str:
+    """A new file of an image, where it can be looked at."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=directory, prefix=prefix, suffix=".png", delete=False
+    ) as file:
+        image.save(file, format="PNG")
+    return file.name

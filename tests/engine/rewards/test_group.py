@@ -1,11 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, rewards
 from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.rewards.noise import Noise
+from asyncdiff_cli.engine.rewards.precision import OPERATIONS
 from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
 from tests.parity.weights import synthetic_state_dict
 
@@ -44,12 +47,40 @@ def test_a_reward_that_cannot_be_loaded_stops_the_group(paths):
         RewardGroup(dict.fromkeys(paths, 1), paths, device="cpu")
 
 
-def test_a_score_that_is_no_number_stops_the_group(paths, images, tmp_path):
-    group = RewardGroup({"hpsv2": 1}, paths, device="cpu", keep=tmp_path / "bad")
-    group.rewards["hpsv2"].model.visual.proj.fill_(float("nan"))
-    with pytest.raises(AsyncDiffError, match="hpsv2 is nan for image 0"):
-        group.score(images, "a cat")
-    assert len(list((tmp_path / "bad").iterdir())) == 1
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_score_that_is_no_number_stops_the_group_and_keeps_the_image(
+    value, images, tmp_path, monkeypatch
+):
+    levels = iter([1.0, -float(value), 2.0])
+    monkeypatch.setattr(
+        "asyncdiff_cli.engine.rewards.noise.noise_level", lambda pixels: next(levels)
+    )
+    group = RewardGroup({"noise": 1}, device="cpu", keep=tmp_path / "bad")
+    with pytest.raises(AsyncDiffError, match=f"noise is {value} for image 1, which") as caught:
+        group.score(images[:3], "a cat")
+    (kept,) = (tmp_path / "bad").iterdir()
+    assert str(kept) in str(caught.value)
+    assert np.array_equal(Image.open(kept), images[1])
+
+
+def test_fp32_is_fp32_while_a_reward_scores(images, monkeypatch):
+    """cuDNN convolves fp32 in TF32 by default; a user's choice for other models is kept."""
+    before = [operation.fp32_precision for operation in OPERATIONS]
+    seen = []
+
+    def observed(pixels):
+        seen.append({operation.fp32_precision for operation in OPERATIONS})
+        return 0.0
+
+    monkeypatch.setattr("asyncdiff_cli.engine.rewards.noise.noise_level", observed)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        Noise.load().score(images[:1])
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before[0]
+    assert seen == [{"ieee"}]
+    assert [operation.fp32_precision for operation in OPERATIONS] == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is nothing to move without CUDA")
