@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from asyncdiff_cli.engine.errors import AsyncDiffWarning
+
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies import StepState
 
@@ -104,10 +106,24 @@ def quiet_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", AsyncDiffWarning)
+    warnings.showwarning = _once_each()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
+
+
+def _once_each() -> Callable[..., None]:
+    """What prints the engine's warnings, each text once."""
+    seen = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if (text := str(message)) not in seen:
+            seen.add(text)
+            warning(text)
+
+    return show
 
 
 def _bars() -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         load_backbone,
     )
     from asyncdiff_cli.engine.each import EachPolicy
-    from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+    from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
     from asyncdiff_cli.engine.learned import LearnedDeviation, load_tpm
     from asyncdiff_cli.engine.policies import (
         FixedDeviation,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REGISTRY",
     "AsyncDiffError",
+    "AsyncDiffWarning",
     "Backbone",
     "BackboneEntry",
     "Combined",

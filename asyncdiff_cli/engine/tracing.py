@@ -35,6 +35,7 @@ from asyncdiff_cli.engine.adapters import (
     Guidance,
     TextConditions,
 )
+from asyncdiff_cli.engine.adapters.decoding import SLICE
 from asyncdiff_cli.engine.checks import unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import one_line
@@ -319,7 +320,9 @@ def trace(adapter: Adapter, work: Work) -> dict[str, Peak]:
         _, peaks["transformer"] = live.measure(
             pipe.transformer, lambda: velocity(latents, timestep)
         )
-        _, peaks["vae"] = live.measure(pipe.vae, lambda: adapter.decode(latents, *size, "pt"))
+        _, peaks["vae"] = live.measure(
+            pipe.vae, lambda: adapter.decode_latents(latents[:SLICE], *size)
+        )
     return peaks
 
 

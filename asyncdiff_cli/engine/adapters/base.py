@@ -18,6 +18,7 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.adapters.conditioning import ConditioningTime, OnCall
+from asyncdiff_cli.engine.adapters.decoding import decode_in_slices
 from asyncdiff_cli.engine.sequences import mean_token
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -227,13 +228,19 @@ class Adapter:
         return None
 
     def decode(self, latents: Tensor, height: int, width: int, output_type: str) -> Any:
-        """The images, as PIL images or a [B, 3, height, width] tensor in [0, 1] ("pt")."""
+        """As `decode_in_slices`, of the loop's latents."""
+
+        def decode(some: Tensor) -> Tensor:
+            return self.decode_latents(some, height, width)
+
+        return decode_in_slices(self.pipe, decode, latents, output_type)
+
+    def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:
+        """What the VAE makes of the loop's latents, [B, 3, height, width] in about [-1, 1]."""
         vae = self.pipe.vae
         latents = self.unpack(latents, height, width)
         shift = vae.config.get("shift_factor") or 0.0
-        latents = (latents / vae.config.scaling_factor) + shift
-        images = vae.decode(latents, return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(images, output_type=output_type)
+        return vae.decode((latents / vae.config.scaling_factor) + shift, return_dict=False)[0]
 
     def text_of_call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], batch: int

@@ -119,7 +119,7 @@ def _around_calls(module: torch.nn.Module, around: Call) -> Iterator[None]:
     the things that a compiled model guards, so that one which was compiled before is compiled anew;
     and it stays on when accelerate replaces `forward`.
     """
-    base = type(module)
+    base: Any = type(module)
     if AROUND in vars(module):
         raise InputError("this transformer is conditioned already: leave the other block first")
     object.__setattr__(module, AROUND, around)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
@@ -92,14 +91,13 @@ class Flux2Adapter(PackedAdapter):
         """As patches [B, 4C, rows, columns], which is how the statistics of the VAE are kept."""
         return latents.unflatten(1, self.grid(height, width)).permute(0, 3, 1, 2)
 
-    def decode(self, latents: Tensor, height: int, width: int, output_type: str) -> Any:
+    def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:
         vae = self.pipe.vae
         patches = self.unpack(latents, height, width)
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(patches)
         std = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps)
         patches = self.pipe._unpatchify_latents(patches * std.to(patches) + mean)
-        images = vae.decode(patches, return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(images, output_type=output_type)
+        return vae.decode(patches, return_dict=False)[0]
 
 
 class Flux2KleinAdapter(Flux2Adapter):

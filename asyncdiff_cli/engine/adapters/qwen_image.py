@@ -89,12 +89,11 @@ class QwenImageAdapter(PackedAdapter):
         """With an axis of one frame, [B, C, 1, H, W]."""
         return self.pipe._unpack_latents(latents, height, width, self.pipe.vae_scale_factor)
 
-    def decode(self, latents: Tensor, height: int, width: int, output_type: str) -> Any:
+    def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:
         vae = self.pipe.vae
         latents = self.unpack(latents, height, width).to(vae.dtype)
         mean, std = (
             torch.tensor(values).view(1, -1, 1, 1, 1).to(latents)
             for values in (vae.config.latents_mean, vae.config.latents_std)
         )
-        images = vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
-        return self.pipe.image_processor.postprocess(images, output_type=output_type)
+        return vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0][:, :, 0]
