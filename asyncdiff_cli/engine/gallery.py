@@ -9,6 +9,7 @@ from PIL import Image
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.panel import make_panel, shortened
+from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
@@ -69,8 +70,7 @@ def _open(store: Store, name: str) -> tuple[Image.Image, Provenance]:
     record = read_provenance(path)
     if isinstance(record, PanelProvenance):
         raise AsyncDiffError(f"{path} is a panel, and no image of an evaluation")
-    with Image.open(path) as image:
-        return image.convert("RGB"), record
+    return read_picture(path), record
 
 
 def figure_5(entry: BackboneEntry) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import write_atomically
+from asyncdiff_cli.engine.pictures import opened
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones import Backbone
@@ -170,14 +171,9 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
     Raises:
         InputError: for a file that is missing, not an image, or without a valid provenance.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            text = getattr(image, "text", {}).get(CHUNK)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is not a readable image: {error}") from None
+    with opened(path) as image:
+        image.load()
+        text = getattr(image, "text", {}).get(CHUNK)
     if text is None:
         raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
     model = PanelProvenance if text.startswith(PANEL) else Provenance
@@ -192,7 +188,7 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
 def is_panel(path: str | Path) -> bool:
     """Whether a file is a panel of several images, by the head of the file alone."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return str(image.info.get(CHUNK, "")).startswith(PANEL)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except InputError:
         return False

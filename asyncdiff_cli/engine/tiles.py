@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.pictures import opened
 from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.runs import RunDirectory
 from asyncdiff_cli.engine.store import Store
@@ -134,10 +133,12 @@ def _three(values: Iterable[float]) -> list[str]:
 def _embedded(path: Path, title: str, prompt: str, **known: Any) -> Tile | None:
     """A file as a tile; None if it is missing or no image."""
     try:
+        with opened(path) as image:
+            kind, size = image.format, image.size
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            size = image.size
-    except (OSError, SyntaxError):
+    except (InputError, OSError):
+        return None
+    if kind != "PNG":
         return None
     uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return Tile(title, prompt, uri, *size, **known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.pictures import rgb
 from asyncdiff_cli.engine.rewards.precision import whole_fp32
 
 BATCH_SIZE = 16
@@ -43,6 +45,10 @@ class Reward(ABC):
     """What a score can be at all; its usual values are much closer together."""
     higher_is_better: ClassVar[bool] = True
     reads_prompt: ClassVar[bool] = True
+    smallest: ClassVar[int] = 1
+    """Pixels that each side of an image must have."""
+    longest: ClassVar[float] = math.inf
+    """How many times as long as wide an image may be."""
     default_dtype: ClassVar[torch.dtype] = torch.float32
     """What it runs in unless asked otherwise, on any device."""
 
@@ -87,15 +93,20 @@ class Reward(ABC):
         """The scores of pairs, fp32 [N] on the CPU; a model in fp32 computes in no fewer bits.
 
         Args:
-            images: PIL images of any size and mode.
+            images: PIL images of any mode, read as `rgb` makes them, of the sizes that
+                `check_image` takes.
             prompts: one per image, or one for all of them; None only for a reward that reads none.
 
         Raises:
-            InputError: if images and prompts do not pair up, or are not images and strings.
+            InputError: if images and prompts do not pair up, or are not images and strings, or as
+                `rgb` and `check_image`.
             BadScoreError: for a score that is NaN or infinite.
         """
         pictures = [images] if isinstance(images, Image.Image) else list(images)
         texts = self._pair(pictures, prompts)
+        pictures = [rgb(picture) for picture in pictures]
+        for picture in pictures:
+            self.check_image(picture)
         with whole_fp32():
             chunks = [
                 self._score(pictures[i : i + self.batch_size], texts[i : i + self.batch_size])
@@ -107,9 +118,23 @@ class Reward(ABC):
             raise BadScoreError(self.name, scores, index, hint)
         return scores
 
+    @classmethod
+    def check_image(cls, image: Image.Image) -> None:
+        """Refuse an image that is too small, or too much longer than wide.
+
+        Raises:
+            InputError: for such an image.
+        """
+        short, long = sorted(image.size)
+        needs = f"{cls.smallest}×{cls.smallest} pixels" if short < cls.smallest else None
+        if long > cls.longest * short:
+            needs = f"a picture at most {cls.longest:g} times as long as wide"
+        if needs:
+            raise InputError(f"{cls.name} needs {needs}; this one has {image.width}×{image.height}")
+
     @abstractmethod
     def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
-        """Scores of at most `batch_size` pairs, [N] on any device."""
+        """Scores of at most `batch_size` pairs of RGB images and prompts, [N] on any device."""
 
     def _pair(
         self, images: Sequence[Image.Image], prompts: str | Sequence[str] | None

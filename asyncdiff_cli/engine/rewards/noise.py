@@ -33,6 +33,7 @@ class Noise(Reward):
     name: ClassVar[str] = "noise"
     range: ClassVar[tuple[float, float]] = (float("-inf"), 0.0)
     reads_prompt: ClassVar[bool] = False
+    smallest: ClassVar[int] = len(DB2_HIGH)
 
     @classmethod
     def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:

@@ -25,6 +25,7 @@ class Sharpness(Reward):
     range: ClassVar[tuple[float, float]] = (0.0, 255.0)
     higher_is_better: ClassVar[bool] = False
     reads_prompt: ClassVar[bool] = False
+    smallest: ClassVar[int] = 2
 
     @classmethod
     def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
