@@ -37,6 +37,16 @@ def check_choice(kind: str, name: str, known: Iterable[str]) -> None:
         raise InputError(unknown(kind, str(name), known))
 
 
+def check_unicode(what: str, text: str) -> None:
+    """Text holds only what a tokenizer takes: no half of a surrogate pair, and no NUL."""
+    if "\0" in text:
+        raise InputError(f"{what} holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what} is not Unicode text: it holds half a surrogate pair") from None
+
+
 def check_gamma(gamma: float) -> None:
     """γ is a finite number."""
     if not isinstance(gamma, int | float) or not math.isfinite(gamma):
@@ -109,6 +119,7 @@ def check_text(
         raise InputError("pass either prompts or prompt_embeds")
     if prompts is not None and not all(isinstance(prompt, str) for prompt in prompts):
         raise InputError("prompts are strings")
+    check_unicode("a prompt", "".join(prompts or ()))
     if negative_prompt is not None and negative is not None:
         raise InputError("pass either negative_prompt or negative_prompt_embeds")
     for branch in ("", "negative_"):

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from asyncdiff_cli.engine.checks import check_choice, unknown
+from asyncdiff_cli.engine.checks import check_choice, check_unicode, unknown
 from asyncdiff_cli.engine.downloads import INSTEAD, Progress, download
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY
@@ -88,6 +88,9 @@ class PromptSet:
     texts: tuple[str, ...]
     categories: tuple[str, ...] = ()
     """Of each text, for a set that has some."""
+
+    def __post_init__(self) -> None:
+        check_unicode(f"a prompt of {self.name}", "".join(self.texts))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -358,14 +361,8 @@ def _read_t2i(directory: Path, split: str) -> PromptSet:
     texts: list[str] = []
     categories: list[str] = []
     for name, category in zip(names, T2I_CATEGORIES, strict=True):
-        try:
-            lines = (directory / name).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {directory / name}: {error}") from None
-        texts += [stripped for line in lines if (stripped := line.strip())]
+        texts += [line.prompt for _, line in read_prompts(directory / name)]
         categories += [category] * (len(texts) - len(categories))
-    if not texts:
-        raise InputError(f"the lists in {directory} hold no prompt")
     return PromptSet("t2i-compbench", split, tuple(texts), tuple(categories))
 
 

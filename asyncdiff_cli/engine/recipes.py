@@ -31,7 +31,14 @@ from asyncdiff_cli.engine.registry import (
     REGISTRY,
     SCHEDULER_CLASSES,
 )
-from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, Bound, Count, ModelChoice, Seed
+from asyncdiff_cli.engine.requests import (
+    DEFAULT_BACKBONE,
+    Bound,
+    Count,
+    ModelChoice,
+    Seed,
+    no_switch,
+)
 from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
 
 DTYPES = ("fp16", "bf16", "fp32")
@@ -49,15 +56,9 @@ def _known(kind: str, names: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _no_switch(value: Any) -> Any:
-    if isinstance(value, bool):  # pydantic and Python count it as 0 or 1
-        raise ValueError(f"this is not a yes-or-no setting, so it cannot be {str(value).lower()}")
-    return value
-
-
 Dtype = Annotated[str, _known("dtype", DTYPES)]
 RewardName = Annotated[str, _known("reward", NAMES)]
-Weight = Annotated[float, BeforeValidator(_no_switch), Field(ge=0)]
+Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0)]
 Every = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -79,7 +80,7 @@ class _Settings(BaseModel):
     @classmethod
     def _refuse_switches(cls, value: Any, info: ValidationInfo) -> Any:
         switch = cls.model_fields[info.field_name or ""].annotation is bool
-        return value if switch else _no_switch(value)
+        return value if switch else no_switch(value)
 
 
 class TPMSettings(_Settings):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,11 +14,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
+from asyncdiff_cli.engine.checks import check_unicode
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policy_specs import read_policy
+from asyncdiff_cli.engine.prompt_files import read_entries
 from asyncdiff_cli.engine.provenance import Provenance
 
 DEFAULT_BACKBONE = "mini"
@@ -43,6 +44,18 @@ def _size(value: Any) -> Any:
     raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {value!r}")
 
 
+def no_switch(value: Any) -> Any:
+    """A value that is not true or false, which pydantic and Python count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"this is not a yes-or-no setting, so it cannot be {str(value).lower()}")
+    return value
+
+
+def _text(value: str) -> str:
+    check_unicode("it", value)
+    return value
+
+
 def _prompt(value: str) -> str:
     if not value.strip():
         raise ValueError("a prompt is empty")
@@ -55,7 +68,8 @@ def _bound(value: float) -> float:
     return value
 
 
-Prompt = Annotated[str, AfterValidator(_prompt)]
+Text = Annotated[str, AfterValidator(_text)]
+Prompt = Annotated[Text, AfterValidator(_prompt)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Count = Annotated[int, Field(ge=1)]
@@ -72,7 +86,7 @@ class Options(BaseModel):
     num_images: Count | None = None
     steps: Count | None = None
     guidance: Annotated[float, Field(ge=0)] | None = None
-    negative: str | None = None
+    negative: Text | None = None
     size: Size | None = None
     """Width and height in pixels."""
     deviation: float | None = None
@@ -85,6 +99,8 @@ class Options(BaseModel):
     """A policy by name, `NAME[:VALUE]`; an `@GAMMA` behind it becomes `gamma`."""
     bound: Bound | None = None
     gamma: float | None = None
+
+    _refuse_switches = field_validator("*", mode="before")(no_switch)
 
     @model_validator(mode="before")
     @classmethod
@@ -229,7 +245,7 @@ def parse_request(**values: Any) -> Request:
     Raises:
         InputError: naming every option that cannot be, on one line.
     """
-    return _validated(Request, {k: v for k, v in values.items() if v not in (None, ())})
+    return validated(Request, {k: v for k, v in values.items() if v not in (None, ())})
 
 
 def pictures(request: Request) -> list[Picture]:
@@ -257,58 +273,31 @@ def merged(request: Options, line: Options, where: str) -> Options:
     defaults, own = request.given(), line.given()
     if own.keys() & POLICIES:
         defaults = {k: v for k, v in defaults.items() if k not in POLICIES}
-    return _validated(Options, {**defaults, **own}, where)
+    return validated(Options, {**defaults, **own}, where)
 
 
 def read_prompts(path: Path) -> list[tuple[str, Line]]:
-    """Read a file of prompts, or stdin for `-`: one a line, or one JSON object a line.
-
-    It is JSON Lines if its first entry begins with a brace. Blank lines and lines that begin with
-    `#` are skipped.
+    """Read a file of prompts, or stdin for `-`, as `read_entries` does.
 
     Returns:
         The lines, and where each is for messages.
 
     Raises:
-        InputError: for a file that cannot be read or holds no prompt, and for a line that is not
-            valid, naming file, line and field.
+        InputError: as `read_entries`, and for a line that is not valid, naming file, line and
+            field.
     """
-    name = "stdin" if str(path) == "-" else str(path)
-    try:
-        raw = sys.stdin.buffer.read() if name == "stdin" else path.read_bytes()
-        entries = list(_entries(raw.decode("utf-8-sig")))
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 text (byte {error.start})") from None
-    if not entries:
-        raise InputError(f"{name} holds no prompt")
-    if not entries[0][1].startswith("{"):
-        return [(f"{name}:{number}", Line(prompt=text)) for number, text in entries]
-    return [(f"{name}:{number}", _json_line(f"{name}:{number}", text)) for number, text in entries]
+    return [(where, validated(Line, values, where)) for where, values in read_entries(path)]
 
 
-def _entries(text: str) -> Iterator[tuple[int, str]]:
-    for number, entry in enumerate(text.splitlines(), start=1):
-        if (stripped := entry.strip()) and not stripped.startswith("#"):
-            yield number, stripped
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def _json_line(where: str, text: str) -> Line:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f'{where}: a line is an object such as {{"prompt": "a cat"}}')
-    return _validated(Line, values, where)
+def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
+    """The values as a model; `where` names the line of a file, and "" the command line.
 
-
-Model = TypeVar("Model", bound=Options)
-
-
-def _validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
-    """The values as a model; `where` names the line of a file, and "" the command line."""
+    Raises:
+        InputError: naming every value that cannot be.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:

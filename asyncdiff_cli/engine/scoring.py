@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from pydantic import BaseModel, Field
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_atomically
+from asyncdiff_cli.engine.pictures import read_picture
+from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
+from asyncdiff_cli.engine.requests import Line, Prompt, validated
 from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.rewards.base import Reward
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 EMBEDDED = ("mini_clip", "mini_quality", "noise", "sharpness")
@@ -33,9 +39,8 @@ class Picture:
     prompt: str | None
 
     def open(self) -> Image.Image:
-        with Image.open(self.path) as image:
-            image.load()
-            return image.copy()
+        """As `read_picture`."""
+        return read_picture(self.path)
 
 
 @dataclass
@@ -134,71 +139,89 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+class Pairing(BaseModel):
+    """A line of JSON Lines that gives a picture its prompt."""
+
+    image: Annotated[str, Field(min_length=1)]
+    """A path from the current directory or from that of the file, or the end of one."""
+    prompt: Prompt
+
+
 def read_prompts(file: Path, pictures: Sequence[Path]) -> list[str]:
-    """One prompt a line, in the pictures' order; or JSON objects `{"image": …, "prompt": …}`.
+    """The prompts of pictures: one a line in their order, or by `{"image": …, "prompt": …}`.
 
     Raises:
-        InputError: if the file cannot be read, or does not have a prompt for each picture.
+        InputError: as `read_entries`; for another number of prompts than pictures; for a line that
+            is no pair, may mean several pictures or one that has a prompt; and for a picture
+            without a prompt.
     """
-    try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from None
-    if lines and lines[0].lstrip().startswith("{"):
-        return _by_name(file, lines, pictures)
-    if len(lines) != len(pictures):
-        raise InputError(f"{file} has {len(lines)} prompts for {len(pictures)} pictures")
-    return [line.strip() for line in lines]
+    entries = read_entries(file)
+    if any("image" in entry.values for entry in entries):
+        return _by_path(file, entries, pictures)
+    if len(entries) != len(pictures):
+        raise InputError(f"{file} has {len(entries)} prompts for {len(pictures)} pictures")
+    return [validated(Line, entry.values, entry.where).prompt for entry in entries]
 
 
-def _by_name(file: Path, lines: Sequence[str], pictures: Sequence[Path]) -> list[str]:
-    prompts = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            prompts[Path(entry["image"]).name] = str(entry["prompt"])
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f'{file}, line {number} is not of the form {{"image": "a.png", "prompt": "…"}}'
-            ) from None
-    if missing := [path.name for path in pictures if path.name not in prompts]:
+def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> list[str]:
+    """The prompts of pictures whose paths are in the entries; entries of others are left alone."""
+    found: dict[Path, tuple[str, str]] = {}
+    places = list(dict.fromkeys(path.resolve() for path in pictures))
+    for where, values in entries:
+        pairing = validated(Pairing, values, where)
+        meant = _meant(Path(pairing.image).expanduser(), file, places)
+        if len(meant) > 1:
+            raise InputError(f"{where}: {pairing.image} may be {meant[0]} or {meant[1]}")
+        for place in meant:
+            if place in found:
+                raise InputError(f"{where}: {pairing.image} has a prompt at {found[place][0]}")
+            found[place] = where, pairing.prompt
+    if missing := [path for path in pictures if path.resolve() not in found]:
         raise InputError(f"{file} has no prompt for {missing[0]} (of {len(missing)} without)")
-    return [prompts[path.name] for path in pictures]
+    return [found[path.resolve()][1] for path in pictures]
+
+
+def _meant(image: Path, file: Path, places: Sequence[Path]) -> list[Path]:
+    """Which of the places a path is, as written; else those that end in it."""
+    written = {(directory / image).resolve() for directory in (Path(), file.parent)}
+    exact = [place for place in places if place in written]
+    return exact or [place for place in places if place.parts[-len(image.parts) :] == image.parts]
 
 
 def open_pictures(
-    files: Sequence[Path], prompts: Sequence[str] | None, needs_prompt: bool
+    files: Sequence[Path], prompts: Sequence[str] | None, rewards: Sequence[type[Reward]]
 ) -> tuple[list[Picture], dict[Path, str]]:
     """The pictures that can be scored, with their prompts, and the others with the reason.
 
     Args:
         prompts: one per file; None for those that the files carry in their provenance.
-        needs_prompt: whether a file without a prompt is one of the others.
+        rewards: what they are scored by: each must take the picture, and some need a prompt.
     """
     pictures, skipped = [], {}
     for index, path in enumerate(files):
-        picture = Picture(path, prompts[index] if prompts else None)
         try:
-            picture.open()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            skipped[path] = f"it is not a readable image ({error})"
-            continue
-        if prompts is None:
-            try:
-                picture = Picture(path, _recorded_prompt(path))
-            except InputError as error:
-                if needs_prompt:
-                    skipped[path] = f"{error}: give --prompt or --prompts"
-                    continue
-        pictures.append(picture)
+            image = read_picture(path)
+            for reward in rewards:
+                reward.check_image(image)
+            prompt = prompts[index] if prompts else _recorded_prompt(path, rewards)
+        except InputError as error:
+            skipped[path] = str(error).removeprefix(f"{path} ")
+        else:
+            pictures.append(Picture(path, prompt))
     return pictures, skipped
 
 
-def _recorded_prompt(path: Path) -> str:
-    record = read_provenance(path)
-    if isinstance(record, PanelProvenance):
-        raise InputError("it is a panel of several pictures")
-    return record.prompt
+def _recorded_prompt(path: Path, rewards: Sequence[type[Reward]]) -> str | None:
+    """The prompt in a picture's provenance; None if there is none and no reward reads it."""
+    try:
+        record = read_provenance(path)
+        if isinstance(record, PanelProvenance):
+            raise InputError("it is a panel of several pictures")
+        return record.prompt
+    except InputError as error:
+        if any(reward.reads_prompt for reward in rewards):
+            raise InputError(f"{error}: give --prompt or --prompts") from None
+        return None
 
 
 def score_files(
@@ -232,8 +255,7 @@ def score_files(
     texts = [prompt] * len(files) if prompt is not None else None
     if prompts is not None:
         texts = read_prompts(prompts, files)
-    needs_prompt = any(get(name).reads_prompt for name in names)
-    pictures, skipped = open_pictures(files, texts, needs_prompt)
+    pictures, skipped = open_pictures(files, texts, [get(name) for name in names])
     result = Scores(pictures, skipped=skipped)
     if not pictures:
         return result

@@ -7,6 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
+from tests.engine.test_pictures import bad_pictures
+
 
 @pytest.fixture
 def pictures(asyncdiff):
@@ -123,3 +125,14 @@ def test_help_needs_no_torch():
         " sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pictures_that_no_reward_can_read_are_skipped_alone(asyncdiff, tmp_path):
+    bad = [*bad_pictures(tmp_path), "2x2.png"]
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+    outcome = asyncdiff("score", ".", "--rewards", "noise", "--json")
+    assert outcome.code == 1
+    assert [image["path"] for image in outcome.json["images"]] == ["good.png"]
+    assert sorted(skipped["path"] for skipped in outcome.json["skipped"]) == sorted(bad)
+    assert "skipped 2x2.png: noise needs 4×4 pixels; this one has 2×2" in outcome.err
+    assert f"{len(bad)} of {len(bad) + 1} pictures could not be scored" in outcome.err

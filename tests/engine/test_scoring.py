@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, rewards
+from asyncdiff_cli.engine.prompts import T2I_CATEGORIES, load_evaluation_prompts
+from asyncdiff_cli.engine.requests import parse_request, pictures
 from asyncdiff_cli.engine.scoring import (
     Picture,
     Scores,
@@ -77,19 +80,28 @@ def test_prompts_go_by_line_or_by_name(folder, tmp_path):
     files, prompts = find_files([folder]), tmp_path / "prompts.txt"
     prompts.write_text("a cat\n\na dog\nan owl\n")
     assert read_prompts(prompts, files) == ["a cat", "a dog", "an owl"]
-    lines = [{"image": f"x/{i}.png", "prompt": f"picture {i}"} for i in (3, 1, 2)]
+    lines = [{"image": f"pictures/{i}.png", "prompt": f"picture {i}"} for i in (3, 1, 2)]
     prompts.write_text("\n".join(map(json.dumps, lines)))
     assert read_prompts(prompts, files) == ["picture 1", "picture 2", "picture 3"]
+
+
+ONE = '{"image": "1.png", "prompt": "a"}'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a cat\na dog\n", "2 prompts for 3 pictures"),
-        ("", "0 prompts for 3 pictures"),
-        ('{"image": "1.png", "prompt": "a cat"}', "no prompt for 2.png"),
-        ('{"image": "1.png"}', "line 1 is not of the form"),
-        ("{nonsense", "line 1 is not of the form"),
+        ("", "holds no prompt"),
+        ('{"image": "1.png", "prompt": "a cat"}', r"no prompt for .*2\.png \(of 2 without\)"),
+        ('{"image": "1.png"}', r"prompts\.txt:1: prompt: Field required"),
+        ('{"image": "1.png", "prompt": "a"}\n{"image": ["2.png"], "prompt": "b"}', r":2: image: "),
+        ('{"image": null, "prompt": "a"}', r":1: image: "),
+        ('{"image": "1.png", "prompt": null}', r":1: prompt: "),
+        ('{"image": "1.png", "prompt": 7}', r":1: prompt: "),
+        ('{"image": "1.png", "prompt": "a"}\nnull', r":2: a line is an object"),
+        (f'{ONE}\n{{"image": "pictures/1.png", "prompt": "b"}}', r":2: .* has a prompt at .*:1"),
+        ("{nonsense", r"prompts\.txt:1: not JSON"),
     ],
 )
 def test_prompt_files_that_do_not_fit_are_refused(folder, tmp_path, text, message):
@@ -98,10 +110,42 @@ def test_prompt_files_that_do_not_fit_are_refused(folder, tmp_path, text, messag
         score_files([folder], ["noise"], prompts=tmp_path / "prompts.txt")
 
 
+def test_pictures_of_one_name_keep_their_own_prompts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    lines = [{"image": "b/0.png", "prompt": "a cat"}, {"image": "c/0.png", "prompt": "a red rose"}]
+    file = tmp_path / "p.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    found = score_files([Path("c"), tmp_path / "b"], ["noise"], prompts=Path("p.jsonl"))
+    assert [picture.prompt for picture in found.pictures] == ["a red rose", "a cat"]
+    file.write_text('{"image": "0.png", "prompt": "a cat"}')
+    with pytest.raises(InputError, match=r"p\.jsonl:1: 0\.png may be .*b/0\.png or .*c/0\.png"):
+        score_files([Path("b"), Path("c")], ["noise"], prompts=file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_one_reader_for_every_command(tmp_path, encoding, end):
+    """What `sample`, `score`, a data set and T2I-CompBench's lists read of the same file."""
+    texts = ["a café", "a\x0cform\u2028feed\x85", "# a comment", "", " a dog "]
+    content = end.join(texts).encode(encoding)
+    for category in T2I_CATEGORIES:
+        (tmp_path / f"{category}_val.txt").write_bytes(content)
+    file = tmp_path / "color_val.txt"
+    expected = ["a café", "a\x0cform\u2028feed", "a dog"]
+    assert [p.prompt for p in pictures(parse_request(prompt_file=file))] == expected
+    assert read_prompts(file, [Path()] * 3) == expected
+    assert load_evaluation_prompts(str(file)).texts == tuple(expected)
+    t2i = load_evaluation_prompts("t2i-compbench", path=tmp_path)
+    assert t2i.texts == tuple(expected * len(T2I_CATEGORIES))
+
+
 def test_prompts_have_one_source(folder, tmp_path):
     with pytest.raises(InputError, match="exclude each other"):
         score_files([folder], ["noise"], prompt="a cat", prompts=tmp_path / "p.txt")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot read"):
         score_files([folder], ["noise"], prompts=tmp_path / "p.txt")
 
 

@@ -1,0 +1,94 @@
+"""Files of prompts, read by one set of rules for every command.
+
+A file is text with a prompt a line, or JSON Lines with an object a line; it is JSON Lines if its
+name says so or its first entry begins with a brace. It is UTF-8, or UTF-16 with a byte order mark.
+Lines end with LF, CR LF or CR, and with nothing else. Blank lines and lines that begin with `#` are
+skipped, and what is white around a line is no part of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asyncdiff_cli.engine.errors import InputError
+
+STDIN = Path("-")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+class Entry(NamedTuple):
+    """A line that is not skipped."""
+
+    where: str
+    """File and line, for messages."""
+    values: Mapping[str, Any]
+    """A JSON object, or what a line of text stands for: `{"prompt": line}`."""
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The entries of a file, or of stdin for `-`.
+
+    Raises:
+        InputError: for a file that cannot be read, is no text or holds no entry; and for a line of
+            JSON Lines that is no object or names a key twice, naming file and line.
+    """
+    name = "stdin" if path == STDIN else str(path)
+    lines = [(f"{name}:{number}", line) for number, line in _lines(_decoded(_bytes(path), name))]
+    if not lines:
+        raise InputError(f"{name} holds no prompt")
+    is_json = path.suffix.lower() in JSON_SUFFIXES or lines[0][1].startswith("{")
+    return [Entry(where, _object(where, x) if is_json else {"prompt": x}) for where, x in lines]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf-8-sig"
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        what = "UTF-16" if wide else "UTF-8"
+        raise InputError(f"{name} is not {what} text (byte {error.start})") from None
+    if "\0" in text:  # as in UTF-16 without a mark
+        raise InputError(f"{name} is not text: it holds NUL characters")
+    return text
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(LINE_END.split(text), start=1):
+        # files that were put together have marks inside
+        if (stripped := line.lstrip("\ufeff").strip()) and not stripped.startswith("#"):
+            yield number, stripped
+
+
+def _object(where: str, text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise InputError(f"{where}: not JSON of a sane depth") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f'{where}: a line is an object such as {{"prompt": "a cat"}}')
+    return values
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{max(keys, key=keys.count)!r} is there twice")
+    return values
