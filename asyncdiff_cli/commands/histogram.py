@@ -45,6 +45,7 @@ def histogram(
         is_store,
         write_histogram,
     )
+    from asyncdiff_cli.engine.files import kept_apart
     from asyncdiff_cli.engine.plots import check_suffix
     from asyncdiff_cli.engine.requests import ModelChoice
     from asyncdiff_cli.engine.store import Store
@@ -61,6 +62,8 @@ def histogram(
             stores.append((path.name, drawn[0]))
     found = distributions(stores, policy)
     written = write_histogram(found, out)
+    if warning := kept_apart(out, written[0]):
+        render.warning(warning)
     if json:
         render.as_json(
             {

@@ -53,8 +53,9 @@ def panel(
     asyncdiff panel "a cat" "a dog" --policies baseline,learned,velocity-scale
     """
     from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
+    from asyncdiff_cli.engine.files import kept_apart
     from asyncdiff_cli.engine.gallery import check_panel, figure_5, store_panel
-    from asyncdiff_cli.engine.provenance import save_png
+    from asyncdiff_cli.engine.provenance import save_apart
     from asyncdiff_cli.engine.store import Store
 
     check_panel(prompts, store, rows, policies, out, model)
@@ -72,9 +73,11 @@ def panel(
             if drawn is None:
                 return
             image, provenance = store_panel(drawn[0], range(len(prompts or ())))
-    save_png(image, out, provenance)
+    written = save_apart(image, out, provenance)
+    if warning := kept_apart(out, written):
+        render.warning(warning)
     if json:
         cells = provenance.model_dump(mode="json")["cells"]
-        render.as_json({"path": str(out), "cells": cells})
+        render.as_json({"path": str(written), "cells": cells})
     else:
-        render.line(str(out))
+        render.line(str(written))

@@ -26,9 +26,13 @@ def report(
     asyncdiff report evals/mini-mini
     """
     with render.status("Writing the report"):
-        from asyncdiff_cli.engine.report import write_report
+        from asyncdiff_cli.engine.files import kept_apart
+        from asyncdiff_cli.engine.report import NAME, write_report
 
-        written = write_report(path, out or path / "report.html")
+        out = out or path / NAME
+        written = write_report(path, out)
+    if warning := kept_apart(out, written):
+        render.warning(warning)
     if json:
         render.as_json({"path": str(written), "bytes": written.stat().st_size})
     else:

@@ -132,7 +132,8 @@ def sample(
     """Draw images of PROMPTs. The paths of the files are printed as they are written.
 
     Each image carries what it was drawn from: `asyncdiff inspect IMAGE` shows it, and
-    `asyncdiff sample --from IMAGE` draws the same file again.
+    `asyncdiff sample --from IMAGE` draws the same file again. The same command writes the same
+    files; an image of other settings is never replaced, and the new one's name gets a number.
 
     asyncdiff sample "a cat" "an octopus on a yellow background" --gamma 1.5 --compare 0,0.5,1,2
     """
@@ -161,8 +162,8 @@ def sample(
             written.append(file)
             if not json:
                 render.line(str(file.path))
-    if difference := job.differences(written):
-        render.warning(difference)
+    for warning in filter(None, (job.differences(written), job.renamed(written))):
+        render.warning(warning)
     if json:
         render.as_json(job.report(written, time.perf_counter() - start))
 

@@ -66,6 +66,7 @@ def score(
 
     asyncdiff score outputs --rewards mini_clip,noise --csv scores.csv
     """
+    from asyncdiff_cli.engine.files import kept_apart
     from asyncdiff_cli.engine.scoring import (
         parse_reward_paths,
         parse_rewards,
@@ -81,8 +82,8 @@ def score(
         scores = score_files(paths, names, prompt, prompts, files, device, dtype, batch_size, count)
     for path, reason in scores.skipped.items():
         render.warning(f"skipped {path}: {reason}")
-    if csv is not None:
-        write_csv(scores, csv)
+    if csv is not None and (warning := kept_apart(csv, write_csv(scores, csv))):
+        render.warning(warning)
     if json:
         render.as_json({**scores.report(), "seconds": round(time.perf_counter() - start, 3)})
     elif scores.pictures:

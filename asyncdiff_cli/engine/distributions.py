@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.files import holds, unused, write_text
 from asyncdiff_cli.engine.plots import check_suffix, histogram_csv, histogram_figure, save_figure
 from asyncdiff_cli.engine.store import SETTINGS, Store
 from asyncdiff_cli.engine.summary import Result, summarize
@@ -56,17 +57,23 @@ def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> di
 
 
 def write_histogram(found: Mapping[str, Result], path: Path) -> list[Path]:
-    """The chart at `path` and as .svg, and its numbers as .csv; the files' paths.
+    """The chart at `path` and as .svg, and its numbers as .csv; the files' paths, as `unused`.
 
     Raises:
         InputError: for a suffix that is none of a figure.
         AsyncDiffError: if one cannot be written.
     """
     check_suffix(path)
-    figure = histogram_figure(found)
+    figure, numbers = histogram_figure(found), histogram_csv(found)
+    path = unused(path, lambda place: _is_free(place, numbers))
     charts = dict.fromkeys([path, path.with_suffix(".svg")])
     for file in charts:
         save_figure(figure, file)
-    numbers = path.with_suffix(".csv")
-    write_text(numbers, histogram_csv(found))
-    return [*charts, numbers]
+    write_text(path.with_suffix(".csv"), numbers)
+    return [*charts, path.with_suffix(".csv")]
+
+
+def _is_free(path: Path, numbers: str) -> bool:
+    """Whether a chart of these numbers can be at a path: there is none, or the same."""
+    files = path, path.with_suffix(".svg"), path.with_suffix(".csv")
+    return not any(map(os.path.lexists, files)) or holds(files[-1], numbers)

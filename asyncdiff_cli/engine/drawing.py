@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.panel import make_panel
 from asyncdiff_cli.engine.planning import Batch, Panel, Plan
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.policy_specs import plain
-from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe, save_png
+from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, describe, save_apart
 from asyncdiff_cli.engine.rollout import Canvas, joined
 from asyncdiff_cli.engine.sampler import sample
 
@@ -53,8 +53,7 @@ def execute(
             if file in waiting:
                 cells[file] = image, provenance
             if not plan.only_panels:
-                save_png(image, out / file, provenance)
-                yield Written(out / file, provenance)
+                yield Written(save_apart(image, out / file, provenance), provenance)
         while panels and all(file in cells for row in panels[0].cells for file in row):
             yield _write_panel(panels.pop(0), cells, out)
 
@@ -112,5 +111,4 @@ def _write_panel(
         columns=panel.columns,
         rows=panel.rows,
     )
-    save_png(image, out / panel.file, provenance)
-    return Written(out / panel.file, provenance)
+    return Written(save_apart(image, out / panel.file, provenance), provenance)

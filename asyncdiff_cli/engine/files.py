@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -57,6 +58,41 @@ def inside(directory: Path, name: str) -> Path:
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is not a file")
     return path
+
+
+def write_apart(path: Path, text: str) -> Path:
+    """Write UTF-8 text as `write_text` does, in the place of nothing but the same text.
+
+    Returns:
+        Where: as `unused`.
+
+    Raises:
+        AsyncDiffError: as `write_atomically`.
+    """
+    path = unused(path, lambda place: not os.path.lexists(place) or holds(place, text))
+    write_text(path, text)
+    return path
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a file is this text."""
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
+
+
+def unused(path: Path, is_free: Callable[[Path], bool]) -> Path:
+    """The first free one of a file's own path and NAME-2, NAME-3 … beside it."""
+    others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([path], others) if is_free(place))
+
+
+def kept_apart(asked: Path, written: Path) -> str | None:
+    """What to say where `unused` has found another path than the one that was asked for."""
+    if asked == written:
+        return None
+    return f"{asked} is there and holds something else, so it is kept: see {written}"
 
 
 def share(path: Path) -> None:

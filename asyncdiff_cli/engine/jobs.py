@@ -58,6 +58,16 @@ class Job:
         ]
         return f"drawn with another {', '.join(changed)}: pixels may differ" if changed else None
 
+    def renamed(self, written: Sequence[Written]) -> str | None:
+        """Which files have other names than planned, beside those of other settings."""
+        new = [file.path for file in written if file.path.name not in self.plan.files]
+        if not new:
+            return None
+        return (
+            f"{self.out} has images of the same names by other settings, which are kept:"
+            f" {len(new)} of {len(written)} files are numbered, such as {new[0].name}"
+        )
+
     def report(self, written: Sequence[Written], seconds: float) -> dict[str, Any]:
         """What was drawn, as JSON values."""
         records = {file.path: file.provenance for file in written}

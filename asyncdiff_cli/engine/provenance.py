@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import write_atomically
+from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.pictures import opened
 
 if TYPE_CHECKING:
@@ -163,6 +164,34 @@ def save_png(
     text = PngImagePlugin.PngInfo()
     text.add_itxt(CHUNK, provenance.model_dump_json())
     write_atomically(Path(path), lambda file: image.save(file, format="PNG", pnginfo=text))
+
+
+def save_apart(image: Image.Image, path: Path, provenance: Provenance | PanelProvenance) -> Path:
+    """Write as `save_png` does, in the place of no image that other settings have drawn.
+
+    Returns:
+        Where: as `unused`.
+
+    Raises:
+        AsyncDiffError: as `save_png`.
+    """
+    path = unused(path, lambda place: not os.path.lexists(place) or _is_of(place, provenance))
+    save_png(image, path, provenance)
+    return path
+
+
+def _is_of(path: Path, provenance: Provenance | PanelProvenance) -> bool:
+    """Whether an image was drawn from the same, whatever times that led to."""
+    try:
+        return _settings(read_provenance(path)) == _settings(provenance)
+    except InputError:
+        return False
+
+
+def _settings(record: Provenance | PanelProvenance) -> Any:
+    if isinstance(record, Provenance):
+        return record.model_dump(mode="json", exclude={"cond_sigmas", "deviations"})
+    return [[_settings(cell) for cell in row] for row in record.cells], record.columns, record.rows
 
 
 def read_provenance(path: str | Path) -> Provenance | PanelProvenance:

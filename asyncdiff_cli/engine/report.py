@@ -23,7 +23,7 @@ import asyncdiff_cli
 from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.distributions import CHOOSING, EVALUATION, is_store
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import inside, write_text
+from asyncdiff_cli.engine.files import inside, write_apart, write_text
 from asyncdiff_cli.engine.plots import (
     AXES,
     figure_svg,
@@ -53,6 +53,8 @@ from asyncdiff_cli.engine.tiles import Grid, sample_grid, store_grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NAME = "report.html"
+"""The report of the directory that it is in."""
 RECIPE = "recipe.yaml"
 SCALING = (
     "Each metric over the {}. Points are means over the prompts, bars the 95 % intervals of the"
@@ -110,7 +112,9 @@ class RunPart:
 
 
 def write_report(path: Path, out: Path) -> Path:
-    """Write the report of a store, or of a run with the evaluation in it; returns `out`.
+    """Write the report of a store, or of a run with the evaluation in it; returns its path.
+
+    Beside its data it takes the place of the one before; elsewhere it is written as `write_apart`.
 
     Raises:
         InputError: for a directory of neither, or a store with nothing to compare yet.
@@ -131,7 +135,10 @@ def write_report(path: Path, out: Path) -> Path:
             f"{path} holds neither an evaluation nor a training run: give a directory that"
             " `asyncdiff eval`, `sweep` or `train` has written"
         )
-    write_text(out, _render(title=title, run=run, store=store))
+    text = _render(title=title, run=run, store=store)
+    if out != path / NAME:
+        return write_apart(out, text)
+    write_text(out, text)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,14 @@ from pydantic import BaseModel, Field
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import write_atomically
+from asyncdiff_cli.engine.files import write_apart
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.requests import Line, Prompt, validated
 from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
+from asyncdiff_cli.engine.text import visible
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards.base import Reward
@@ -281,19 +283,16 @@ def score_files(
     return result
 
 
-def write_csv(scores: Scores, path: Path) -> None:
-    """A row per picture: path, prompt, and a column per reward; complete or not at all.
+def write_csv(scores: Scores, path: Path) -> Path:
+    """Write a row per picture: path, prompt, and a column per reward; as `write_apart`.
 
     Raises:
         AsyncDiffError: if it cannot be written.
     """
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "prompt", *scores.values])
-            for index, picture in enumerate(scores.pictures):
-                values = (repr(column[index]) for column in scores.values.values())
-                rows.writerow([picture.path, picture.prompt or "", *values])
-
-    write_atomically(path, write)
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["path", "prompt", *scores.values])
+    for index, picture in enumerate(scores.pictures):
+        values = (repr(column[index]) for column in scores.values.values())
+        rows.writerow([visible(str(picture.path)), picture.prompt or "", *values])
+    return write_apart(path, text.getvalue())

@@ -170,6 +170,10 @@ def test_histogram_of_a_store_and_its_numbers(asyncdiff, tmp_path):
     assert sum(int(row["count"]) for row in rows) == 3
     with Image.open(tmp_path / "h.png") as image:
         assert image.width > 500
+    (tmp_path / "h.csv").write_text("of another store")
+    outcome = asyncdiff("histogram", "store", "--out", "h.png")
+    assert outcome.out.split() == ["h-2.png", "h-2.svg", "h-2.csv"]
+    assert "h.png is there and holds something else" in outcome.err
 
 
 def test_histogram_of_fixed_deviations_is_refused(asyncdiff, evaluated):
@@ -191,6 +195,8 @@ def test_panel_draws_prompts_or_shows_a_store(asyncdiff, evaluated, tmp_path):
         ["a dog"] * 2,
     ]
     shown = asyncdiff("panel", "--store", "store", "--rows", "1", "--out", "q.png", "--json")
+    other = asyncdiff("panel", "--store", "store", "--out", "q.png")
+    assert (other.code, other.out) == (0, "q-2.png\n")
     assert (shown.code, shown.err) == (0, "")
     assert [len(row) for row in shown.json["cells"]] == [3]
     redrawn = asyncdiff("sample", "--from", "p.png", "--out", "again")

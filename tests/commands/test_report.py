@@ -14,6 +14,12 @@ def test_the_report_is_beside_the_data_or_where_it_is_wanted(asyncdiff, tmp_path
     written = (tmp_path / "new" / "page.html").read_bytes()
     assert found == {"path": "new/page.html", "bytes": len(written)}
     assert written == (tmp_path / "data" / "report.html").read_bytes()
+    (tmp_path / "other.html").write_text("mine")
+    for _ in range(2):
+        outcome = asyncdiff("report", "data", "--out", "other.html")
+        assert outcome.out == "other-2.html\n"
+        assert "other.html is there and holds something else" in outcome.err
+    assert (tmp_path / "other.html").read_text() == "mine"
 
 
 def test_what_is_neither_is_an_error_of_one_line(asyncdiff, tmp_path):

@@ -166,6 +166,28 @@ def test_a_redraw_elsewhere_says_what_differs(draw):
     )
 
 
+def test_an_image_of_other_settings_is_never_replaced(draw):
+    options = "a cat", "--compare", "0,1"
+    first = draw(*options, "--steps", 2)
+    before = {name: Path("outputs", name).read_bytes() for name in files()}
+    other = draw(*options, "--steps", 3)
+    numbered = [f"{name[:-4]}-2.png" for name in before]
+    assert {Path(line).name for line in other.out.split()} == set(numbered)
+    assert "outputs has images of the same names by other settings, which are kept" in other.err
+    assert other.err.count("\n") == 1
+    for steps, expected in ((2, first), (3, other)):  # the same commands write the same files
+        assert draw(*options, "--steps", steps).out == expected.out
+    assert files() == sorted([*before, *numbered])
+    assert all(Path("outputs", name).read_bytes() == content for name, content in before.items())
+
+
+def test_a_file_of_someone_else_is_never_replaced(draw):
+    Path("outputs").mkdir()
+    Path("outputs/0000-a-cat-seed0.png").write_text("mine")
+    assert draw("a cat", "--steps", 2).out == "outputs/0000-a-cat-seed0-2.png\n"
+    assert Path("outputs/0000-a-cat-seed0.png").read_text() == "mine"
+
+
 def test_a_redraw_does_not_overwrite_its_source(draw):
     draw("a cat")
     before = Path("outputs/0000-a-cat-seed0.png").read_bytes()

@@ -64,6 +64,11 @@ def test_scores_go_to_a_file(asyncdiff, pictures, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["prompt"] for row in rows] == ["a cat"] * 2 + ["a red apple"] * 2
     assert all(float(row["noise"]) <= 0 for row in rows)
+    again = "score", "drawn", "--csv", "scores.csv"
+    assert asyncdiff(*again, "--rewards", "noise").err == ""
+    assert "see scores-2.csv" in asyncdiff(*again, "--rewards", "sharpness").err
+    assert (tmp_path / "scores.csv").read_text().startswith("path,prompt,noise")
+    assert (tmp_path / "scores-2.csv").read_text().startswith("path,prompt,sharpness")
 
 
 def test_prompts_come_from_a_file(asyncdiff, pictures, tmp_path):

@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.rewards.checkpoints import download, fill, read_state_
 class PublishedReward(Reward):
     """A reward whose weights are a file of a hub repository."""
 
-    longest: ClassVar[float] = 100
+    longest: ClassVar[float] = 400
     config: ClassVar[Mapping[str, Any]]
     """The sizes of the published model."""
     repo: ClassVar[str]
