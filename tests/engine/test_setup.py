@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import sys
 from dataclasses import fields
+from functools import partial
 
 import diffusers
 import numpy as np
@@ -24,6 +25,7 @@ from asyncdiff_cli.engine import (
     load_backbone,
     loading,
     sample,
+    setup,
 )
 from asyncdiff_cli.engine.adapters import TextConditions
 from asyncdiff_cli.engine.setup import LoRA, Setup, quantization
@@ -169,10 +171,20 @@ def test_a_transformer_spread_by_a_device_map_draws_the_same(family, tmp_path):
 # compiled
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-def test_compiled_blocks_draw_the_same_and_are_compiled_once(family):
+INDUCTOR = pytest.param(
+    "inductor",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler"),
+    ],
+)
+
+
+@pytest.mark.parametrize("backend", ["eager", INDUCTOR])
+def test_compiled_blocks_draw_the_same_and_are_compiled_once(family, backend, monkeypatch):
     whole = make_case(family).draw(FixedDeviation(0.7))
     case = make_case(family)
+    monkeypatch.setattr(setup, "compile_blocks", partial(setup.compile_blocks, backend=backend))
     Setup(compile=True).place(case.pipe, CPU)
     torch._dynamo.reset()
     assert_rounded(case.draw(FixedDeviation(0.7)).images, whole.images, case.terms)
