@@ -64,6 +64,7 @@ def test_the_cells_have_the_settings_of_the_paper(name):
     assert (recipe.clip_range, recipe.max_grad_norm, recipe.seed) == (0.2, 1.0, 42)
     assert recipe.rewards == {"image_reward": 1, "hpsv2": 1, "clip": 1, "pickscore": 1}
     assert (recipe.kl_weight, recipe.entropy_weight, recipe.ema_decay) == (0, 0, None)
+    assert recipe.evaluation.patience is None  # the paper's runs go on to the end
 
 
 @pytest.mark.parametrize("name", names())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.hub import hub_errors, one_line
 
 EMBEDDED = "`--rewards mini_clip,mini_quality,noise` needs no download"
@@ -43,6 +46,9 @@ def errors(name: str, repo: str) -> Any:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The weights of a safetensors or torch file, on the CPU.
 
+    They are mapped into memory, where all processes of a machine share them, and are read when they
+    are used.
+
     A pickle is only read as tensors (`weights_only=True`), so that it cannot run code. Weights
     under the key "state_dict", as training scripts write them, are found too.
 
@@ -55,7 +61,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # unlike what torch wrote before 1.6
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         raise AsyncDiffError(
             f"{path} is not a file of plain weights (it is damaged, or would run code): fetch the"
@@ -69,26 +76,33 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def fill(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Load all weights of a model, and no others.
+def fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Load all weights of a model, whose own may be on the meta device; warn of others.
+
+    Published files may hold more than the network: heads of a training, or constants that older
+    versions of a library kept as weights.
 
     Raises:
-        AsyncDiffError: if names or shapes differ, with the first few that do.
+        AsyncDiffError: if one is missing or has another shape, with the first few that are.
     """
     own = model.state_dict()
+    missing = sorted(own.keys() - weights.keys())
     wrong = [
-        *(f"{key} is missing" for key in own.keys() - weights.keys()),
-        *(f"{key} is not one of its own" for key in weights.keys() - own.keys()),
+        *(f"{key} is missing" for key in missing),
         *(
-            f"{key} is {list(weights[key].shape)}, not {list(own[key].shape)}"
-            for key in own.keys() & weights.keys()
-            if own[key].shape != weights[key].shape
+            f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}"
+            for key, tensor in own.items()
+            if key in weights and weights[key].shape != tensor.shape
         ),
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise AsyncDiffError(
-            f"these are not the weights of {name}: {'; '.join(sorted(wrong)[:3])}{more}"
+        raise AsyncDiffError(f"these are not the weights of {name}: {'; '.join(wrong[:3])}{more}")
+    if extra := [key for key in weights if key not in own]:
+        text = (
+            f"the file of {name} holds {len(extra)} weights that its network does not have, such"
+            f" as {extra[0]}: they are left out"
         )
-    model.load_state_dict(weights, assign=True)
+        warnings.warn(text, AsyncDiffWarning, stacklevel=2)
+    model.load_state_dict({key: weights[key] for key in own}, assign=True)
     model.float().eval().requires_grad_(False)

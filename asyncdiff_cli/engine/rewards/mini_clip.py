@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -67,7 +68,8 @@ class MiniClip(Reward):
                 " train it with `python -m mini reward_clip`"
             )
         try:
-            model = CLIPModel(CLIPConfig.from_pretrained(directory))
+            with init_empty_weights():
+                model = CLIPModel(CLIPConfig.from_pretrained(directory))
             tokenizer = CLIPTokenizer.from_pretrained(directory)
         except Exception as error:  # transformers and tokenizers raise bare ones for broken files
             raise AsyncDiffError(

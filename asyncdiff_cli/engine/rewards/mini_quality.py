@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -137,7 +138,8 @@ class MiniQuality(Reward):
             )
         try:
             config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            model = QualityNet(tuple(config["widths"]), config["hidden"])
+            with init_empty_weights():
+                model = QualityNet(tuple(config["widths"]), config["hidden"])
         except (ValueError, KeyError, TypeError) as error:
             raise AsyncDiffError(
                 f"{directory / 'config.json'} is damaged ({type(error).__name__}): reinstall"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -41,7 +42,8 @@ class PublishedReward(Reward):
         Raises:
             AsyncDiffError: if the weights are not those of this configuration.
         """
-        reward = cls(config)
+        with init_empty_weights():
+            reward = cls(config)
         fill(reward.model, cls._rename(state_dict), cls.name)
         return reward
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,9 @@ from huggingface_hub.errors import (
 from PIL import Image
 from safetensors.torch import save_file
 
+from asyncdiff_cli import render
 from asyncdiff_cli.engine import AsyncDiffError, InputError, load_reward, rewards, score
-from asyncdiff_cli.engine.rewards import PUBLISHED, checkpoints
+from asyncdiff_cli.engine.rewards import PUBLISHED, checkpoints, published
 from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
 from tests.parity.weights import synthetic_state_dict
 
@@ -104,12 +106,46 @@ def test_other_weights_are_refused(tiny, tiny_class, tmp_path):
     name, _, weights = tiny
     path = tmp_path / "weights.pt"
     key = next(k for k in weights if k.endswith("weight"))
-    torch.save({**weights, key: torch.zeros(3), "extra": torch.zeros(1)}, path)
-    with pytest.raises(AsyncDiffError, match=f"not the weights of {name}.*extra is not one"):
-        load_reward(name, path, device="cpu")
-    torch.save({k: v for k, v in weights.items() if k != key}, path)
-    with pytest.raises(AsyncDiffError, match="is missing"):
-        load_reward(name, path, device="cpu")
+    for others in (
+        {**weights, key: torch.zeros(3)},
+        {k: v for k, v in weights.items() if k != key},
+    ):
+        torch.save({**others, "extra": torch.zeros(1)}, path)
+        with pytest.raises(AsyncDiffError, match=rf"not the weights of {name}: \S+ is [^;]*$"):
+            load_reward(name, path, device="cpu")
+
+
+def test_what_a_file_holds_beside_the_weights_is_left_out_and_said_once(
+    tiny, tiny_class, tmp_path, capsys
+):
+    name, fixture, weights = tiny
+    path = tmp_path / "weights.pt"
+    torch.save({**weights, "queue": torch.zeros(2), "head.bias": torch.zeros(1)}, path)
+    with warnings.catch_warnings():
+        render.quiet_libraries()
+        for _ in range(2):
+            reward = load_reward(name, path, device="cpu")
+    assert capsys.readouterr().err == (
+        f"warning: the file of {name} holds 2 weights that its network does not have, such as"
+        " queue: they are left out\n"
+    )
+    found, expected = first_score(reward, fixture)
+    assert found == pytest.approx(expected, abs=TOLERANCE[name])
+
+
+def test_a_model_has_no_weights_before_they_are_filled_in(tiny, tiny_class, monkeypatch):
+    _, fixture, weights = tiny
+    computed = dict(tiny_class(fixture["config"]).model.named_buffers())  # which no file has
+
+    def fill(model, *rest):
+        assert all(parameter.is_meta for parameter in model.parameters())
+        checkpoints.fill(model, *rest)
+
+    monkeypatch.setattr(published, "fill", fill)
+    model = tiny_class.from_state_dict(weights, fixture["config"]).model
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    found = {name: torch.equal(buffer, computed[name]) for name, buffer in model.named_buffers()}
+    assert found == dict.fromkeys(computed, True)
 
 
 class Evil:
