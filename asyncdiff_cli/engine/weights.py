@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +24,18 @@ COMPONENTS = (
 )
 """The folders of a pipeline's repository that loading it downloads."""
 
-CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
-"""The files in them that are not weights."""
+CONFIGURATION = (".json", ".txt", ".model", ".jinja")
+"""Ends of the files in them that are not weights."""
 
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_|pytorch_)?model(\.(?P<variant>[^.-]+))?(?P<part>-\d{5}-of-\d{5})?"
+    r"(\.(?P<late_variant>[^.]+))?\.(?P<format>safetensors|bin)"
+)
+"""What diffusers and transformers call files of weights, whole or in parts."""
+INDEX = re.compile(r"\w*model\.safetensors\.index\.json")
+"""What they call the list of the parts, unless it is another format's or a variant's."""
+FORMATS = {"safetensors": 0, "bin": 1}
+"""The former is preferred."""
 FLUX_LATENTS = 128
 """What a FLUX pipeline, whose configuration does not say, draws by default."""
 
@@ -76,12 +87,12 @@ def download_sizes(repo: str) -> dict[str, int]:
         info = HfApi().model_info(repo, files_metadata=True, timeout=5)
     except Exception as error:  # its HTTP client, and what that raises, differs by version
         raise AsyncDiffError(f"the hub cannot be asked ({type(error).__name__})") from None
-    found: dict[str, int] = {}
+    folders: dict[str, dict[str, int]] = {}
     for file in info.siblings or ():
-        path = Path(file.rfilename)
-        if path.parts[0] in COMPONENTS and _loaded(path):
-            found[path.parts[0]] = found.get(path.parts[0], 0) + (file.size or 0)
-    return found
+        folder, _, name = file.rfilename.partition("/")
+        if folder in COMPONENTS and name:
+            folders.setdefault(folder, {})[name] = file.size or 0
+    return {folder: sum(sizes[name] for name in loaded(sizes)) for folder, sizes in folders.items()}
 
 
 def configuration(repo: str, revision: str | None = None) -> Path:
@@ -92,7 +103,7 @@ def configuration(repo: str, revision: str | None = None) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    folders = [f"{name}/{kind}" for name in COMPONENTS for kind in CONFIGURATION]
+    folders = [f"{name}/*{end}" for name in COMPONENTS for end in CONFIGURATION]
     patterns = ["model_index.json", *folders]
     return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
@@ -168,16 +179,44 @@ def _complete(directory: Path) -> bool:
     wanted = [name for name, value in components.items() if name in COMPONENTS and any(value)]
     models = [name for name in wanted if not name.startswith(("tokenizer", "scheduler"))]
     return all((directory / name).is_dir() for name in wanted) and all(
-        any(_loaded(file) for file in (directory / name).glob("*.safetensors")) for name in models
+        any(_is_plain(file.name) for file in (directory / name).iterdir()) for name in models
     )
 
 
 def _files(directory: Path) -> list[Path]:
-    found = [file for name in COMPONENTS for file in (directory / name).glob("*")]
-    return [file for file in found if file.is_file() and _loaded(file)]
+    """What a pipeline on the disk is loaded from."""
+    folders = [directory / name for name in COMPONENTS if (directory / name).is_dir()]
+    return [
+        folder / name
+        for folder in folders
+        for name in loaded(file.name for file in folder.iterdir() if file.is_file())
+    ]
 
 
-def _loaded(path: Path) -> bool:
-    """Not a second copy of weights: another format, or a variant as in `model.fp16.safetensors`."""
-    formats = {".safetensors", ".json", ".txt", ".model"}
-    return path.suffix in formats and not path.stem.endswith((".fp16", ".bf16"))
+def loaded(names: Iterable[str]) -> list[str]:
+    """Of the files in a component's folder those that it is loaded from.
+
+    Its weights may be there several times: in another format, whole and in parts, and in variants
+    such as `model.fp16.safetensors`. They are loaded as safetensors, and as a variant only where
+    there is no other.
+    """
+    copies: dict[tuple[str, str, bool], list[str]] = {}
+    others = []
+    for name in names:
+        if found := WEIGHTS.fullmatch(name):
+            variant = found["variant"] or found["late_variant"] or ""
+            own = FORMATS[found["format"]], variant, found["part"] is not None
+            copies.setdefault(own, []).append(name)
+        elif name.endswith(CONFIGURATION) and (".index." not in name or INDEX.fullmatch(name)):
+            others.append(name)
+    return [*(copies[min(copies)] if copies else ()), *others]
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it is a file of weights in safetensors that is no variant."""
+    found = WEIGHTS.fullmatch(name)
+    return found is not None and (found["variant"], found["late_variant"], found["format"]) == (
+        None,
+        None,
+        "safetensors",
+    )

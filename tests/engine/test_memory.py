@@ -186,6 +186,42 @@ def test_a_repository_tells_the_bytes_of_each_component(monkeypatch):
     assert weights.download_size("them/flux") == sum(sizes.values())
 
 
+PARTS_OF_T5 = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        # of stable-diffusion-3.5-medium, which has T5 in fp32 and fp16
+        (
+            [
+                *("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"),
+                "model.safetensors.index.fp16.json",
+            ],
+            [*PARTS_OF_T5, INDEX],
+        ),
+        (["model-00001-of-00002.fp16.safetensors", "model.fp16.safetensors.index.json"],
+         [*PARTS_OF_T5, INDEX]),
+        (["pytorch_model-00001-of-00003.bin", "pytorch_model.bin.index.json", "model.onnx"],
+         [*PARTS_OF_T5, INDEX]),
+        (["flax_model.msgpack", "model.bf16.safetensors"], [*PARTS_OF_T5, INDEX]),
+        (["model.safetensors"], ["model.safetensors", INDEX]),
+    ],
+)  # fmt: skip
+def test_the_same_weights_are_counted_once(others, kept):
+    names = [*others, *PARTS_OF_T5, INDEX]
+    assert sorted(weights.loaded(names)) == sorted(kept)
+
+
+def test_a_variant_or_another_format_counts_where_there_is_no_other():
+    parts = ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"]
+    assert weights.loaded([*parts, "config.json"]) == [*parts, "config.json"]
+    both = ["model.bf16.safetensors", "model.fp16.safetensors"]
+    assert weights.loaded(both) == both[:1]
+    assert weights.loaded(["diffusion_pytorch_model.bin"]) == ["diffusion_pytorch_model.bin"]
+
+
 def test_a_configuration_is_all_but_the_weights(monkeypatch):
     import huggingface_hub
 
