@@ -17,6 +17,7 @@ from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key, places
 from asyncdiff_cli.engine.fitting import advise, squares
+from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import (
@@ -292,8 +293,11 @@ def open_evaluation(
         )
     batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
     work = squares(wanted.choice, batch_size, wanted.size, wanted.guidance)
+    company = Company(tuple(scorers.sizes.values()), wanted.offload_rewards)
     if accelerator.is_main_process and (
-        warning := advise(wanted.choice, work, accelerator.device, encode_first=True)
+        warning := advise(
+            wanted.choice, work, accelerator.device, encode_first=True, company=company
+        )
     ):
         on_warning(warning)
     canvas = encode_first(
@@ -304,6 +308,7 @@ def open_evaluation(
         _undrawn(wanted, out, contenders, texts, order),
         out / f".text-{'-'.join(map(str, wanted.shard))}",
     )
+    scorers.place()
     store = Store.open(out, settings(canvas, texts, wanted.seed, scorers))
     return Evaluation(
         accelerator,

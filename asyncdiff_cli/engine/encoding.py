@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from asyncdiff_cli.engine.backbones import load_choice, resolve_device
 from asyncdiff_cli.engine.conditions import EncodedText
@@ -50,6 +51,9 @@ def encode_first(
             torch.cuda.empty_cache()
     accelerator.wait_for_everyone()
     backbone = load_choice(choice, accelerator.device, parts="image")
+    # one process reads all of a local model for it
+    own = [backbone.fingerprint if accelerator.is_main_process else None]
+    (backbone.fingerprint,) = broadcast_object_list(own)
     return Canvas(backbone, guidance_scale, size, text)
 
 

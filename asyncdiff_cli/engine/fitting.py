@@ -46,6 +46,7 @@ def advise(
     work: Work,
     device: torch.device | str | None = None,
     encode_first: bool = False,
+    company: memory.Company = memory.ALONE,
 ) -> str | None:
     """One line about a model that will not fit, which names the options that would; else None.
 
@@ -54,6 +55,7 @@ def advise(
     Args:
         device: in place of the choice's.
         encode_first: whether the text encoders are gone before the rest is loaded.
+        company: the rewards that are to fit beside it; on a CPU they are in its memory already.
     """
     where, dtype = resolve_device(device or choice.device, choice.dtype)
     try:
@@ -69,6 +71,7 @@ def advise(
             Setup.of(choice),
             # with adapters both parts are read whole, and nf4 is made on the GPU
             encode_first and not (choice.lora and choice.quantize == "nf4"),
+            company if where.type == "cuda" else memory.ALONE,
         )
     except Exception:  # an estimate is no reason to stop; what is wrong, loading says
         return None

@@ -16,6 +16,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
+from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
@@ -157,8 +158,14 @@ def open_trainer(
             keep=path / "refused",
         )
     work = squares(recipe.model(), recipe.rollout_batch_size, recipe.size, recipe.guidance_scale)
+    company = Company(
+        tuple(scorers.sizes.values()),
+        recipe.offload_rewards,
+        "offload_rewards=true",
+        "rollout_batch_size=",
+    )
     if accelerator.is_main_process and (
-        warning := advise(recipe.model(), work, where, encode_first=True)
+        warning := advise(recipe.model(), work, where, encode_first=True, company=company)
     ):
         on_warning(warning)
     canvas = encode_first(
@@ -169,6 +176,7 @@ def open_trainer(
         _wanted_prompts(recipe, path, texts, held_out),
         path / ".text",
     )
+    scorers.place()
     backbone = canvas.backbone
     recipe = resolved(recipe, backbone)
     run = RunDirectory(path, identity(recipe, backbone, texts, held_out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ bytes and a newer GPU.
 """
 
 DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+FEWER = 4
+"""A smaller batch has a quarter of the images."""
 BLOCK = 64
 """Weights that share a scale in bitsandbytes' nf4."""
 
@@ -97,6 +100,31 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Company:
+    """What scores the images on the same device, and how options that lower the peak are given."""
+
+    rewards: tuple[int, ...] = ()
+    """Bytes of each reward."""
+    offload: bool = False
+    """Whether they are there one at a time, while nothing is drawn."""
+    offload_option: str = "--offload-rewards"
+    batch_option: str = "--batch-size "
+
+    @property
+    def beside(self) -> int:
+        """Bytes that are there all the time."""
+        return 0 if self.offload else sum(self.rewards)
+
+    @property
+    def in_turns(self) -> int:
+        """Bytes that are there while nothing is drawn."""
+        return max(self.rewards, default=0) if self.offload else 0
+
+
+ALONE = Company()
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What a pipeline takes on its device."""
 
@@ -106,20 +134,32 @@ class Footprint:
     offload: str
     encode_first: bool
     """Whether the text encoders are gone before the rest is loaded."""
+    batch: int = 1
+    """Images at once."""
+    company: Company = ALONE
+    """The rewards, which come after the text encoders if these are encoded with first."""
 
     @property
     def weights(self) -> int:
-        """Bytes of all models, on whatever device."""
+        """Bytes of all models of the pipeline, on whatever device."""
         return sum(part.weights for part in self.components)
 
     @property
     def peak(self) -> int:
         """Bytes on the device at most, when each model runs in its turn."""
         if not self.encode_first:
-            return self._peak(self.components)
+            return self._peak_in_company(self.components)
         text = tuple(part for part in self.components if part.is_text)
         rest = tuple(part for part in self.components if not part.is_text)
-        return max(self._peak(text), self._peak(rest))
+        return max(self._peak(text), self._peak_in_company(rest))
+
+    def _peak_in_company(self, parts: tuple[Component, ...]) -> int:
+        drawing = self._peak(parts) + self.company.beside
+        stays = {
+            "none": sum(part.weights for part in parts),
+            "sequential": sum(part.resident for part in parts),
+        }
+        return max(drawing, stays.get(self.offload, 0) + self.company.in_turns)
 
     def _peak(self, parts: tuple[Component, ...]) -> int:
         if not parts:
@@ -192,6 +232,7 @@ def advice(
     work: Work,
     setup: Setup = Setup(),  # noqa: B008 - it is frozen
     encode_first: bool = False,
+    company: Company = ALONE,
 ) -> str | None:
     """None if a pipeline fits; else one line that says what it needs, and what would fit.
 
@@ -203,25 +244,39 @@ def advice(
         name: what to call the pipeline.
         directory, device, dtype, work, encode_first: as for `footprint`.
         setup: how it is to be held; what it asks for stays in all choices.
+        company: the rewards that are to fit beside it, on a GPU: smaller batches, and rewards that
+            take turns, are choices then.
 
     Raises:
         InputError, AsyncDiffError: as `footprint`.
     """
-    if is_small(directory, dtype):
+    if is_small(directory, dtype) and sum(company.rewards) <= SMALL:
         return None
 
-    def measure(dtype: torch.dtype, quantize: str | None, offload: str) -> Footprint:
-        return footprint(directory, dtype, work, quantize, offload, encode_first, device)
+    def measure(
+        dtype: torch.dtype, quantize: str | None, offload: str, batch: int, company: Company
+    ) -> Footprint:
+        own = replace(work, batch=batch)
+        found = footprint(directory, dtype, own, quantize, offload, encode_first, device)
+        return replace(found, batch=batch, company=company)
 
-    now, free = measure(dtype, setup.quantize, setup.offload), free_memory(device)
+    now = measure(dtype, setup.quantize, setup.offload, work.batch, company)
+    free = free_memory(device)
     if needs(now, device) <= free:
         return None
-    others = [measure(*choice) for choice in _choices(now, setup, device)]
+    choices = [(dtype, setup.quantize, setup.offload), *_choices(now, setup, device)]
+    others = [
+        measure(*choice, *relieved)
+        for choice in choices
+        for relieved in _relieved(now)
+        if (*choice, *relieved) != (*choices[0], now.batch, now.company)
+    ]
     host = free_memory(torch.device("cpu"))
     others = [other for other in others if other.offload == "none" or other.weights <= host]
     given = " ".join(["", "with", *_flags(now, None)]) if _flags(now, None) else ""
+    beside = f" and rewards of {_gib(sum(company.rewards))}" if company.rewards else ""
     head = (
-        f"{name} needs about {_gib(needs(now, device))} in {DTYPES[dtype]}{given}"
+        f"{name}{beside} needs about {_gib(needs(now, device))} in {DTYPES[dtype]}{given}"
         f" and {device} has {_gib(free)} free"
     )
     fitting = [other for other in others if needs(other, device) <= free]
@@ -231,6 +286,16 @@ def advice(
         return f"{head}: nothing needs less"
     least = min(others, key=lambda other: other.peak)
     return f"{head}: nothing fits; {_named([least], now, device)[0]} needs the least"
+
+
+def _relieved(now: Footprint) -> list[tuple[int, Company]]:
+    """Batches and rewards as they are, and with less on the device at once."""
+    company = now.company
+    if not company.rewards:
+        return [(now.batch, company)]
+    batches = dict.fromkeys([now.batch, -(-now.batch // FEWER)])
+    companies = dict.fromkeys([company, replace(company, offload=True)])
+    return [(batch, company) for company, batch in product(companies, batches)]
 
 
 def needs(footprint: Footprint, device: torch.device) -> int:
@@ -276,6 +341,10 @@ def _flags(footprint: Footprint, now: Footprint | None) -> list[str]:
         flags.append(f"--quantize {footprint.quantize}")
     if footprint.offload != (now.offload if now else "none"):
         flags.append(f"--offload {footprint.offload}")
+    if footprint.company.offload != (now.company.offload if now else False):
+        flags.append(footprint.company.offload_option)
+    if now is not None and footprint.batch != now.batch:
+        flags.append(f"{footprint.company.batch_option}{footprint.batch}")
     return flags
 
 

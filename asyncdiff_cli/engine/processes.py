@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate import Accelerator, PartialState
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
@@ -26,6 +26,7 @@ PATIENCE = timedelta(hours=3)
 GRACE = 30.0
 """Seconds that processes get to leave all in order, once another has died."""
 INTERRUPTED = 130
+CPU = "cpu"
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl."""
 
@@ -39,6 +40,8 @@ def join(device: str | None, tracker: str | None = None, path: Path | None = Non
     Args:
         device: as `load_backbone`.
         tracker, path: what is logged to, and the run's directory.
+
+    A process computes on the GPU of its place on the machine, or on the only one that it sees.
 
     Raises:
         InputError: for a device that is not there, or one GPU for several processes.
@@ -56,9 +59,42 @@ def join(device: str | None, tracker: str | None = None, path: Path | None = Non
     )
     if not on_cpu:  # with its number: to some libraries cuda alone is the first one
         accelerator.state.device = torch.device("cuda", torch.cuda.current_device())
+    if one_of_several:
+        # accelerate waits by a tensor on the GPU of this number, which a process may not see
+        PartialState().wait_for_everyone = torch.distributed.barrier
+        check_apart(gather_object([_device_id(accelerator.device)]))
     # gloo's threads abort a process that still has them when it ends
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator
+
+
+def _device_id(device: torch.device) -> str:
+    """A GPU's own number, which no other one has; "cpu"."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else CPU
+
+
+def check_apart(devices: Sequence[str]) -> None:
+    """The processes of a run compute on the CPU, or on a GPU each.
+
+    Args:
+        devices: by rank, the number of each one's GPU, or "cpu".
+
+    Raises:
+        InputError: if some share one, or have none.
+    """
+    on_cpu = [rank for rank, device in enumerate(devices) if device == CPU]
+    if len(on_cpu) == len(devices):
+        return
+    if on_cpu:
+        raise InputError(
+            f"process {on_cpu[0]} sees no GPU and others do: give each task a GPU, or --device cpu"
+        )
+    for rank, device in enumerate(devices):
+        if (first := devices.index(device)) != rank:
+            raise InputError(
+                f"processes {first} and {rank} see one and the same GPU: start as many processes as"
+                " there are GPUs"
+            )
 
 
 def must_launch(processes: int) -> bool:

@@ -200,7 +200,7 @@ def loaded(names: Iterable[str]) -> list[str]:
     such as `model.fp16.safetensors`. They are loaded as safetensors, and as a variant only where
     there is no other.
     """
-    copies: dict[tuple[str, str, bool], list[str]] = {}
+    copies: dict[tuple[int, str, bool], list[str]] = {}
     others = []
     for name in names:
         if found := WEIGHTS.fullmatch(name):

@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
+import torch
 
+from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine import processes as module
 from tests.training import (
     assert_close,
@@ -21,6 +24,7 @@ from tests.training import (
     trained,
 )
 
+CPU = torch.device("cpu")
 CHANGES = {
     **{"iterations": 3, "prompts_per_iteration": 2, "noises_per_prompt": 2},
     "learning_rate": 1e-4,  # Adam makes steps of about this size out of any difference at all
@@ -164,6 +168,37 @@ def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, sd3_directory):
     _, err = run.communicate(timeout=60)
     assert run.returncode == 2
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        (["cpu", "cpu"], None),
+        (["GPU-a", "GPU-b", "GPU-c"], None),
+        (["GPU-a", "GPU-b", "GPU-a"], "processes 0 and 2 see one and the same GPU: start as many"),
+        (["GPU-a", "cpu"], "process 1 sees no GPU and others do: give each task a GPU"),
+    ],
+)
+def test_processes_have_a_gpu_each_or_none(devices, message):
+    if message is None:
+        module.check_apart(devices)
+        return
+    with pytest.raises(InputError, match=message):
+        module.check_apart(devices)
+
+
+def test_waiting_asks_for_no_gpu_of_the_process_s_number(monkeypatch):
+    """As under Slurm with a GPU per task, where the second process sees one only, as its first."""
+    state = SimpleNamespace(destroy_process_group=lambda: None)
+    accelerator, shared, waited = SimpleNamespace(state=state, device=CPU), SimpleNamespace(), []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(module, "Accelerator", lambda **_: accelerator)
+    monkeypatch.setattr(module, "PartialState", lambda: shared)
+    monkeypatch.setattr(module, "gather_object", lambda own: [*own, *own])
+    monkeypatch.setattr(torch.distributed, "barrier", lambda **given: waited.append(given))
+    assert module.join("cpu") is accelerator
+    shared.wait_for_everyone()
+    assert waited == [{}]
 
 
 def test_the_launcher_does_not_wait_for_a_process_that_hangs(monkeypatch):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.memory import (
     ALLOWANCE,
     GIB,
+    Company,
     Component,
     Footprint,
     advice,
@@ -263,6 +265,26 @@ def test_encoding_first_can_be_the_larger_turn():
     assert Footprint((*PARTS, text), torch.float16, None, "none", True).peak == 10 + 90 + 2
 
 
+@pytest.mark.parametrize(
+    ("offload", "rewards", "in_turns", "peak"),
+    [
+        ("none", (7, 9), False, 40 + 5 + 20 + 16),  # all of them beside what draws
+        ("none", (7, 9), True, 40 + 5 + 20),  # one, where activations were
+        ("none", (7, 29), True, 40 + 5 + 29),
+        ("model", (7, 9), False, 40 + 6 + 16),
+        ("model", (7, 70), True, 70),
+        ("sequential", (7, 90), True, 2 + 90),
+    ],
+)
+def test_rewards_count_beside_what_draws(offload, rewards, in_turns, peak):
+    company = Company(rewards, in_turns)
+    made = Footprint(PARTS, torch.float16, None, offload, True, company=company)
+    assert made.peak == peak
+    text = Component("text_encoder_2", 900, group=4, layer=3, resident=1, activations=2)
+    early = Footprint((*PARTS, text), torch.float16, None, "none", True, company=company)
+    assert early.peak == 10 + 900 + 2  # they are encoded with before the rewards are there
+
+
 class Blocks(nn.Module):
     """Blocks of 8, 12 and 16 bytes, a head of 4, and a parameter of 2 of its own."""
 
@@ -392,7 +414,7 @@ def machine(monkeypatch):
         settings.measured.append((dtype, quantize, offload))
         size = int(16 * GIB * scale[quantize] * dtype.itemsize / 2)
         parts = [
-            Component(name, size, group=GIB // 2, layer=GIB // 2, resident=0, activations=GIB)
+            Component(name, size, GIB // 2, GIB // 2, resident=0, activations=work.batch * GIB)
             for name in ("text_encoder", "transformer")
         ]
         return Footprint(tuple(parts), dtype, quantize, offload, encode_first)
@@ -466,6 +488,35 @@ def test_fp32_can_be_halved(machine):
     assert advised(CUDA, torch.float32).startswith(
         "big needs about 66.2 GiB in fp32 and cuda:0 has 40.0 GiB free: --dtype fp16 (34.2 GiB),"
     )
+
+
+def test_advice_names_rewards_in_turns_and_smaller_batches(machine):
+    company = Company((int(4 * GIB), int(7 * GIB)), False, "offload_rewards=true", "batch=")
+    four = dataclasses.replace(WORK, batch=4)
+
+    def line(gpu, company):
+        machine.gpu = gpu
+        return advice(
+            "big", MINI_DIRECTORY, CUDA, torch.float16, four, encode_first=True, company=company
+        )
+
+    assert line(16 + 4 + 11 + ALLOWANCE / GIB + 0.01, company) is None
+    assert line(30, company) == (
+        "big and rewards of 11.0 GiB needs about 32.2 GiB in fp16 and cuda:0 has 30.0 GiB free:"
+        " batch=1 (29.2 GiB), offload_rewards=true (24.2 GiB) or --quantize nf4 (21.0 GiB) would"
+        " fit"
+    )
+    turns = dataclasses.replace(company, offload=True)
+    assert line(20, turns).startswith(
+        "big and rewards of 11.0 GiB needs about 24.2 GiB in fp16 with offload_rewards=true and"
+    )
+
+
+def test_a_small_model_with_large_rewards_is_advised_on(machine, monkeypatch):
+    monkeypatch.setattr(memory, "is_small", lambda *_: True)
+    assert advised() is None
+    machine.gpu = 17
+    assert "offload" in advised(company=Company((GIB + 1,)), encode_first=True)
 
 
 def test_on_a_cpu_nothing_is_offloaded(machine):

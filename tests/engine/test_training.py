@@ -3,16 +3,25 @@
 import json
 import random
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
-from asyncdiff_cli.engine import AsyncDiffError, InputError, backbone_from_pipeline, sample
+from asyncdiff_cli.engine import (
+    AsyncDiffError,
+    InputError,
+    backbone_from_pipeline,
+    backbones,
+    encoding,
+    sample,
+)
 from asyncdiff_cli.engine.launch import open_trainer
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
 from asyncdiff_cli.engine.recipes import load_recipe, to_yaml
+from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.rollout import plan_iteration
 from asyncdiff_cli.engine.training import InterruptedRunError, Trainer
@@ -624,3 +633,25 @@ def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, sd3_
 def test_every_metric_is_plain_json(reference):
     for line in (reference / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_prompts_are_encoded_before_rewards_are_placed(tmp_path, sd3_directory, monkeypatch):
+    """Beside the text encoders of FLUX.1-dev a card of 24 GB has no room for the rewards."""
+    order = []
+    encode, place = encoding._encode, RewardGroup.place
+    monkeypatch.setattr(encoding, "_encode", lambda *all: [order.append("encode"), encode(*all)])
+    monkeypatch.setattr(RewardGroup, "place", lambda own: [order.append("place"), place(own)])
+    open_run(tmp_path / "run", sd3_directory)
+    assert order == ["encode", "place"]
+
+
+def test_a_local_model_is_hashed_by_one_process(tmp_path, sd3_directory, monkeypatch):
+    other = SimpleNamespace(
+        device=torch.device("cpu"), is_main_process=False, process_index=1, num_processes=2
+    )
+    other.wait_for_everyone = lambda: None
+    monkeypatch.setattr(encoding, "broadcast_object_list", lambda own: [*own, "theirs"][1:])
+    monkeypatch.setattr(backbones, "_weight_files", None)
+    choice = small_recipe(sd3_directory).model()
+    canvas = encoding.encode_first(choice, other, None, 16, [], tmp_path / "text")
+    assert canvas.backbone.fingerprint == "theirs"

@@ -70,13 +70,21 @@ def load_reward(
     """
     from asyncdiff_cli.engine.backbones import resolve_device
 
-    reward_class = get(name)
-    device, dtype = resolve_device(device, dtype or reward_class.default_dtype)
+    device, dtype = resolve_device(device, dtype or get(name).default_dtype)
+    return read_reward(name, path, revision).to(device, dtype)
+
+
+def read_reward(name: str, path: str | Path | None = None, revision: str | None = None) -> Reward:
+    """As `load_reward`, in fp32 on the CPU.
+
+    Raises:
+        InputError, AsyncDiffError: as `load_reward`.
+    """
     if name in PUBLISHED:
-        return reward_class.load(path, revision).to(device, dtype)
+        return get(name).load(path, revision)
     if path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
-    return reward_class.load().to(device, dtype)
+    return get(name).load()
 
 
 @lru_cache

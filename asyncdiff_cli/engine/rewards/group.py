@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.rewards import load_reward
+from asyncdiff_cli.engine.rewards import get, read_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.rewards.composite import composite, parse_weights
 
 
 class RewardGroup:
-    """The rewards of a recipe with their weights.
+    """The rewards of a recipe with their weights. They wait on the CPU until they are placed.
 
     Args:
         weights: per reward a weight, as in `parse_weights`.
         paths: local files in place of the hub's, by reward.
-        device: default CUDA where there is one.
+        device: where they score; default CUDA where there is one.
         dtype: default each reward's own.
-        offload: keep the models in CPU memory, and only the one that scores on the device. There
-            is nothing to move where the device is the CPU.
+        offload: keep the models on the CPU, and on the device a copy of the one that scores. There
+            is nothing to copy where the device is the CPU.
         keep: directory for an image whose score is not a number.
 
     Raises:
@@ -42,13 +44,42 @@ class RewardGroup:
         offload: bool = False,
         keep: str | Path = ".",
     ) -> None:
-        self.weights, self.offload, self.keep = parse_weights(weights), offload, Path(keep)
+        self.weights, self.keep = parse_weights(weights), Path(keep)
         self.device = resolve_device(device, torch.float32)[0]
-        waiting = "cpu" if offload else self.device
+        self.offload = offload and self.device.type != "cpu"
         self.rewards = {
-            name: load_reward(name, (paths or {}).get(name), self.device, dtype).to(waiting)
+            name: read_reward(name, (paths or {}).get(name)).to(dtype=self._dtype(name, dtype))
             for name in self.weights
         }
+
+    def _dtype(self, name: str, dtype: torch.dtype | str | None) -> torch.dtype:
+        return resolve_device(self.device, dtype or get(name).default_dtype)[1]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each reward's model."""
+        return {
+            name: sum(tensor.nbytes for tensor in tensors_of(reward.model))
+            for name, reward in self.rewards.items()
+        }
+
+    def place(self) -> None:
+        """Move the models to the device; those that are offloaded get ready for it.
+
+        Raises:
+            AsyncDiffError: if it has no room for them.
+        """
+        try:
+            for reward in self.rewards.values():
+                if self.offload:
+                    pin(reward.model)
+                else:
+                    reward.to(self.device)
+        except torch.OutOfMemoryError:
+            raise AsyncDiffError(
+                "out of memory while the rewards are loaded: offload_rewards=true, in an evaluation"
+                f" --offload-rewards, keeps one at a time on {self.device}"
+            ) from None
 
     def score(
         self, images: Sequence[Image.Image], prompts: str | Sequence[str]
@@ -60,14 +91,12 @@ class RewardGroup:
         """
         scores = {}
         for name, reward in self.rewards.items():
-            reward.to(self.device)
             try:
-                scores[name] = reward.score(images, prompts)
+                with lent(reward.model, self.device):
+                    scores[name] = reward.score(images, prompts)
             except BadScoreError as error:
                 kept = _kept(images[error.index], self.keep, f"{name}-image{error.index}-")
                 raise AsyncDiffError(f"{error}, which is kept as {kept}") from None
-            if self.offload:
-                reward.to("cpu")
         return scores
 
     def composite(self, scores: Mapping[str, Tensor]) -> Tensor:
@@ -83,3 +112,34 @@ def _kept(image: Image.Image, directory: Path, prefix: str) -> str:
     ) as file:
         image.save(file, format="PNG")
     return file.name
+
+
+def tensors_of(model: nn.Module | None) -> list[Tensor]:
+    """The parameters and buffers of a model; none of a formula."""
+    return [] if model is None else [*model.parameters(), *model.buffers()]
+
+
+def pin(model: nn.Module | None) -> None:
+    """Put a model into memory that a GPU copies from by itself, as far as there is such memory."""
+    with suppress(RuntimeError):  # what CUDA says if it cannot have so much
+        for tensor in tensors_of(model):
+            tensor.data = tensor.data.pin_memory()
+
+
+@contextmanager
+def lent(model: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Have a model on a device within the block: a copy of what is elsewhere, which is not copied
+    back."""
+    parts = [] if model is None else list(model.modules())
+    stores: list[dict[str, Any]] = []
+    for part in parts:
+        stores += (part._parameters, part._buffers)
+    own = [{name: t for name, t in store.items() if t is not None} for store in stores]
+    try:
+        for store, tensors in zip(stores, own, strict=True):
+            for name, tensor in tensors.items():
+                store[name] = tensor.to(device, non_blocking=True)
+        yield
+    finally:
+        for store, tensors in zip(stores, own, strict=True):
+            store.update(tensors)

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, rewards
-from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.rewards import group as module
+from asyncdiff_cli.engine.rewards.group import RewardGroup, lent
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.rewards.precision import OPERATIONS
 from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
@@ -83,8 +84,36 @@ def test_fp32_is_fp32_while_a_reward_scores(images, monkeypatch):
     assert [operation.fp32_precision for operation in OPERATIONS] == before
 
 
+def test_an_offloaded_model_stays_where_it_is_and_a_copy_goes_to_the_device(paths):
+    model = RewardGroup({"hpsv2": 1}, paths, device="cpu").rewards["hpsv2"].model
+    own = [*model.parameters(), *model.buffers()]
+    meta = torch.device("meta")
+    with lent(model, meta):
+        assert {t.device for t in (*model.parameters(), *model.buffers())} == {meta}
+    after = [*model.parameters(), *model.buffers()]
+    assert all(a is b for a, b in zip(own, after, strict=True))  # nothing came back from there
+
+
+def test_models_wait_on_the_cpu_until_they_are_placed(paths, monkeypatch):
+    placed = []
+    monkeypatch.setattr(module, "resolve_device", lambda _, dtype: (torch.device("meta"), dtype))
+    monkeypatch.setattr(module, "pin", placed.append)
+    waiting = RewardGroup({"clip": 1, "noise": 1}, paths, "cuda", offload=True)
+    waiting.place()
+    assert placed == [reward.model for reward in waiting.rewards.values()]
+    assert waiting.rewards["clip"].device.type == "cpu"
+    staying = RewardGroup({"clip": 1}, paths, "cuda")
+    assert staying.rewards["clip"].device.type == "cpu"
+    staying.place()
+    assert staying.rewards["clip"].device.type == "meta"
+    tensors = staying.rewards["clip"].model.state_dict().values()
+    assert staying.sizes["clip"] >= sum(tensor.nbytes for tensor in tensors)
+    assert RewardGroup({"noise": 1}, device="cpu").sizes == {"noise": 0}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is nothing to move without CUDA")
 def test_offloading_leaves_one_model_on_the_device(paths, images):
     group = RewardGroup(dict.fromkeys(paths, 1), paths, device="cuda", offload=True)
+    group.place()
     group.score(images, "a cat")
     assert {reward.device.type for reward in group.rewards.values()} == {"cpu"}
