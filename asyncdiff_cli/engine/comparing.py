@@ -291,6 +291,8 @@ def open_evaluation(
             wanted.offload_rewards,
             keep=out / "refused",
         )
+    if accelerator.is_main_process and not Store.is_new(out):
+        Store(out).compact()
     batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
     work = squares(wanted.choice, batch_size, wanted.size, wanted.guidance)
     company = Company(tuple(scorers.sizes.values()), wanted.offload_rewards)

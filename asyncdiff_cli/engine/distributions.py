@@ -35,7 +35,7 @@ def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> di
     """
     found: dict[str, Result] = {}
     for name, store in stores:
-        summary = summarize(store)
+        summary = summarize(store, intervals=False)
         several_steps = len({r.setting.steps for r in summary.results}) > 1
         for result in summary.results:
             setting = result.setting

@@ -131,7 +131,7 @@ class Evaluation:
         return [cell for cell in cells if key(self.seed, cell) not in done]
 
     def finish(self, drawn: int) -> int | None:
-        """Wait for the other processes.
+        """Wait for the other processes, and tidy up.
 
         Args:
             drawn: how many images this one has drawn.
@@ -144,6 +144,7 @@ class Evaluation:
             return None
         if self.canvas.text is not None:
             self.canvas.text.remove()
+        self.store.compact()
         return total
 
     def run(self, cells: Sequence[Cell]) -> Iterator[int]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from asyncdiff_cli.engine.comparison import paired, relative_composite
+from asyncdiff_cli.engine.comparison import all_paired, relative_composite
 from asyncdiff_cli.engine.panel import make_panel, shortened
 from asyncdiff_cli.engine.policies import Policy
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance
@@ -138,4 +138,5 @@ def compare(
     every = {name: (own, baseline[name]) for name, own in scores.items()}
     relative = relative_composite(scores, baseline, weights)
     every["composite"] = relative, relative_composite(baseline, baseline, weights)
-    return {name: vars(paired(*pair)) for name, pair in every.items()}
+    found = all_paired(list(every.values()))
+    return {name: vars(difference) for name, difference in zip(every, found, strict=True)}

@@ -144,6 +144,7 @@ def write_report(path: Path, out: Path) -> Path:
 
 def store_part(store: Store) -> StorePart:
     """What is shown of a store. Raises: as `write_report`."""
+    store = store.held()
     summary, found = summarize(store), origins(store)
     return StorePart(
         _store_title(summary),

@@ -6,6 +6,10 @@ images/*.png     the images, if they are kept
 
 A row's key is (prompt_id, seed, policy, gamma, bound, num_inference_steps). A row that is there is
 never drawn again, and one that two processes drew by mistake is read once.
+
+Parts are never changed, but many are put into one, whose rows are then twice there for a moment:
+what is written comes before what it replaces goes. So a kill loses nothing, several processes may
+write and compact at once, and who reads while a part goes only has to look again.
 """
 
 from __future__ import annotations
@@ -13,20 +17,27 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import inside, write_atomically, write_text
+from asyncdiff_cli.engine.hub import one_line
 
 FORMAT = 1
 SETTINGS = "settings.json"
 IMAGES = "images"
+FAN_IN = 64
+"""So many parts that one process wrote are put into one, and so many of these into one again."""
+ROW_GROUP = 4096
+"""Rows of a compacted part that are in memory at once."""
+OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 
 
 class Key(NamedTuple):
@@ -62,6 +73,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """Before the rewards' columns. `deviations` [K − 1] are before γ; `seconds` is the image's share
 of its batch's drawing and decoding; `image` is relative to the store; `policy_settings` and
 `provenance` are JSON."""
+MAY_LACK = ("category", "image")
 
 
 class Store:
@@ -76,6 +88,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: pa.Table | None = None
+        self._written: list[list[Path]] = []  # the parts of this process, by how often compacted
         try:
             self.settings: dict[str, Any] = json.loads(
                 (path / SETTINGS).read_text(encoding="utf-8")
@@ -135,25 +149,69 @@ class Store:
 
     def keys(self) -> set[Key]:
         """What is there already."""
-        table = self.read(Key._fields)
-        return {Key(*row.values()) for row in table.select(Key._fields).to_pylist()}
+        return set(_keys(self.read(Key._fields)))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Add rows as one file, named after their keys.
+        """Add rows as one file, named after their keys; now and then compact those of this process.
 
         Raises:
             AsyncDiffError: if it cannot be written.
         """
-        return self.add(pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema))
+        path = self.add(pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema))
+        self._settle(path)
+        return path
 
     def add(self, table: pa.Table) -> Path:
         """As `write`, for rows of the store's schema."""
         keys = [list(row.values()) for row in table.select(Key._fields).to_pylist()]
         digest = hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]
         path = self.path / "parts" / f"{keys[0][0]:06d}-{digest}.parquet"
-        options = {"compression": "zstd", "write_page_checksum": True}
-        write_atomically(path, lambda file: pq.write_table(table, file, **options))
+        write_atomically(path, lambda file: pq.write_table(table, file, **OPTIONS))
         return path
+
+    def _settle(self, part: Path, level: int = 0) -> None:
+        """Keep a part in mind, and compact those of its level once there are enough."""
+        if level == len(self._written):
+            self._written.append([])
+        self._written[level].append(part)
+        if len(self._written[level]) == FAN_IN:
+            parts, self._written[level] = self._written[level], []
+            if (whole := self._compact(parts)) is not None:
+                self._settle(whole, level + 1)
+
+    def compact(self) -> None:
+        """Put all parts into one if there are many, each row once.
+
+        Raises:
+            AsyncDiffError: if one is damaged, or it cannot be written.
+        """
+        if len(parts := self.parts()) > FAN_IN:
+            self._compact(parts)
+
+    def _compact(self, parts: Sequence[Path]) -> Path | None:
+        """One part in the place of several; None if another process has replaced some of them."""
+        digest = hashlib.sha256("".join(part.name for part in parts).encode()).hexdigest()[:16]
+        whole = self.path / "parts" / f"{parts[0].name.partition('-')[0]}-{digest}.parquet"
+        try:
+            write_atomically(whole, lambda file: self._copy(parts, file))
+        except _GoneError:
+            return None
+        for part in parts:
+            part.unlink(missing_ok=True)
+        return whole
+
+    def _copy(self, parts: Sequence[Path], file: Path) -> None:
+        """Write the distinct rows of parts, some at a time."""
+        seen: set[Key] = set()
+        waiting: list[pa.Table] = []
+        with pq.ParquetWriter(file, self.schema, **OPTIONS) as writer:
+            for table in (table for part in parts for table in _row_groups(part, self.schema)):
+                waiting.append(_unseen(table, seen))
+                if sum(map(len, waiting)) >= ROW_GROUP:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
 
     def read(self, columns: Iterable[str] | None = None) -> pa.Table:
         """The rows in the order of their keys, each once; those of some columns and the keys.
@@ -165,17 +223,22 @@ class Store:
         if columns is not None:
             names = dict.fromkeys([*Key._fields, *columns])
             schema = pa.schema([schema.field(name) for name in names])
-        tables = [schema.empty_table()]
-        for path in self.parts():
+        if self._held is not None:
+            return self._held.select(schema.names)
+        before: list[Path] | None = None
+        while (parts := self.parts()) != before:
             try:
-                part = pq.read_table(path, columns=schema.names, page_checksum_verification=True)
-                tables.append(part.cast(schema))
-            except (OSError, pa.ArrowException, ValueError) as error:
-                raise AsyncDiffError(
-                    f"{path} is damaged ({' '.join(str(error).split())}): delete it, and evaluate"
-                    " into the same --out to draw its images again"
-                ) from None
-        return _distinct(pa.concat_tables(tables))
+                found = [table for part in parts for table in _row_groups(part, schema)]
+                return _distinct(pa.concat_tables([schema.empty_table(), *found]))
+            except _GoneError:  # compacted: its rows are in a new part
+                before = parts
+        raise AsyncDiffError(f"a part of {self.path} is listed, and not there: a link to nothing?")
+
+    def held(self) -> Store:
+        """This store with its rows in memory, for who reads them often: as they are by now."""
+        store = Store(self.path)
+        store._held = self.read()
+        return store
 
     def image(self, name: str) -> Path:
         """The file of a row's `image`.
@@ -189,11 +252,69 @@ class Store:
         return path
 
 
+class _GoneError(Exception):
+    """A part that was listed is not there any more."""
+
+
+def _row_groups(part: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a part, as many at a time as were written at once.
+
+    Raises:
+        AsyncDiffError: if it cannot be read, or does not hold what the schema says.
+    """
+    try:
+        file = pq.ParquetFile(part, page_checksum_verification=True)
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, schema.names, use_threads=False)
+            group = group.select(schema.names).cast(schema)
+            if problem := _problem(group):
+                raise ValueError(problem)
+            yield group
+    except PermissionError as error:
+        raise AsyncDiffError(f"cannot read {part}: {error.strerror or error}") from None
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        if not part.exists():
+            raise _GoneError from None
+        raise AsyncDiffError(
+            f"{part} is damaged ({one_line(error)}): delete it, and evaluate into the same --out"
+            " to draw its images again"
+        ) from None
+
+
+def _problem(rows: pa.Table) -> str:
+    """What rows have that no evaluation writes; "" for nothing."""
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        numbers = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        lacking = column.null_count if name not in MAY_LACK else 0
+        if lacking or numbers.null_count > column.null_count:
+            return f"{name} has empty places"
+        measured = pa.types.is_floating(numbers.type) and name != "bound"
+        if measured and not pc.all(pc.is_finite(numbers), min_count=0).as_py():
+            return f"{name} has a value that is no number"
+    return ""
+
+
+def _keys(table: pa.Table) -> list[Key]:
+    columns = (table[name].to_pylist() for name in Key._fields)
+    return list(map(Key._make, zip(*columns, strict=True)))
+
+
+def _unseen(table: pa.Table, seen: set[Key]) -> pa.Table:
+    """The rows whose keys are not among those that were seen, and now are."""
+    fresh = []
+    for key in _keys(table):
+        fresh.append(key not in seen)
+        seen.add(key)
+    return table.filter(pa.array(fresh, pa.bool_()))
+
+
 def _distinct(table: pa.Table) -> pa.Table:
     """The first row of each key, sorted by key."""
-    numbered = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    first = numbered.group_by(list(Key._fields)).aggregate([("row", "min")])["row_min"]
-    return table.take(first).sort_by([(name, "ascending") for name in Key._fields])
+    keys = table.select(Key._fields).combine_chunks()
+    numbered = keys.append_column("row", pa.array(range(len(table)), pa.int64()))
+    first = numbered.group_by(list(Key._fields)).aggregate([("row", "min")])
+    order = pc.sort_indices(first, [(name, "ascending") for name in Key._fields])
+    return table.combine_chunks().take(first["row_min"].take(order))
 
 
 def described(table: pa.Table) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asyncdiff_cli.engine.comparison import Difference, paired
+from asyncdiff_cli.engine.comparison import Difference, all_paired
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.store import Store
 
@@ -98,11 +98,12 @@ class Summary:
         return next(r for r in self.results if r.is_baseline and r.setting.steps == steps)
 
 
-def summarize(store: Store, category: str | None = None) -> Summary:
+def summarize(store: Store, category: str | None = None, intervals: bool = True) -> Summary:
     """Compare every setting of a store with the baseline, over the prompts that all settings have.
 
     Args:
         category: only prompts of this category.
+        intervals: without them the results have no metrics, only scores and deviations.
 
     Raises:
         InputError: if there is no such prompt, or no baseline for a number of steps.
@@ -111,32 +112,53 @@ def summarize(store: Store, category: str | None = None) -> Summary:
     table = store.read([*store.rewards, "deviations", "seconds", "category"])
     if category is not None:
         table = table.filter(pc.equal(table["category"], category))
-    parts = {setting: table.filter(_of(setting)) for setting in _settings(table)}
-    if not parts:
+    if not len(table):
         raise InputError(f"{store.path} has no rows" + (f" of {category}" if category else ""))
-    pairs = [set(_pairs(part)) for part in parts.values()]
-    common, every = set.intersection(*pairs), set.union(*pairs)
-    if not common:
+    settings = _settings(table)
+    # rows are distinct, so a prompt is complete where it has as many as there are settings
+    noises = np.column_stack([table["prompt_id"].to_numpy(), table["seed"].to_numpy()])
+    _, which, counts = np.unique(noises, axis=0, return_inverse=True, return_counts=True)
+    complete = counts == len(settings)
+    if not complete.any():
         raise InputError(f"{store.path} has no prompt yet that all policies have drawn: go on")
-    kept = {s: p.filter(pa.array([k in common for k in _pairs(p)])) for s, p in parts.items()}
+    kept = table.filter(pa.array(complete[which.ravel()]))
+    parts = {setting: kept.filter(_of(setting)) for setting in settings}
+    ordered = sorted(parts, key=lambda s: (s.steps, s.policy != BASELINE))
+    scores = {s: {name: parts[s][name].to_numpy() for name in store.rewards} for s in ordered}
+    metrics = _metrics(store, scores) if intervals else {}
+    results = tuple(_result(s, parts[s], scores[s], metrics.get(s, {})) for s in ordered)
+    prompts = int(complete.sum())
+    return Summary(store.settings, store.rewards, results, prompts, len(complete) - prompts)
 
-    results = []
-    for setting in sorted(kept, key=lambda s: (s.steps, s.policy != BASELINE)):
-        base = next((s for s in kept if s.policy == BASELINE and s.steps == setting.steps), None)
-        if base is None:
-            raise InputError(
-                f"{store.path} has no baseline of {setting.steps} steps to compare with: evaluate"
-                " with --policies baseline,…"
-            )
-        results.append(_result(setting, kept[setting], kept[base], store.rewards))
-    return Summary(
-        store.settings, store.rewards, tuple(results), len(common), len(every) - len(common)
-    )
+
+def _metrics(
+    store: Store, scores: Mapping[Setting, Mapping[str, np.ndarray]]
+) -> dict[Setting, dict[str, Difference]]:
+    """Each setting's scores beside those of the baseline of as many steps.
+
+    Raises:
+        InputError: if a number of steps has none.
+    """
+    baselines = {
+        setting.steps: own for setting, own in scores.items() if setting.policy == BASELINE
+    }
+    if lacking := [setting.steps for setting in scores if setting.steps not in baselines]:
+        raise InputError(
+            f"{store.path} has no baseline of {lacking[0]} steps to compare with: evaluate"
+            " with --policies baseline,…"
+        )
+    cells = [(setting, name) for setting in scores for name in store.rewards]
+    pairs = [(scores[setting][name], baselines[setting.steps][name]) for setting, name in cells]
+    found: dict[Setting, dict[str, Difference]] = {setting: {} for setting in scores}
+    for (setting, name), difference in zip(cells, all_paired(pairs), strict=True):
+        found[setting][name] = difference
+    return found
 
 
 def _settings(table: pa.Table) -> list[Setting]:
     """The distinct settings, in the order of the store."""
-    return list(dict.fromkeys(map(Setting.of, table.select(SETTING).to_pylist())))
+    distinct = table.select(SETTING).group_by(list(SETTING), use_threads=False).aggregate([])
+    return [Setting.of(row) for row in distinct.to_pylist()]
 
 
 def _of(setting: Setting) -> pc.Expression:
@@ -144,17 +166,12 @@ def _of(setting: Setting) -> pc.Expression:
     return tests[0] & tests[1] & tests[2] & tests[3]
 
 
-def _pairs(table: pa.Table) -> list[tuple[int, int]]:
-    """Prompt and noise of each row."""
-    return list(zip(table["prompt_id"].to_pylist(), table["seed"].to_pylist(), strict=True))
-
-
-def _result(setting: Setting, own: pa.Table, base: pa.Table, rewards: tuple[str, ...]) -> Result:
-    scores = {name: own[name].to_numpy() for name in rewards}
-    return Result(
-        setting,
-        {name: paired(scores[name], base[name].to_numpy()) for name in rewards},
-        scores,
-        np.array(own["deviations"].to_pylist(), np.float32).reshape(len(own), -1),
-        float(own["seconds"].to_numpy().mean()),
-    )
+def _result(
+    setting: Setting,
+    own: pa.Table,
+    scores: Mapping[str, np.ndarray],
+    metrics: Mapping[str, Difference],
+) -> Result:
+    deviations = pc.list_flatten(own["deviations"]).to_numpy().astype(np.float32)
+    seconds = float(own["seconds"].to_numpy().mean())
+    return Result(setting, metrics, scores, deviations.reshape(len(own), -1), seconds)

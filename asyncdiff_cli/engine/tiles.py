@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
+
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.pictures import opened
 from asyncdiff_cli.engine.policy_specs import plain
@@ -68,7 +70,9 @@ def store_grid(store: Store, summary: Summary) -> Grid:
     """
     columns = ["prompt", "category", "deviations", "cond_sigmas", "image", *store.rewards]
     groups: dict[tuple[int, int], dict[Setting, dict[str, Any]]] = {}
-    for row in store.read(columns).to_pylist():
+    table = store.read(columns)
+    pictured = table.filter(pc.is_valid(table["image"]))["prompt_id"].unique()
+    for row in table.filter(pc.is_in(table["prompt_id"], pictured)).to_pylist():
         groups.setdefault((row["prompt_id"], row["seed"]), {})[Setting.of(row)] = row
     found = [group for group in groups.values() if any(row["image"] for row in group.values())]
     kept = {setting for group in found for setting, row in group.items() if row["image"]}

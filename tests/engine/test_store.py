@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -19,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
+from asyncdiff_cli.engine import store as store_module
 from asyncdiff_cli.engine.gallery import store_panel
 from asyncdiff_cli.engine.report import write_report
 from asyncdiff_cli.engine.store import COLUMNS, FORMAT, Key, Store, merge
@@ -454,3 +456,111 @@ def test_a_damaged_store_is_not_merged(tmp_path):
 def test_the_schema_is_what_a_part_has(store):
     assert pq.read_schema(store.write([row()])).equals(store.schema)
     assert store.schema.field("deviations").type == pa.list_(pa.float32())
+
+
+@pytest.fixture
+def compacting(store, monkeypatch):
+    """A store that puts two parts into one."""
+    monkeypatch.setattr(store_module, "FAN_IN", 2)
+    return store
+
+
+def test_many_parts_of_a_process_are_put_into_few(compacting):
+    for n in range(15):
+        compacting.write([row(n)])
+    assert len(compacting.parts()) == 4  # of 8, 4, 2 and 1 rows
+    assert rows_of(compacting) == [row(n) for n in range(15)]
+
+
+def test_the_parts_of_all_processes_are_compacted_with_each_row_once(compacting):
+    for rows in ([row(0), row(1)], [row(1), row(2)], [row(2)]):
+        Store(compacting.path).write(rows)
+    compacting.compact()
+    (part,) = compacting.parts()
+    assert pq.read_table(part)["prompt_id"].to_pylist() == [0, 1, 2]
+    assert rows_of(compacting) == [row(n) for n in range(3)]
+    compacting.compact()
+    assert compacting.parts() == [part]
+
+
+def test_a_compaction_that_is_killed_loses_and_doubles_nothing(compacting, monkeypatch):
+    compacting.write([row(0)])
+    honest = Path.unlink
+
+    def unlink(path, **options):
+        if path.suffix == ".parquet":
+            raise KeyboardInterrupt
+        honest(path, **options)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            compacting.write([row(1)])
+    assert len(compacting.parts()) == 3
+    again = Store(compacting.path)
+    assert rows_of(again) == [row(0), row(1)]
+    again.compact()
+    assert rows_of(again) == [row(0), row(1)]
+    assert len(again.parts()) == 1
+
+
+def test_a_part_that_goes_while_it_is_read_is_read_where_it_went(compacting, monkeypatch):
+    Store(compacting.path).write([row(0)])
+    Store(compacting.path).write([row(1)])
+    honest, other = Store.parts, Store(compacting.path)
+
+    def parts(store):
+        found = honest(store)
+        if store is compacting and len(found) == 2:
+            other._compact(found)
+        return found
+
+    monkeypatch.setattr(Store, "parts", parts)
+    assert rows_of(compacting) == [row(0), row(1)]
+    monkeypatch.setattr(Store, "parts", lambda store: [store.path / "parts" / "0.parquet"])
+    with pytest.raises(AsyncDiffError, match="is listed, and not there"):
+        compacting.read()
+
+
+def test_a_part_that_another_process_replaced_is_left_to_it(compacting):
+    gone = Store(compacting.path).write([row(0)])
+    Store(compacting.path).write([row(1)])
+    gone.unlink()
+    compacting._compact([gone, *compacting.parts()])
+    assert rows_of(compacting) == [row(1)]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("noise", pa.nulls(1)),
+        ("noise", pa.array([math.nan])),
+        ("noise", pa.array(["much"])),
+        ("noise", pa.array([[1.0]])),
+        ("policy", pa.array([None], pa.string())),
+        ("prompt_id", pa.array([2**40])),
+        ("deviations", pa.array([[None, 0.5]], pa.list_(pa.float64()))),
+        ("deviations", pa.array([[math.inf, 0.5]])),
+        ("deviations", pa.array([{"a": 1}])),
+        ("image", pa.array([[1, 2]])),
+    ],
+)
+def test_a_part_of_other_values_is_damaged(store, column, values):
+    path = store.write([row(0)])
+    table = pq.ParquetFile(path).read()
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, values), path)
+    with pytest.raises(AsyncDiffError, match=f"{path} is damaged"):
+        store.read()
+
+
+def test_columns_beside_the_store_s_own_are_not_read(store):
+    path = store.write([row(0)])
+    pq.write_table(pq.ParquetFile(path).read().append_column("mine", pa.array([1])), path)
+    assert rows_of(store) == [row(0)]
+
+
+def test_rows_in_memory_are_those_of_the_disk(filled):
+    held = filled.held()
+    assert held.read().equals(filled.read())
+    assert held.read(["noise"]).equals(filled.read(["noise"]))
