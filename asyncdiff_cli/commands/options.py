@@ -85,7 +85,7 @@ def _model(
             "--scheduler",
             metavar="NAME",
             autocompletion=_completing(SCHEDULER_CLASSES),
-            help=f"{', '.join(SCHEDULER_CLASSES)}. (default: the model's own)",
+            help=f"{', '.join(SCHEDULER_CLASSES)}. (default: model, its own)",
         ),
     ] = None,
     grid: Annotated[
@@ -110,7 +110,8 @@ def _model(
         typer.Option(
             metavar="BITS",
             autocompletion=_completing(QUANTIZATIONS),
-            help=f"Hold the transformer and large text encoders as {', '.join(QUANTIZATIONS)}.",
+            help=f"Hold the transformer and large text encoders as {', '.join(QUANTIZATIONS)}."
+            " (default: none)",
         ),
     ] = None,
     offload: Annotated[
@@ -123,20 +124,32 @@ def _model(
     ] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE[@SCALE]", help="A LoRA of a file or repository; repeatable."),
+        typer.Option(
+            metavar="SOURCE[@SCALE]",
+            help="A LoRA of a file or repository; repeatable. (default: none)",
+        ),
     ] = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the transformer's repeated blocks.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the transformer's repeated blocks. (default: no)",
+        ),
+    ] = None,
     attention: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="diffusers' attention backend, such as flash or sage."),
+        typer.Option(
+            metavar="NAME",
+            help="diffusers' attention backend, such as flash or sage. (default: none given)",
+        ),
     ] = None,
 ) -> ModelChoice:
     from asyncdiff_cli.engine.requests import ModelChoice
 
     given = {name: value for name, value in locals().items() if name in _MODEL}
-    return ModelChoice(**{**given, "lora": tuple(lora or ())})
+    choice = ModelChoice.parse(**{**given, "lora": tuple(lora) if lora else None})
+    choice.check()
+    return choice
 
 
 _MODEL = inspect.signature(_model).parameters

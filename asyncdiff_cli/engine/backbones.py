@@ -7,28 +7,33 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from asyncdiff_cli.engine import registry
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.loading import PARTS, is_part, read_pipeline, transformer_config
+from asyncdiff_cli.engine.loading import (
+    PARTS,
+    check_checkpoint,
+    is_part,
+    read_pipeline,
+    transformer_config,
+)
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.schedulers import (
     check_class,
-    check_names,
     check_scheduler,
     grid_name,
     make_scheduler,
     scheduler_name,
 )
-from asyncdiff_cli.engine.setup import LoRA, Setup
+from asyncdiff_cli.engine.setup import Setup
 from asyncdiff_cli.engine.sources import Source, anonymous_entry, find_source
-
-if TYPE_CHECKING:
-    from asyncdiff_cli.engine.requests import ModelChoice
 
 
 class Backbone:
@@ -162,16 +167,18 @@ def load_backbone(
         revision: branch, tag or commit of the repository.
         model_path: load the backbone `name` from this directory instead of its repository; or its
             transformer from this .safetensors or .gguf file, and the rest as without it.
-        scheduler: "euler", "heun", "dpmpp" or "unipc"; default the pipeline's own, which is
-            "euler" for all that are known by name.
+        scheduler: "euler", "heun", "dpmpp" or "unipc"; default "model", the pipeline's own, which
+            is "euler" for all that are known by name.
         grid: "model", "uniform", "karras", "beta" or "logsnr", as `OnGrid`; default "model".
         quantize: hold the transformer and the large text encoders as "nf4" (by bitsandbytes),
-            "int8" or "fp8" (by torchao); default none.
+            "int8" or "fp8" (by torchao); default "none".
         offload: what waits on the CPU for its turn: "model" is whole models, "group" layers that
             are fetched ahead, "sequential" single layers; default "none".
-        lora: adapters, SOURCE or SOURCE@SCALE each, of a file, directory or hub repository.
+        lora: adapters, SOURCE or SOURCE@SCALE each, of a file, directory or hub repository; the
+            scale is in [-10, 10], default 1.
         compile: compile the transformer's repeated blocks.
-        attention: one of diffusers' attention backends, such as "flash" or "sage".
+        attention: one of diffusers' attention backends, such as "flash" or "sage"; default "none",
+            which leaves it to diffusers.
         parts: "all"; "text" for what encodes prompts, or "image" for all else, so that never both
             are in memory.
 
@@ -182,14 +189,22 @@ def load_backbone(
         AsyncDiffError: if the repository is gated or cannot be reached, or a file is corrupted.
     """
     device, dtype = resolve_device(device, dtype)
-    adapters = (lora,) if isinstance(lora, str) else tuple(lora)
-    setup = Setup(quantize, offload or "none", adapters, compile, attention)
+    choice = ModelChoice.parse(
+        scheduler=scheduler,
+        grid=grid,
+        quantize=quantize,
+        offload=offload,
+        lora=(lora,) if isinstance(lora, str) else tuple(lora),
+        compile=compile,
+        attention=attention,
+    )
+    scheduler, grid, setup = choice.scheduler, choice.grid, Setup.of(choice)
     setup.check(device, dtype)
-    check_names(scheduler, grid)
     check_choice("parts", parts, PARTS)
-    source = find_source(name, model_path, revision, quantize)
+    source = find_source(name, model_path, revision, setup.quantize)
     if scheduler is None:
         check_class(source.components["scheduler"][1])
+    check_checkpoint(source)
 
     try:
         pipe = _load(source, dtype, device, setup, parts)
@@ -240,17 +255,12 @@ def load_choice(
     Args:
         device: in place of the choice's.
     """
-    options = {key: value for key, value in vars(choice).items() if key != "backbone"}
+    options = {name: getattr(choice, name) for name in choice.options() if name != "backbone"}
     return load_backbone(choice.name, **{**options, "device": device or choice.device}, parts=parts)
 
 
-DTYPES = {
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-    "fp32": torch.float32,
-    "float32": torch.float32,
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, own) for name, own in registry.DTYPES.items()
 }
 
 

@@ -6,9 +6,11 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.registry import PICKLES, SINGLE_FILES
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,29 @@ def check_unicode(what: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InputError(f"{what} is not Unicode text: it holds half a surrogate pair") from None
+
+
+def check_model_path(path: Path) -> None:
+    """What takes the place of a model's own weights is there, and of a kind that is read.
+
+    Raises:
+        InputError: for what is missing, a directory without a pipeline, or a file of another kind.
+    """
+    files = f"single files end in {', '.join(SINGLE_FILES)}"
+    wanted = f"give a pipeline's directory, or a transformer's file ({files})"
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise InputError(
+                f"{path} is not a diffusers pipeline: it has no model_index.json; {wanted}"
+            )
+    elif not path.exists():
+        raise InputError(f"there is no file or directory {path}: {wanted}")
+    elif path.suffix.lower() in PICKLES:
+        raise InputError(
+            f"{path} is a pickle, which can hold code and is not read: convert it; {files}"
+        )
+    elif path.suffix not in SINGLE_FILES or not path.is_file():
+        raise InputError(f"{path} is not a model: {wanted}")
 
 
 def check_gamma(gamma: float) -> None:

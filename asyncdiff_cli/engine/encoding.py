@@ -15,9 +15,9 @@ from accelerate.utils import broadcast_object_list
 from asyncdiff_cli.engine.backbones import load_choice, resolve_device
 from asyncdiff_cli.engine.conditions import EncodedText
 from asyncdiff_cli.engine.loading import is_part
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rollout import Canvas
-from asyncdiff_cli.engine.setup import LoRA
 from asyncdiff_cli.engine.sources import source_of
 
 END = 1 << 20

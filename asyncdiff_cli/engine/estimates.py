@@ -21,11 +21,16 @@ from asyncdiff_cli.engine.jobs import check_source_is_kept, first, make_plan, op
 from asyncdiff_cli.engine.memory import SMALL
 from asyncdiff_cli.engine.planning import Batch, Plan
 from asyncdiff_cli.engine.provenance import read_provenance
-from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
 from asyncdiff_cli.engine.schedulers import check_names
 from asyncdiff_cli.engine.setup import Setup
-from asyncdiff_cli.engine.sources import GGUF, anonymous_entry, find_pipeline, read_index
+from asyncdiff_cli.engine.sources import (
+    anonymous_entry,
+    find_checkpoint,
+    find_pipeline,
+    read_index,
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
 
 
 def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
-    whole = choice.model_path if choice.model_path and choice.model_path.is_dir() else None
-    entry, source, directory = find_pipeline(choice.name, whole)
+    checkpoint = find_checkpoint(choice.model_path, choice.quantize)
+    entry, source, directory = find_pipeline(choice.name, None if checkpoint else choice.model_path)
     if directory is None and entry is not None:
         return entry, weights.snapshot(entry, choice.revision)
     if directory is None:

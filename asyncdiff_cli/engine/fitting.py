@@ -9,10 +9,10 @@ import torch
 from asyncdiff_cli.engine import memory
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.planning import Batch
-from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.setup import Setup
-from asyncdiff_cli.engine.sources import GGUF, configuration, default_pixels, source_of
+from asyncdiff_cli.engine.sources import configuration, default_pixels, source_of
 from asyncdiff_cli.engine.tracing import Work
 
 

@@ -56,7 +56,12 @@ class Job:
             for name in before | after
             if before.get(name) != after.get(name)
         ]
-        return f"drawn with another {', '.join(changed)}: pixels may differ" if changed else None
+        if not changed:
+            return None
+        hint = ""
+        if before["fingerprint"] != after["fingerprint"] and self.backbone.checkpoint is None:
+            hint = "; a --model-path is not recorded: if it was drawn with one, give it again"
+        return f"drawn with another {', '.join(changed)}: pixels may differ{hint}"
 
     def renamed(self, written: Sequence[Written]) -> str | None:
         """Which files have other names than planned, beside those of other settings."""

@@ -16,15 +16,15 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
-from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, ModelChoice
+from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
-from asyncdiff_cli.engine.setup import LoRA
 from asyncdiff_cli.engine.sources import fetch
 from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
@@ -68,35 +68,39 @@ def find_run(
             )
         path = out or Path("runs") / Path(name).stem
         RunDirectory.check_new(path)
-        return load_recipe(name, overrides), path
+        found = load_recipe(name, overrides)
+        found.model().check()
+        return found, path
     if recipe is not None or out is not None:
         raise InputError("--resume goes on with a run's own recipe and directory: give neither")
     file = resume / "recipe.yaml"
     if not file.is_file():
         raise InputError(f"{resume} is not a run: it has no recipe.yaml")
     before, after = load_recipe(str(file)), load_recipe(str(file), overrides)
+    kept = {name: getattr(before, name) for name in Recipe.model_fields if name not in FREE}
     changed = [
         name
-        for name in Recipe.model_fields
-        if name not in FREE and getattr(before, name) != getattr(after, name)
+        for name, value in kept.items()
+        if getattr(after, name) not in (value, value or NEUTRAL.get(name))
     ]
     if changed:
         raise InputError(
             f"a run that goes on keeps its {', '.join(changed)}; start another with --recipe {file}"
             f" (what may change: {', '.join(FREE)})"
         )
-    return after, resume
+    return after.model_copy(update=kept), resume
 
 
 def model_overrides(model: ModelChoice) -> list[str]:
     """What a user has said of the model as `KEY=VALUE` of a recipe."""
-    given = {name: value for name, value in vars(model).items() if value}
+    given = {name: value for name in model.options() if (value := getattr(model, name))}
     if model.model_path is not None:
-        given["model_path"] = model.model_path.expanduser().absolute()
+        given["model_path"] = str(model.model_path.expanduser().absolute())
     if model.lora:  # the run may go on from another directory
         given["lora"] = [LoRA.parse(text).absolute() for text in model.lora]
+    given |= {name: NEUTRAL[name] for name in model.off}
     return [
-        f"{name}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        f"{name}={json.dumps(value)}"
         for name, value in given.items()
         if name not in ("backbone", "device")  # one finds the recipe, and one is this machine's
     ]

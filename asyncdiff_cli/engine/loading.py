@@ -10,14 +10,18 @@ from typing import Any
 
 import diffusers
 import torch
+from accelerate import init_empty_weights
 from diffusers.configuration_utils import FrozenDict
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.registry import GGUF, SFT
 from asyncdiff_cli.engine.setup import TORCHAO, is_large, quantization, quantize_loaded
-from asyncdiff_cli.engine.sources import GGUF, Source, pipeline_errors
+from asyncdiff_cli.engine.single_files import check_fits
+from asyncdiff_cli.engine.sources import Source, pipeline_errors
 
 PARTS = ("all", "text", "image")
 LARGE = 1 << 26
@@ -94,24 +98,61 @@ def transformer_config(source: Source) -> Any:
     return FrozenDict(config)
 
 
+def check_checkpoint(source: Source) -> None:
+    """A transformer's own file holds the weights of this model, as far as its head tells.
+
+    Raises:
+        InputError: if it does not.
+    """
+    if source.checkpoint is not None:
+        transformer_class = _transformer_class(source)
+        with init_empty_weights():
+            own = transformer_class.from_config(transformer_config(source)).state_dict()
+        sizes = {name: tuple(weight.shape) for name, weight in own.items()}
+        check_fits(source.checkpoint, sizes, transformer_class.__name__)
+
+
 def _read_transformer(
     source: Source, checkpoint: Path, dtype: torch.dtype, quantize: str | None
 ) -> Any:
-    """A transformer out of a file of its own, in diffusers' layout or the original one."""
-    own = None
+    """A transformer out of a file of its own, in diffusers' layout or the original one.
+
+    Raises:
+        InputError: if it does not hold the weights of this transformer.
+    """
+    own, weights = None, str(checkpoint)
+    transformer_class = _transformer_class(source)
     if checkpoint.suffix == GGUF:
         own = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
-    transformer = _transformer_class(source).from_single_file(
-        str(checkpoint),
-        config=source.place,
-        config_revision=source.revision,
-        subfolder="transformer",
-        torch_dtype=dtype,
-        quantization_config=own,
-    )
+    with _unfit(checkpoint, transformer_class.__name__):
+        transformer = transformer_class.from_single_file(
+            # diffusers reads safetensors under one suffix only
+            load_file(weights) if checkpoint.suffix == SFT else weights,
+            config=source.place,
+            config_revision=source.revision,
+            subfolder="transformer",
+            torch_dtype=dtype,
+            quantization_config=own,
+        )
+        if lacking := [name for name, p in transformer.named_parameters() if p.is_meta]:
+            raise ValueError(f"{lacking[0]} is missing")
     if quantize in TORCHAO:
         quantize_loaded(transformer, quantize)
     return transformer
+
+
+@contextmanager
+def _unfit(checkpoint: Path, class_name: str) -> Iterator[None]:
+    """What diffusers runs into when it converts the weights of another model, as one line."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, AsyncDiffError, HfHubHTTPError, EntryNotFoundError):
+        raise
+    except Exception as error:  # its conversions look keys up and count blocks
+        why = f" ({one_line(error)})" if isinstance(error, ValueError) else ""
+        raise InputError(
+            f"{checkpoint} does not hold the weights of this {class_name}{why}"
+        ) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from asyncdiff_cli.engine.registry import (
 )
 from asyncdiff_cli.engine.requests import (
     DEFAULT_BACKBONE,
+    NEUTRAL,
     Bound,
     Count,
     ModelChoice,
@@ -151,21 +152,22 @@ class Recipe(_Settings):
     model_path: Text | None = None
     """A directory to load it from in place of its repository, or a file of its transformer."""
     scheduler: Annotated[Text, _known("scheduler", tuple(SCHEDULER_CLASSES))] | None = None
-    """The solver; None for the model's own."""
+    """The solver; None, or model, for the model's own."""
     grid: Annotated[Text, _known("grid", GRIDS)] | None = None
-    """Where the steps lie; None for the model's own."""
+    """Where the steps lie; None, or model, for the model's own."""
     dtype: Dtype | None = None
     """The backbone's, fp16, bf16 or fp32; None for fp16 on CUDA, else fp32."""
     quantize: Annotated[Text, _known("quantization", QUANTIZATIONS)] | None = None
-    """Hold its transformer and large text encoders as nf4, int8 or fp8; None for its dtype."""
+    """Hold its transformer and large text encoders as nf4, int8 or fp8; None, or none, for its
+    dtype."""
     offload: Annotated[Text, _known("offload", OFFLOADS)] | None = None
-    """What of it waits on the CPU for its turn; None for nothing."""
+    """What of it waits on the CPU for its turn; None, or none, for nothing."""
     lora: tuple[Text, ...] = ()
-    """Adapters, SOURCE or SOURCE@SCALE each."""
+    """Adapters, SOURCE or SOURCE@SCALE each; or none."""
     compile: bool = False
     """Compile its transformer's repeated blocks."""
     attention: Text | None = None
-    """diffusers' attention backend; None for its default."""
+    """diffusers' attention backend; None, or none, for its default."""
     num_inference_steps: Annotated[int, Field(ge=2)]
     """K, at least 2: a run of K steps holds K − 1 decisions."""
     step_range: tuple[int, int] | None = None
@@ -233,9 +235,16 @@ class Recipe(_Settings):
 
     def model(self, device: str | None = None) -> ModelChoice:
         """The backbone and how it runs."""
-        own = {f.name: getattr(self, f.name) for f in fields(ModelChoice) if f.name != "device"}
+        own = {name: getattr(self, name) for name in ModelChoice.options() if name != "device"}
         path = None if self.model_path is None else Path(self.model_path)
-        return ModelChoice(**{**own, "model_path": path}, device=device)
+        return ModelChoice.parse(**{**own, "model_path": path}, device=device)
+
+    @field_validator("scheduler", "quantize", "lora", "attention", mode="before")
+    @classmethod
+    def _switch_off(cls, value: Any, info: ValidationInfo) -> Any:
+        word = NEUTRAL[name := info.field_name or ""]
+        off = [word] if isinstance(word, str) else [word, [*word], *word]
+        return cls.model_fields[name].default if value in off else value
 
     @field_validator("step_range")
     @classmethod

@@ -25,6 +25,22 @@ GRIDS = ("model", "uniform", "karras", "beta", "logsnr")
 """Where a run's steps lie, as `grids` makes them."""
 QUANTIZATIONS = ("nf4", "int8", "fp8")
 """How weights can be held in fewer bits."""
+DTYPES = {
+    "fp16": "float16",
+    "float16": "float16",
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "fp32": "float32",
+    "float32": "float32",
+}
+"""What a model computes in, and torch's names for it."""
+GGUF = ".gguf"
+SFT = ".sft"
+SAFETENSORS = (".safetensors", SFT)
+SINGLE_FILES = (*SAFETENSORS, GGUF)
+"""How a file of a transformer ends."""
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+"""How files end that may run code when they are read."""
 OFFLOADS = ("none", "model", "group", "sequential")
 """What waits on the CPU for its turn, from nothing to every layer."""
 

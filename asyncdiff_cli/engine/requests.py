@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,11 +18,19 @@ from pydantic import (
     model_validator,
 )
 
-from asyncdiff_cli.engine.checks import check_unicode
+from asyncdiff_cli.engine.checks import check_choice, check_model_path, check_unicode
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.policy_specs import read_policy
 from asyncdiff_cli.engine.prompt_files import read_entries
 from asyncdiff_cli.engine.provenance import Provenance
+from asyncdiff_cli.engine.registry import (
+    DTYPES,
+    GRIDS,
+    OFFLOADS,
+    QUANTIZATIONS,
+    SCHEDULER_CLASSES,
+)
 
 DEFAULT_BACKBONE = "mini"
 MAX_SEED = 2**63 - 1
@@ -189,6 +197,19 @@ class Picture:
     options: Options
 
 
+NEUTRAL: dict[str, Any] = {
+    "scheduler": "model",
+    "grid": "model",
+    "quantize": "none",
+    "offload": "none",
+    "lora": ("none",),
+    "compile": False,
+    "attention": "none",
+}
+"""What is given for each option of a model that can be switched off, to have it off: over what a
+picture was drawn with, or what a recipe says."""
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """Which model draws, where and how: the arguments of `load_backbone`; None is its default."""
@@ -205,11 +226,48 @@ class ModelChoice:
     lora: tuple[str, ...] = ()
     compile: bool = False
     attention: str | None = None
+    off: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """The names of those that are at their default because that was asked for."""
+
+    @classmethod
+    def parse(cls, **given: Any) -> ModelChoice:
+        """What is typed, with the words of `NEUTRAL`; None is what was not given."""
+        off = frozenset(name for name, word in NEUTRAL.items() if given.get(name) == word)
+        own = {k: v for k, v in given.items() if k not in off and v is not None}
+        if "model_path" in own:
+            own["model_path"] = own["model_path"].expanduser()
+        return cls(**own, off=off)
+
+    @classmethod
+    def options(cls) -> list[str]:
+        """The names of the arguments, without `off`."""
+        return [each.name for each in fields(cls) if each.name != "off"]
 
     @property
     def name(self) -> str:
         """The backbone's name."""
         return self.backbone or DEFAULT_BACKBONE
+
+    def check(self) -> None:
+        """Every name is known and every local file there, as far as the disk and names tell.
+
+        Raises:
+            InputError: for what is not.
+        """
+        known = {
+            "solver": (self.scheduler, SCHEDULER_CLASSES),
+            "grid": (self.grid, GRIDS),
+            "dtype": (self.dtype, DTYPES),
+            "quantize": (self.quantize, QUANTIZATIONS),
+            "offload": (self.offload, OFFLOADS),
+        }
+        for kind, (value, names) in known.items():
+            if value is not None:
+                check_choice(kind, value, names)
+        for text in self.lora:
+            LoRA.parse(text).check()
+        if self.model_path is not None:
+            check_model_path(self.model_path)
 
     def of(self, record: Provenance) -> ModelChoice:
         """The model of a recorded image, with this choice's changes.
@@ -224,18 +282,19 @@ class ModelChoice:
             )
         gguf = self.model_path is not None and self.model_path.suffix == ".gguf"
         whole = self.model_path is not None and self.model_path.is_dir()
+        kept = {
+            name: getattr(record, name)
+            for name in ("scheduler", "grid", "dtype", "quantize", "lora", "compile", "attention")
+            if not getattr(self, name) and name not in self.off
+        }
+        if gguf:
+            kept.pop("quantize", None)
         return replace(
             self,
+            **kept,
             backbone=record.backbone,
             revision=self.revision or (None if whole else record.revision),
-            scheduler=self.scheduler or record.scheduler,
-            grid=self.grid or record.grid,
             device=self.device or ("cpu" if record.device == "cpu" else None),
-            dtype=self.dtype or record.dtype,
-            quantize=self.quantize or (None if gguf else record.quantize),
-            lora=self.lora or record.lora,
-            compile=self.compile or record.compile,
-            attention=self.attention or record.attention,
         )
 
 

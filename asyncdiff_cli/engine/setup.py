@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -19,11 +18,11 @@ from diffusers.models.attention_dispatch import (
     _AttentionBackendRegistry,
     _check_attention_backend_requirements,
 )
-from huggingface_hub import snapshot_download
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.hub import hub_errors, one_line
+from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
 
 if TYPE_CHECKING:
@@ -39,59 +38,6 @@ torchao, which sees names that end in `.weight`."""
 TORCHAO = ("int8", "fp8")
 """Kinds of weights that are tensor subclasses; they are fetched without a stream, which has not
 been tried with them."""
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """A low-rank adapter: a file, directory or hub repository, and what it is multiplied by."""
-
-    source: str
-    scale: float = 1.0
-
-    @classmethod
-    def parse(cls, text: str) -> LoRA:
-        """Read `SOURCE[@SCALE]`.
-
-        Raises:
-            InputError: for a scale that is not a number.
-        """
-        source, at, scale = text.rpartition("@")
-        if not at:
-            return cls(text)
-        try:
-            return cls(source, float(scale))
-        except ValueError:
-            if Path(text).exists():
-                return cls(text)
-            raise InputError(f"a LoRA is SOURCE or SOURCE@SCALE, not {text!r}") from None
-
-    def absolute(self) -> str:
-        """As it is written for use from any directory."""
-        path = Path(self.source).expanduser()
-        source = str(path.absolute()) if path.exists() else self.source
-        return source if self.scale == 1 else f"{source}@{self.scale:g}"
-
-    def local(self) -> Path:
-        """Its file, downloaded if it is on the hub.
-
-        Raises:
-            InputError: if there is none, or several to choose from.
-            AsyncDiffError: if it cannot be downloaded.
-        """
-        path = Path(self.source).expanduser()
-        if path.is_file():
-            return path
-        if not path.is_dir():
-            if self.source.count("/") != 1 or self.source.startswith((".", "/", "~")):
-                raise InputError(f"there is no LoRA {self.source}")
-            lacking = "holds no LoRA in safetensors"
-            with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
-                path = Path(snapshot_download(self.source, allow_patterns=["*.safetensors"]))
-        files = sorted(path.rglob("*.safetensors"))
-        if len(files) != 1:
-            names = ", ".join(file.relative_to(path).as_posix() for file in files) or "none"
-            raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")
-        return files[0]
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,14 @@ from huggingface_hub import hf_hub_download
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
-from asyncdiff_cli.engine.checks import unknown
+from asyncdiff_cli.engine.checks import check_model_path, unknown
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import hub_errors
-from asyncdiff_cli.engine.registry import MINI_DIRECTORY, REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.registry import GGUF, MINI_DIRECTORY, REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.single_files import check_is_model
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
-
-GGUF = ".gguf"
-SINGLE_FILES = (".safetensors", ".sft", GGUF)
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def find_source(
             where there is no repository.
         AsyncDiffError: if the repository is gated or cannot be reached, or its index is damaged.
     """
-    checkpoint = _checkpoint(model_path, quantize)
+    checkpoint = find_checkpoint(model_path, quantize)
     entry, place, directory = find_pipeline(name, None if checkpoint else model_path)
     if directory is None:
         with pipeline_errors(place):
@@ -147,7 +145,8 @@ def find_pipeline(
     """The registry's entry if there is one, what to load, and its directory if it is one."""
     entry = REGISTRY.get(name)
     if model_path is not None:
-        directory = Path(model_path)
+        directory = Path(model_path).expanduser()
+        check_model_path(directory)
     elif name == "mini":
         directory = MINI_DIRECTORY
     elif entry is None and Path(name).is_dir():
@@ -194,18 +193,17 @@ def anonymous_entry(name: str, family: str) -> BackboneEntry:
     return replace(model, name=name, gated=False, negative_prompt=None, **own)
 
 
-def _checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | None:
+def find_checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | None:
     """The path if it is that of a single file, and None for a directory.
 
     Raises:
-        InputError: for a file of another kind, or GGUF, which is quantized, to be quantized again
-            or without its package.
+        InputError: for what is not there or not a transformer's weights, or GGUF, which is
+            quantized, to be quantized again or without its package.
     """
     path = None if model_path is None else Path(model_path).expanduser()
-    if path is None or not path.is_file():
+    if path is None or path.is_dir():
         return None
-    if path.suffix not in SINGLE_FILES:
-        raise InputError(f"{path} is not a model: single files end in {', '.join(SINGLE_FILES)}")
+    check_model_path(path)
     if path.suffix == GGUF and quantize is not None:
         raise InputError(f"{path} is quantized already: leave out --quantize {quantize}")
     if quantize == "nf4":
@@ -214,6 +212,7 @@ def _checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | N
         )
     if path.suffix == GGUF and find_spec("gguf") is None:
         raise InputError(f"{path} needs gguf: pip install gguf")
+    check_is_model(path)
     return path
 
 

@@ -1,12 +1,15 @@
 """The options of a model, which all commands that draw take alike."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from asyncdiff_cli.engine.launch import model_overrides
 from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.requests import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.store import Store
 from tests.training import settings
 
@@ -77,6 +80,8 @@ def test_a_run_keeps_its_model_and_may_change_what_waits(asyncdiff, pipelines, t
     other = asyncdiff("train", "--resume", "r", "--device", "cpu", "--grid", "beta", "iterations=2")
     assert other.code == 2
     assert "keeps its grid" in other.err
+    off = asyncdiff("train", "--resume", "r", "--device", "cpu", "--quantize", "none")
+    assert "keeps its quantize" in off.err
     assert asyncdiff("train", "--resume", "r", "--device", "cpu", "iterations=2").code == 0
     assert not list((tmp_path / "r").glob(".text*"))
 
@@ -97,6 +102,51 @@ def test_a_transformer_from_a_file(asyncdiff, pipelines, tmp_path):
     assert bytes_of(again) == bytes_of(drawn)
     lost = asyncdiff("sample", "--from", path, "--out", "lost")
     assert "another fingerprint" in lost.err
+    assert "a --model-path is not recorded: if it was drawn with one, give it again" in lost.err
+
+
+OFF = (
+    *("--solver", "model", "--grid", "model", "--quantize", "none", "--offload", "none"),
+    *("--lora", "none", "--no-compile", "--attention", "none"),
+)
+
+
+def test_each_can_be_switched_off_on_a_redraw(asyncdiff, pipelines):
+    given = ("--backbone", pipelines["sd3"], "--steps", 2, "--size", 16, "--device", "cpu")
+    drawn = asyncdiff("sample", "a cat", *given, *MODEL, "--json")
+    plain = asyncdiff("sample", "a cat", *given, *OFF, "--out", "plain", "--json")
+    path = drawn.json["images"][0]["path"]
+    again = asyncdiff("sample", "--from", path, *OFF, "--out", "again", "--json")
+    assert again.code == 0, again.err
+    assert bytes_of(again) == bytes_of(plain)
+    assert bytes_of(again) != bytes_of(drawn)
+
+
+SAID = {
+    "scheduler": "dpmpp",
+    "grid": "karras",
+    "quantize": "int8",
+    "offload": "model",
+    "lora": ["someone/style"],
+    "compile": True,
+    "attention": "native",
+}
+
+
+def test_each_can_be_switched_off_over_a_recipe():
+    assert SAID.keys() == NEUTRAL.keys()
+    said = [f"{name}={json.dumps(value)}" for name, value in SAID.items()]
+    off = model_overrides(ModelChoice.parse(**NEUTRAL))
+    usual, undone = (load_recipe("mini", lines).model() for lines in ([], [*said, *off]))
+    assert replace(undone, off=frozenset()) == replace(usual, off=frozenset())
+    typed = ["scheduler=model", "quantize=none", "lora=none", "attention=none"]
+    undone = load_recipe("mini", [*said, *typed]).model()
+    assert (undone.scheduler, undone.quantize, undone.lora, undone.attention) == (
+        None,
+        None,
+        (),
+        None,
+    )
 
 
 @pytest.mark.parametrize("command", ["sample", "train", "eval", "sweep", "panel"])
@@ -106,8 +156,10 @@ def test_bad_ones_are_one_line_from_every_command(asyncdiff, command):
     for bad, line in (
         (("--quantize", "int9"), "int9"),
         (("--offload", "group", "--device", "cpu"), "frees a GPU"),
-        (("--solver", "eular"), "eular"),
-        (("--lora", "nowhere.safetensors"), "there is no LoRA nowhere.safetensors"),
+        (("--solver", "eular"), "unknown solver 'eular'"),
+        (("--lora", "no/where.safetensors"), "there is no LoRA no/where.safetensors"),
+        (("--lora", "someone/style@nan"), "nan is outside [-10, 10]"),
+        (("--model-path", "nowhere.gguf"), "there is no file or directory nowhere.gguf"),
     ):
         outcome = asyncdiff(command, *words, *more, *bad)
         assert outcome.code == 2, (command, bad, outcome.err)

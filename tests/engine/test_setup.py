@@ -282,6 +282,8 @@ def test_a_directory_may_hold_a_lora(directories, loras):
         ("a.safetensors@0.8", "a.safetensors", 0.8),
         ("someone/style@-1", "someone/style", -1.0),
         ("a@b/c@2", "a@b/c", 2.0),
+        ("someone/style@-10", "someone/style", -10.0),
+        ("style@0", "style", 0.0),
     ],
 )
 def test_a_lora_is_a_source_and_a_scale(text, source, scale):
@@ -293,12 +295,28 @@ def test_a_lora_is_a_source_and_a_scale(text, source, scale):
     [
         ("nowhere.safetensors", r"there is no LoRA nowhere\.safetensors"),
         ("./no/where@0.5", r"there is no LoRA \./no/where"),
+        ("no/where.safetensors", r"there is no LoRA no/where\.safetensors"),
+        ("no/where.gguf@0.5", r"there is no LoRA no/where\.gguf"),
         ("style@strong", "a LoRA is SOURCE or SOURCE@SCALE, not 'style@strong'"),
+        ("style@", "a LoRA is SOURCE or SOURCE@SCALE, not 'style@'"),
+        ("@0.5", "'@0.5' has no source"),
+        ("style@nan", r"the scale of --lora style: nan is outside \[-10, 10\]"),
+        ("style@inf", "inf is outside"),
+        ("style@-1e30", "-1e\\+30 is outside"),
+        ("style@10.5", "10.5 is outside"),
     ],
 )
 def test_a_lora_that_is_not_there_is_named(directories, lora, line):
     with pytest.raises(InputError, match=line):
         load(directories["sd3"], lora=lora)
+
+
+def test_a_lora_may_have_an_at_in_its_name(tmp_path):
+    file = tmp_path / "style@2"
+    file.write_bytes(b"")
+    assert LoRA.parse(str(file)) == LoRA(str(file))
+    with pytest.raises(InputError, match=r"is no \.safetensors file"):
+        LoRA.parse(str(file)).check()
 
 
 def test_a_lora_of_another_model_is_refused(directories, loras, tmp_path):
