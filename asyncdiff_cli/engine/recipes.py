@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
 )
 
+from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import write_text
@@ -352,7 +353,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         name_or_path: a shipped recipe, or a YAML file.
         overrides: `KEY=VALUE`, with dots into mappings (`tpm.width=128`, `rewards.noise=0.5`) and
-            values in YAML. They change what the file says.
+            values in YAML. They change what the file says, and a later one what an earlier one did.
 
     Raises:
         InputError: naming every problem on one line; for a file that cannot be read or is no
@@ -429,10 +430,7 @@ def header(name_or_path: str) -> str:
 
 def to_yaml(recipe: Recipe) -> str:
     """Every setting, resolved; `load_recipe` reads it back as the same recipe."""
-    values = recipe.model_dump(mode="json")
-    # not allow_unicode, with which PyYAML does not read back U+0085 in a string
-    text: str = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
-    return text
+    return yaml12.dump(recipe.model_dump(mode="json"))
 
 
 def copy_recipe(name: str, target: Path) -> None:
@@ -476,11 +474,11 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml12.load(text)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{where} is not YAML{line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2025-99-99, a date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 5000 digits
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 

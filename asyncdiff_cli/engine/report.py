@@ -20,6 +20,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import asyncdiff_cli
+from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.distributions import CHOOSING, EVALUATION, is_store
 from asyncdiff_cli.engine.errors import InputError
@@ -298,7 +299,7 @@ def _run_facts(recipe: str, done: int, best: int | None) -> dict[str, Any]:
         InputError: if the recipe is damaged.
     """
     try:
-        own = dict(yaml.safe_load(recipe))
+        own = dict(yaml12.load(recipe))
         rewards = ", ".join(f"{name} × {w:g}" for name, w in own["rewards"].items())
         names = ("backbone", "prompts", "bound", "num_inference_steps")
         facts = {name.removeprefix("num_inference_"): own[name] for name in names}

@@ -63,8 +63,8 @@ def test_a_copy_can_be_changed_and_checked(asyncdiff, tmp_path):
     assert outcome.code == 0
     assert outcome.out.startswith("mine.yaml is valid: ")
     with (tmp_path / "mine.yaml").open("a") as file:
-        file.write("iteratons: 3\nmini_batch_size: 7777\n")
-    outcome = asyncdiff("recipes", "validate", "mine.yaml", "seed=x")
+        file.write("iteratons: 3\n")
+    outcome = asyncdiff("recipes", "validate", "mine.yaml", "seed=x", "mini_batch_size=7777")
     assert (outcome.code, outcome.out) == (2, "")
     for part in ("did you mean 'iterations'", "mini_batch_size 7777", "seed: "):
         assert part in outcome.err

@@ -1,5 +1,6 @@
 """Recipes: the shipped ones, every problem at once, overrides, `extends`, and what they cost."""
 
+import math
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from asyncdiff_cli.engine import recipes
+from asyncdiff_cli.engine import recipes, yaml12
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.recipes import (
     Cost,
@@ -158,7 +159,7 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("iterations=many", r"iterations: .*not 'many'"),
         ("iterations.x=3", r"iterations: .*integer"),
         ("iterations=true", r"iterations: .*true"),
-        ("rewards.clip=yes", r"rewards\.clip: .*true"),
+        ("rewards.clip=true", r"rewards\.clip: .*true"),
         ("tpm=5", r"tpm: .*not 5"),
         ("evaluation.patience=0", r"evaluation\.patience: .*1, not 0"),
         ("iteratons=3", r"unknown key 'iteratons'; did you mean 'iterations'"),
@@ -167,7 +168,7 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("=3", r"KEY=VALUE.*not '=3'"),
         ("tpm.=3", r"KEY=VALUE.*not 'tpm\.=3'"),
         ("rewards={clip", r"value of 'rewards=\{clip' is not YAML"),
-        ("seed=2025-99-99", r"not YAML"),
+        ("seed=2025-99-99", r"seed: .*2025-99-99"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_numbers(override, numbers):
@@ -297,6 +298,55 @@ def test_a_file_extends_a_shipped_recipe_or_one_beside_it(tmp_path, monkeypatch)
 def test_a_file_that_is_no_recipe_is_named(tmp_path, content, message):
     (tmp_path / "a.yaml").write_text(content)
     (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    assert message in refused(name=tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("0o10", 8),
+        ("0x10", 16),
+        ("1e-4", 1e-4),
+        ("1_000", "1_000"),
+        ("2:08", "2:08"),
+        ("yes", "yes"),
+        ("off", "off"),
+        ("2025-99-99", "2025-99-99"),
+        ("True", True),
+        ("~", None),
+        ("", None),
+        (".inf", math.inf),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    assert yaml12.load(f"a: {text}") == {"a": value}
+    for written in (text, value):
+        assert yaml12.load(yaml12.dump({"a": written})) == {"a": written}
+
+
+def test_numbers_are_alike_in_files_and_overrides(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: mini\nseed: 010\nlearning_rate: 1e-4\n")
+    recipe = load_recipe("mini", ["seed=010", "learning_rate=1e-4"])
+    assert recipe == load_recipe(str(tmp_path / "a.yaml"))
+    assert (recipe.seed, recipe.learning_rate) == (10, 1e-4)
+    assert "size: " in refused("size=2:08")
+    assert "attention" not in refused("attention=no", "size=0")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "learning_rate: 1e-5\nseed: 1\nlearning_rate: 2e-5",
+            "learning_rate is there twice, in line 1 and in line 3",
+        ),
+        ("tpm:\n  width: 8\n  width: 16", "width is there twice, in line 2 and in line 3"),
+        ("rewards: {clip: 1, clip: 2}", "clip is there twice, in line 1 and in line 1"),
+    ],
+)
+def test_a_key_twice_is_refused(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_text(content)
     assert message in refused(name=tmp_path / "a.yaml")
 
 
