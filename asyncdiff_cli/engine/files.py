@@ -83,9 +83,13 @@ def holds(path: Path, text: str) -> bool:
 
 
 def unused(path: Path, is_free: Callable[[Path], bool]) -> Path:
-    """The first free one of a file's own path and NAME-2, NAME-3 … beside it."""
+    """The first free one of a file's own path and NAME-2, NAME-3 … beside it.
+
+    A directory is left for the writer to stumble over: who names one means another path.
+    """
     others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(place for place in itertools.chain([path], others) if is_free(place))
+    places = itertools.chain([path], others)
+    return next(place for place in places if place.is_dir() or is_free(place))
 
 
 def kept_apart(asked: Path, written: Path) -> str | None:
