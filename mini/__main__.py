@@ -1,99 +1,107 @@
-"""``python -m mini STAGE``: one stage, or all of them in the order of ``STAGES``.
+"""``python -m mini STAGE``: one stage after those before it, or ``all`` of them.
 
-Every stage resumes from its last checkpoint; ``export`` takes the transformer's as it is.
-``reward_clip`` and ``reward_quality`` are measured on an exported pipeline, and go beside it.
+Stages that were completed load; the others resume from their last checkpoints. On a GPU
+``--minutes`` says how long all stages together may take, from the process's start; without it a
+stage takes the steps of its settings.
+
+  sprites         the art, packed; the only stage that needs a network
+  judge           the detector that knows the truth
+  vae             the autoencoder
+  transformer     the transformer and its text towers
+  reward_clip     the image-text reward
+  reward_quality  the reward that reads no prompt
+  export          everything in fp16, from the last checkpoints as they are
+  evaluate        measures, sheet and figure of what was exported
+  card            the cards, from the measures
+
+  pack            OUT: code and sprites for a machine without a network
+  split           OUT: WORK in pieces of at most 15 MiB, or only the parts that --only names
+  join            OUT: what split had packed, from its pieces in WORK
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import os
+import time
 from pathlib import Path
 
-import torch
-
-from asyncdiff_cli.engine import load_backbone
-from mini import (
-    clip,
-    data,
-    deviation,
-    evaluate,
-    export,
-    quality,
-    rewards_clip,
-    rewards_quality,
-    transformer,
-    vae,
-)
-from mini.card import write_card
-from mini.settings import Settings
-
 STAGES = (
-    *("data", "vae", "clip", "transformer", "export"),
-    *("judge", "evaluate", "deviation", "card"),
-    *("reward_clip", "reward_quality", "all"),
+    "judge",
+    "vae",
+    "transformer",
+    "reward_clip",
+    "reward_quality",
+    "export",
+    "evaluate",
+    "card",
 )
-ASSETS = Path(__file__).parent.parent / "asyncdiff_cli" / "assets" / "mini"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mini", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/mini"), help="checkpoints and logs"
+    options = parse()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if options.stage in ("split", "join"):
+        move(options)
+        return
+
+    from mini import art, pack, stages
+    from mini.settings import Settings
+
+    sprites = art.make(options.work)
+    if options.stage == "pack":
+        size = pack.gather(sprites, options.out)
+        print(f"{options.out}: {size / 2**20:.1f} MiB")
+    if options.stage in ("sprites", "pack"):
+        return
+    kind = "smoke" if options.smoke else "cpu" if options.cpu else "gpu"
+    settings = getattr(Settings, kind)()
+    if options.scale != 1:
+        settings = settings.scaled(options.scale)
+    deadline = process_start() + 60 * options.minutes if options.minutes else None
+    out = options.out or options.work / "out"
+    plan = stages.Plan(settings, sprites, options.work, out, deadline, options.threads)
+    for stage in STAGES if options.stage == "all" else (options.stage,):
+        plan.run(stage)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mini", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ASSETS, help="where the pipeline goes")
-    parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
+    choices = ("sprites", *STAGES, "all", "pack", "split", "join")
+    parser.add_argument("stage", choices=choices, metavar="STAGE")
+    parser.add_argument("--work", type=Path, default=Path("build/mini"), help="checkpoints, logs")
+    parser.add_argument("--out", type=Path, help="where the models go; default WORK/out")
+    parser.add_argument("--only", nargs="+", help="files and directories of WORK to split")
+    parser.add_argument("--minutes", type=float, help="time for all stages")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the settings' steps")
+    parser.add_argument("--smoke", action="store_true", help="tiny networks, two steps")
+    parser.add_argument("--cpu", action="store_true", help="the steps and batches for a CPU")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    settings = Settings.smoke() if options.smoke else Settings()
-    run(options.stage, settings, options.work, options.out)
+    if options.out is None and options.stage in ("pack", "split", "join"):
+        parser.error(f"{options.stage} needs --out")
+    return options
 
 
-def run(stage: str, settings: Settings, work: Path, out: Path) -> None:
-    """Run one stage; those before it resume, or load if they are complete."""
-    data.download(work / "npm")
-    composer = data.Composer(data.load_concepts(work / "npm"), settings.scenes)
-    if stage == "vae":
-        vae.train(composer, settings, work)
-    if stage in ("clip", "judge"):
-        clip.train(composer, settings, work, stage)
-    if stage in ("transformer", "export", "all"):
-        parts = vae.train(composer, settings, work), clip.train(composer, settings, work)
-        resume = stage != "export"  # which takes the last checkpoint as it is
-        model, cache = transformer.train(composer, *parts, settings, work, resume)
-        if stage != "transformer":
-            export.export(composer, *parts, model, cache, settings, out)
-    if stage in ("evaluate", "deviation", "all"):
-        judge = clip.train(composer, settings, work, "judge")
-    if stage in ("evaluate", "all"):
-        pipe = evaluate.load_pipeline(out)
-        save_json(evaluate.evaluate(pipe, judge, composer, settings), work / "evaluation.json")
-        evaluate.sheet(pipe, composer, settings).save(work / "sheet.png")
-    if stage in ("deviation", "all"):
-        backbone = load_backbone("mini", model_path=out)
-        retrieval = evaluate.Retrieval(judge, composer)
-        save_json(deviation.measure(backbone, retrieval, composer), work / "deviation.json")
-    if stage in ("card", "all"):
-        metrics = {
-            name: json.loads((work / f"{name}.json").read_text())
-            for name in ("evaluation", "deviation")
-        }
-        save_json(metrics, out / "metrics.json")
-        write_card(metrics, settings, out)
-    if stage in ("reward_clip", "all"):
-        model = clip.train(composer, settings, work, "reward_clip")
-        pipe = evaluate.load_pipeline(out)
-        rewards_clip.make(model, pipe, composer, settings, out.parent / "mini_clip")
-    if stage in ("reward_quality", "all"):
-        backbone = load_backbone("mini", model_path=out)
-        net = quality.train(composer, backbone.pipe.vae, settings, work)
-        target = out.parent / "mini_quality"
-        rewards_quality.make(net, backbone, composer, settings, target)
+def move(options: argparse.Namespace) -> None:
+    from mini import pieces
+
+    if options.stage == "join":
+        pieces.join(options.work, options.out)
+    else:
+        print(f"{options.out}: {pieces.split(options.work, options.out, options.only)} pieces")
 
 
-def save_json(values: dict, path: Path) -> None:
-    path.write_text(json.dumps(values, indent=1) + "\n")
+def process_start() -> float:
+    """When this process began, on the clock of `time.monotonic`; now where that is not known."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        booted = time.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return ticks / os.sysconf("SC_CLK_TCK") + booted
+    except (OSError, ValueError, AttributeError):
+        return time.monotonic()
 
 
 if __name__ == "__main__":

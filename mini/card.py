@@ -1,84 +1,107 @@
-"""The model card: ``card.md``, filled with the settings and the measured numbers."""
+"""Stage ``card``: what each exported model is and reaches, from the settings and the measures."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
-from mini.settings import ART_PACKAGE, COLOURS, CONCEPTS, LABEL_PACKAGE, Settings
+from mini.art import LABELS, PACKAGES
+from mini.settings import Settings
+from mini.vocabulary import THINGS
 
-TEMPLATE = Path(__file__).with_suffix(".md")
-
-ROWS = (
-    ('right object first among all labels, "a {label}"', "top1"),
-    ("right object among the first five", "top5"),
-    ("ground of the right colour, unseen combinations", "colour"),
-    ("both objects found, unseen pairs", "pair"),
-)
+TEMPLATES = Path(__file__).parent / "cards"
 
 
-def write_card(metrics: dict, settings: Settings, directory: Path) -> None:
-    """Write ``README.md`` beside the weights that the numbers were measured on."""
-    measured = metrics["evaluation"]
-    rows = [
-        f"| {title} (n = {measured[f'mini_{key}']['n']}) |"
-        f" {_percent(measured[f'mini_{key}'])} | {_percent(measured[f'real_{key}'])} |"
-        for title, key in ROWS
+def write(metrics: dict, settings: Settings, out: Path) -> None:
+    """A ``README.md`` beside each model that ``metrics`` measures."""
+    values = {
+        "things": len(THINGS),
+        "art": ", ".join(f"`{package}`" for package in PACKAGES.values()),
+        "labels": f"`{LABELS}`",
+        "padding": settings.transformer.padding,
+        "tokens": settings.text.tokens,
+        "steps": settings.sampling.steps,
+        "guidance": settings.sampling.guidance,
+        "trained": _table(("part", "steps", "last losses"), _trained(metrics["trained"])),
+        **_tables(metrics),
+    }
+    for template in sorted(TEMPLATES.glob("*.md")):
+        directory = out / template.stem
+        weights = sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
+        text = template.read_text().format(megabytes=weights / 1e6, **values)
+        (directory / "README.md").write_text(text)
+
+
+def _tables(metrics: dict) -> dict[str, str]:
+    mini = metrics["mini"]
+    sets = {"real scenes, others": mini.get("real"), "real scenes, decoded": mini.get("vae")}
+    sets |= {f"K = {steps}": row for steps, row in mini.get("by_steps", {}).items()}
+    measured = ("set", "Fréchet", "spectrum, dB", "detail, dB", "judge", "noise")
+    deviations = [
+        (steps, d, *_set(row), _change(row["scores_change"]), _change(row["noise_change"]))
+        for steps, rows in mini.get("deviations", {}).items()
+        for d, row in sorted(rows.items(), key=lambda item: float(item[0]))
     ]
-    psnr = measured["vae_psnr"]
-    low, high = psnr["interval"]
-    rows.append(
-        f"| VAE reconstruction, unseen scenes (n = {psnr['n']}) |"
-        f" {psnr['mean']:.2f} dB [{low:.2f}, {high:.2f}] | |"
-    )
-    weights = sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
-    own, sampling = settings.transformer, settings.sampling
-    text = TEMPLATE.read_text().format(
-        megabytes=weights / 1e6,
-        size=settings.scenes.size,
-        objects=len(CONCEPTS.split()),
-        colours=len(COLOURS),
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-        padding=own.padding,
-        art=ART_PACKAGE,
-        labels=LABEL_PACKAGE,
-        latent_channels=settings.vae.latent_channels,
-        vae_steps=settings.vae.steps,
-        vae_batch=settings.vae.batch,
-        text_layers=settings.clip.text_layers,
-        text_width=settings.clip.text_width,
-        clip_steps=settings.clip.steps,
-        clip_batch=settings.clip.batch,
-        layers=own.layers,
-        width=own.heads * own.head_dim,
-        patch=own.patch,
-        transformer_steps=own.steps,
-        transformer_batch=own.batch,
-        rows="\n".join(rows),
-        deviations="\n".join(_deviation_rows(metrics["deviation"])),
-    )
-    (directory / "README.md").write_text(text)
+    return {
+        "categories": _table(
+            ("category", "real scenes", "mini", "share"),
+            [_category(name, row) for name, row in mini.get("categories", {}).items()],
+        ),
+        "psnr": _mean(mini["vae_psnr"], 1) if "vae_psnr" in mini else "not measured",
+        "sets": _table(measured, [(name, *_set(row)) for name, row in sets.items() if row]),
+        "deviations": _table(
+            ("K", "D", *measured[1:], "judge, change", "noise, change"), deviations
+        ),
+        "clip": _table(
+            ("exchanged", "right"),
+            [(name, _mean(row, 3)) for name, row in metrics.get("clip", {}).items()],
+        ),
+        "quality": _table(
+            ("degradation", "within a picture", "across pictures"),
+            [
+                (name, _mean(row["within"], 3), _mean(row["across"], 3))
+                for name, row in metrics.get("quality", {}).items()
+                if "within" in row
+            ],
+        ),
+    }
 
 
-def _deviation_rows(table: dict) -> list[str]:
-    def cell(measures: dict, name: str, digits: int) -> str:
-        low, high = measures[name]["change"]["interval"]
-        change = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if low != high else ""
-        return f"{measures[name]['mean']:.{digits}f}{change}"
-
+def _trained(trained: dict[str, dict]) -> list[tuple]:
     rows = []
-    for d, measures in table.items():
-        if d == "real":
-            continue
-        digits = {"similarity": 3, "right": 3, "detail": 2, "noise": 2}
-        cells = [cell(measures, name, count) for name, count in digits.items()]
-        rows.append(f"| {d} | {' | '.join(cells)} |")
-    real = table["real"]
-    rows.append(
-        f"| real art | {real['similarity']:.3f} | {real['right']:.3f} |"
-        f" {real['detail']:.2f} | {real['noise']:.2f} |"
-    )
+    for stage, line in trained.items():
+        losses = {k: v for k, v in line.items() if k not in ("step", "progress", "seconds")}
+        rows.append((stage, line["step"], ", ".join(f"{k} {v:.3g}" for k, v in losses.items())))
     return rows
 
 
-def _percent(measure: dict) -> str:
+def _category(name: str, row: dict[str, dict]) -> tuple:
+    share = row["mini"]["mean"] / max(row["real"]["mean"], 1e-9)
+    return name, _mean(row["real"], 3), _mean(row["mini"], 3), f"{100 * share:.0f} %"
+
+
+def _set(row: dict) -> tuple[str, ...]:
+    distance, spectrum = row["frechet"], row["spectrum"]
+    return (
+        f"{distance['mean']:.2f} ± {distance['sd']:.2f}",
+        f"{spectrum['rms']:.2f}",
+        f"{spectrum['detail']:+.2f}",
+        _mean(row["scores"], 3),
+        _mean(row["noise"], 2),
+    )
+
+
+def _mean(measure: dict, digits: int) -> str:
     low, high = measure["interval"]
-    return f"{100 * measure['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{measure['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _change(measure: dict) -> str:
+    low, high = measure["interval"]
+    return f"{measure['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
+    if not rows:
+        return "Not measured."
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

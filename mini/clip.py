@@ -1,215 +1,105 @@
-"""Stage ``clip``: the image-text model whose two text towers condition the transformer.
+"""Stage ``reward_clip``: an image-text model of mini's world, for the reward ``mini_clip``.
 
-Trained once more with another seed and other data (stage ``judge``), it is the judge that the
-samples are measured with. A third training (stage ``reward_clip``), with a seed, data and tokenizer
-of its own and one text tower, is the reward that the package ships.
+CLIP's contrastive loss, in which every picture also has captions of its own that are nearly right:
+one count, colour, thing, place or ground exchanged, or the order of two things.
 """
 
-import json
+from __future__ import annotations
+
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
-from mini.data import Composer, Scene
-from mini.settings import Settings
-from mini.training import Run, pick_device
-from mini.vae import to_tensor
+from mini.compose import Composer
+from mini.grammar import contradict, say
+from mini.judge import degrade
+from mini.scenes import Batch, Scenes
+from mini.settings import SIZE, Settings
+from mini.text import load_tokenizer, text_config, tokens
+from mini.training import Budget, Run, adamw
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+
+def build(tokenizer: CLIPTokenizer, settings: Settings) -> CLIPModel:
+    own = settings.clip
+    vision = CLIPVisionConfig(
+        hidden_size=own.vision_width,
+        intermediate_size=4 * own.vision_width,
+        num_hidden_layers=own.vision_layers,
+        num_attention_heads=max(1, own.vision_width // 32),
+        image_size=SIZE,
+        patch_size=own.patch,
+        projection_dim=settings.text.projection,
+        hidden_act="gelu",
+    )
+    return CLIPModel(
+        CLIPConfig(
+            text_config=text_config(tokenizer, settings).to_dict(),
+            vision_config=vision.to_dict(),
+            projection_dim=settings.text.projection,
+        )
+    )
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What sets one training of the image-text model apart from the others."""
+class Draw:
+    """Scenes and ids [B, 1 + negatives, tokens]; the first caption of each is right."""
 
-    seed: int
-    steps: int
-    towers: int = 2
-    tokenizer: str = "tokenizer"  # its directory, inside the working directory
-    tokenizer_seed: int | None = None  # None: the seed of ``clip``, whose tokenizer is shared
+    scenes: Batch
+    ids: Tensor
 
 
-def stages(settings: Settings) -> dict[str, Stage]:
-    """The trainings by name: what conditions mini, what judges it, and what rewards it."""
-    clip = settings.clip
+def contrast(model: CLIPModel, pictures: Tensor, ids: Tensor) -> dict[str, Tensor]:
+    """Symmetric InfoNCE; a picture chooses among all right captions and its own wrong ones."""
+    count, several, length = ids.shape
+    image = functional.normalize(model.get_image_features(pictures).pooler_output, dim=-1)
+    texts = model.get_text_features(ids.view(-1, length)).pooler_output
+    texts = functional.normalize(texts, dim=-1).view(count, several, -1)
+    scale = model.logit_scale.clamp(max=4.6).exp()
+    across = scale * image @ texts[:, 0].T
+    wrong = scale * torch.einsum("bd,bnd->bn", image, texts[:, 1:])
+    target = torch.arange(count, device=ids.device)
+    to_text = functional.cross_entropy(torch.cat((across, wrong), 1).float(), target)
+    to_image = functional.cross_entropy(across.T.float(), target)
+    own = across.diagonal()[:, None]
     return {
-        "clip": Stage(clip.seed, clip.steps),
-        "judge": Stage(clip.judge_seed, clip.judge_steps),
-        "reward_clip": Stage(
-            clip.reward_seed, clip.reward_steps, 1, "reward_tokenizer", clip.reward_seed
-        ),
+        "loss": (to_text + to_image) / 2,
+        "top1": (across.argmax(1) == target).float().mean(),
+        "hard": (own > wrong).float().mean(),
     }
 
 
-def load_tokenizer(
-    composer: Composer, settings: Settings, work: Path, stage: str = "clip"
-) -> CLIPTokenizer:
-    """The tokenizer that ``stage`` uses in this working directory, trained on first use.
-
-    It is kept because the trainer numbers its tokens differently in every process.
-    """
-    own = stages(settings)[stage]
-    path = work / own.tokenizer
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        seed = settings.clip.seed if own.tokenizer_seed is None else own.tokenizer_seed
-        train_tokenizer(composer, settings, seed).save_pretrained(partial)
-        partial.rename(path)
-    return CLIPTokenizer.from_pretrained(path)
-
-
-def train_tokenizer(composer: Composer, settings: Settings, seed: int) -> CLIPTokenizer:
-    """A byte-level BPE, in CLIP's own format, whose merges come from the captions."""
-    rng = np.random.default_rng(seed)
-    captions = [
-        composer.caption(composer.compose(rng), rng) for _ in range(20 * len(composer.concepts))
-    ]
-    clip = CLIPTokenizer()
-    learner = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
-    learner.normalizer = clip.backend_tokenizer.normalizer
-    learner.pre_tokenizer = clip.backend_tokenizer.pre_tokenizer
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=settings.clip.vocabulary,
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        special_tokens=[START, END],
-        show_progress=False,
-    )
-    # A letter that ends a word is a token of its own, so that any word can be spelt out.
-    learner.train_from_iterator(
-        [*captions, " ".join("abcdefghijklmnopqrstuvwxyz0123456789")], trainer
-    )
-    model = json.loads(learner.to_str())["model"]
-    merges = [tuple(merge) for merge in model["merges"]]
-    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=settings.clip.tokens)
-
-
-@dataclass
-class ImageText:
-    """Text towers and a vision tower into one space; the temperature is learned."""
-
-    tokenizer: CLIPTokenizer
-    texts: nn.ModuleList
-    vision: CLIPVisionModelWithProjection
-    temperature: nn.ParameterDict
-
-    def tokens(self, captions: list[str]) -> Tensor:
-        options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        return self.tokenizer(captions, **options).input_ids.to(self.vision.device)
-
-    def embed_texts(self, captions: list[str]) -> Tensor:
-        """[towers, N, projection], unit length, one slice per tower."""
-        ids = self.tokens(captions)
-        return functional.normalize(
-            torch.stack([tower(ids).text_embeds for tower in self.texts]), dim=-1
-        )
-
-    def embed_images(self, pictures: Tensor) -> Tensor:
-        """[N, projection], unit length, from pictures [N, 3, H, W] in [-1, 1]."""
-        return functional.normalize(
-            self.vision(pictures.to(self.vision.device)).image_embeds, dim=-1
-        )
-
-
-def build(tokenizer: CLIPTokenizer, settings: Settings, towers: int = 2) -> ImageText:
-    clip = settings.clip
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=clip.text_width,
-        intermediate_size=4 * clip.text_width,
-        num_hidden_layers=clip.text_layers,
-        num_attention_heads=clip.text_width // 32,
-        max_position_embeddings=clip.tokens,
-        projection_dim=clip.projection,
-        hidden_act="gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=clip.vision_width,
-        intermediate_size=4 * clip.vision_width,
-        num_hidden_layers=clip.vision_layers,
-        num_attention_heads=clip.vision_width // 32,
-        image_size=settings.scenes.size,
-        patch_size=clip.patch,
-        projection_dim=clip.projection,
-        hidden_act="gelu",
-    )
-    device = pick_device()
-    texts = nn.ModuleList(CLIPTextModelWithProjection(text) for _ in range(towers))
-    temperature = nn.ParameterDict({"log_scale": nn.Parameter(torch.tensor(np.log(14.0)).float())})
-    return ImageText(
-        tokenizer,
-        texts.to(device),
-        CLIPVisionModelWithProjection(vision).to(device),
-        temperature.to(device),
-    )
-
-
-def degrade(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the batch loses resolution or gains noise, so that texture is not what is read."""
-    soft = functional.interpolate(
-        functional.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear"
-    )
-    noisy = pictures + 0.1 * torch.randn(pictures.shape, generator=generator)
-    pick = torch.rand(len(pictures), 1, 1, 1, generator=generator)
-    return torch.where(pick < 0.25, soft, torch.where(pick < 0.5, noisy, pictures))
-
-
-def contrast(model: ImageText, pictures: Tensor, captions: list[str]) -> dict[str, Tensor]:
-    """The symmetric InfoNCE loss of CLIP, averaged over the text towers."""
-    scale = model.temperature["log_scale"].clamp(max=np.log(100.0)).exp()
-    logits = scale * model.embed_texts(captions) @ model.embed_images(pictures).T
-    target = torch.arange(len(captions), device=logits.device)
-    pairs = [functional.cross_entropy(one, target) for tower in logits for one in (tower, tower.T)]
-    right = (logits[0].argmax(0) == target).float().mean()
-    return {"loss": sum(pairs) / len(pairs), "top1": right}
-
-
-def train(composer: Composer, settings: Settings, work: Path, stage: str = "clip") -> ImageText:
-    """Train, or resume, or load, the model of ``stage``, a name in ``stages``."""
-    clip, own = settings.clip, stages(settings)[stage]
+def train(
+    scenes: Scenes, composer: Composer, settings: Settings, work: Path, seconds: float | None
+) -> tuple[CLIPModel, CLIPTokenizer]:
+    """Train, resume, or load a trained model."""
+    own, device = settings.clip, composer.device
+    tokenizer = load_tokenizer(scenes, settings, work, own.seed)
     torch.manual_seed(own.seed)
-    model = build(load_tokenizer(composer, settings, work, stage), settings, own.towers)
-    modules = {"texts": model.texts, "vision": model.vision, "temperature": model.temperature}
-    parameters = [p for module in modules.values() for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=clip.lr, weight_decay=0.1, betas=(0.9, 0.98))
-    run = Run(work / stage, modules, [optimizer], own.steps, decay=0.5)
-    if run.step < run.steps:
-        scenes = pool(composer, own.seed, clip.batch * own.steps // 8)
-        run.train(
-            lambda step: contrast(model, *draw_batch(composer, scenes, clip.batch, own.seed, step))
-        )
-    for module in modules.values():
-        module.eval().requires_grad_(False)
-    return model
+    model = build(tokenizer, settings).to(device)
+    run = Run(
+        work / "reward_clip", {"model": model}, [adamw(model.parameters(), own.lr, 0.1)],
+        Budget(own.steps, seconds), min(100, own.steps // 4), decay=0.5, workers=settings.workers,
+    )  # fmt: skip
 
+    def draw(step: int) -> Draw:
+        rng = random.Random(f"{own.seed}/{step}")
+        drawn = [scenes.draw(rng) for _ in range(own.batch)]
+        captions = []
+        for scene in drawn:
+            facts = scenes.facts(scene, rng)
+            wrong = [contradict(facts, rng) for _ in range(own.negatives)]
+            captions += [say(request, rng) for request in (facts, *wrong)]
+        ids = tokens(tokenizer, captions).view(own.batch, 1 + own.negatives, -1)
+        return Draw(Batch.of(drawn), ids)
 
-def pool(composer: Composer, seed: int, count: int) -> list[Scene]:
-    """``count`` training scenes; pictures are drawn once, captions anew at every use."""
-    rng = np.random.default_rng((seed, 0))
-    return [composer.compose(rng) for _ in range(count)]
+    def loss_at(batch: Draw) -> dict[str, Tensor]:
+        torch.manual_seed(int(batch.scenes.noise[0]))
+        return contrast(model, degrade(composer.render(batch.scenes)), batch.ids.to(device))
 
-
-def draw_batch(
-    composer: Composer, scenes: list[Scene], batch: int, seed: int, step: int
-) -> tuple[Tensor, list[str]]:
-    rng = np.random.default_rng((seed, step + 1))
-    chosen = [scenes[i] for i in rng.choice(len(scenes), min(batch, len(scenes)), replace=False)]
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    pictures = degrade(to_tensor([scene.picture for scene in chosen]), generator)
-    return pictures, [composer.caption(scene, rng) for scene in chosen]
+    run.train(loss_at, draw)
+    return model.eval().requires_grad_(False), tokenizer

@@ -1,193 +1,230 @@
-"""Stage ``evaluate``: measure the exported pipeline on what it was not trained on.
+"""Stage ``evaluate``: measure the exported pipeline, beside real scenes of the same kind.
 
-Every number stands beside the same measure on the real art, and carries a 95 % bootstrap interval.
-The judge is an image-text model of another seed and other data than the one that conditions mini.
+The judge was trained with another seed on other scenes than what conditions mini. Everything is
+drawn through asyncdiff's own sampler, so that deviations are its own.
 """
 
+from __future__ import annotations
+
+import random
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 from torch import Tensor
 
-from mini.clip import ImageText
-from mini.data import Composer, Concept, held_out, with_article
-from mini.settings import COLOURS, Settings
-from mini.vae import to_tensor
+from asyncdiff_cli.engine import Backbone, FixedDeviation, load_backbone, sample
+from asyncdiff_cli.engine.rewards.noise import noise_level
+from mini.compose import Composer, sheet, to_images
+from mini.grammar import Request, say
+from mini.judge import Found, JudgeNet, look, score
+from mini.measures import frechet_summary, spectrum, spectrum_error, summary
+from mini.questions import NEEDS, Question, ask
+from mini.scenes import Batch, Scene, Scenes
+from mini.settings import Settings
 
-EVALUATION_SEED = 90_001
-BORDER = 0.04  # share of the side that is ground in every scene
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt with what it asks for."""
-
-    prompt: str
-    concepts: tuple[Concept, ...]
-    colour: str
+NOISY = 256  # pictures whose residual noise is estimated
+FIGURE_PROMPTS = ("a cat on grass", "a red car left of a dog on bricks")
+FIGURE_DEVIATIONS = (0.0, 0.5, 1.0)
+SHEET = 10  # pictures on its side
 
 
-def evaluate(
-    pipe: StableDiffusion3Pipeline, judge: ImageText, composer: Composer, settings: Settings
-) -> dict[str, dict[str, float | list[float]]]:
-    """All measures, by name: ``{"mean", "interval", "n"}``."""
-    singles, colours, pairs = questions(composer)
-    retrieval = Retrieval(judge, composer)
-    draw = Painter(pipe, settings)
-    rng = np.random.default_rng(EVALUATION_SEED)
-    measures: dict[str, list[float]] = {}
+@dataclass
+class Evaluation:
+    """The exported pipeline, and what it is measured with.
 
-    def real(question: Question) -> np.ndarray:
-        return composer.draw(list(question.concepts), question.colour, rng).picture
+    Attributes:
+        deadline: of `time.monotonic()`; what has not begun by then is left out.
+    """
 
-    measures["vae_psnr"] = reconstruction_psnr(pipe, [real(q) for q in colours + pairs])
-    for source, pictures in (("real", real), ("mini", draw)):
-        ranks = [retrieval.rank(pictures(q), q.concepts[0]) for q in singles]
-        measures[f"{source}_top1"] = [rank < 1 for rank in ranks]
-        measures[f"{source}_top5"] = [rank < 5 for rank in ranks]
-        measures[f"{source}_colour"] = [ground_colour(pictures(q)) == q.colour for q in colours]
-        measures[f"{source}_pair"] = [retrieval.finds_both(pictures(q), q.concepts) for q in pairs]
-    return {name: summary(values) for name, values in measures.items()}
+    directory: Path
+    judge: JudgeNet
+    scenes: Scenes
+    composer: Composer
+    settings: Settings
+    deadline: float = float("inf")
+    measured: dict = field(default_factory=dict)
 
+    @cached_property
+    def backbone(self) -> Backbone:
+        return load_backbone("mini", model_path=self.directory, device=str(self.composer.device))
 
-def questions(
-    composer: Composer, colours: int = 200, pairs: int = 150
-) -> tuple[list[Question], list[Question], list[Question]]:
-    """Every label; held-out (label, colour) combinations; held-out pairs of labels."""
-    share, rng = composer.scenes.held_out, np.random.default_rng(EVALUATION_SEED)
-    palette = list(COLOURS)
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
 
-    def pick(items: Sequence, count: int) -> list:
-        return [items[i] for i in rng.permutation(len(items))[:count]]
+    def draw(self, prompts: Sequence[str], steps: int, deviation: float = 0.0) -> Tensor:
+        """Pictures [N, 3, H, W] in [-1, 1]; the n-th prompt has the n-th seed."""
+        own, drawn = self.settings.evaluation, []
+        for start in range(0, len(prompts), own.batch):
+            part = list(prompts[start : start + own.batch])
+            generators = [
+                torch.Generator().manual_seed(own.seed + start + n) for n in range(len(part))
+            ]
+            result = sample(
+                self.backbone,
+                part,
+                policy=FixedDeviation(deviation),
+                num_inference_steps=steps,
+                guidance_scale=self.settings.sampling.guidance,
+                max_sequence_length=self.settings.transformer.padding,
+                generator=generators,
+                output_type="pt",
+            )
+            drawn.append(2 * result.images.float() - 1)
+        return torch.cat(drawn)
 
-    singles = [
-        Question(with_article(c.name), (c,), palette[rng.integers(len(palette))])
-        for c in composer.concepts
-    ]
-    unseen_colours = [
-        Question(f"{with_article(c.name)} on {with_article(colour)} background", (c,), colour)
-        for c in composer.concepts
-        for colour in palette
-        if held_out(c.name, colour, share=share)
-    ]
-    unseen_pairs = [
-        Question(f"{with_article(a.name)} and {with_article(b.name)}", (a, b), pick(palette, 1)[0])
-        for a, b in combinations(composer.concepts, 2)
-        if held_out(a.name, b.name, share=share)
-    ]
-    return singles, pick(unseen_colours, colours), pick(unseen_pairs, pairs)
+    def render(self, scenes: Sequence[Scene]) -> Tensor:
+        batch, size = Batch.of(scenes), self.settings.evaluation.batch
+        parts = [self.composer.render(batch[i : i + size]) for i in range(0, len(scenes), size)]
+        return torch.cat(parts)
 
+    def run(self) -> dict:
+        """All measures by name, in order of importance until the deadline."""
+        self.measured["steps"] = self.settings.sampling.steps
+        self.measured["guidance"] = self.settings.sampling.guidance
+        for part in (self._categories, self._sets, self._deviations):
+            if not self.late:
+                part()
+        return self.measured
 
-class Painter:
-    """Draws a question's prompt with the pipeline; the n-th picture has the n-th seed."""
+    def _categories(self) -> None:
+        """The share of questions that the judge finds answered, in real scenes and drawn ones."""
+        own = self.settings.evaluation
+        questions = ask(self.scenes, own.questions, own.seed)
+        rng = random.Random(own.seed)
+        real = self.render([self.scenes.compose(q.request, rng) for q in questions])
+        drawn = self.draw([q.prompt for q in questions], self.settings.sampling.steps)
+        table: dict[str, dict] = {}
+        for source, pictures in (("real", real), ("mini", drawn)):
+            found, _ = look(self.judge, pictures)
+            for category, rows in _by_category(questions, found).items():
+                table.setdefault(category, {})[source] = summary(rows)
+        self.measured["categories"] = table
 
-    def __init__(self, pipe: StableDiffusion3Pipeline, settings: Settings) -> None:
-        self.pipe, self.settings, self.count = pipe, settings, 0
+    @cached_property
+    def _world(self) -> list[tuple[Request, Scene]]:
+        """Scenes that no training drew, and what their captions say."""
+        own = self.settings.evaluation
+        rng = random.Random(f"{own.seed}/world")
+        drawn = [self.scenes.draw(rng) for _ in range(2 * own.pictures)]
+        return [(self.scenes.facts(scene, rng), scene) for scene in drawn]
 
-    def __call__(self, question: Question) -> np.ndarray:
-        self.count += 1
-        generator = torch.Generator().manual_seed(EVALUATION_SEED + self.count)
-        return np.asarray(paint(self.pipe, question.prompt, generator, self.settings))
+    @cached_property
+    def _reference(self) -> _Looked:
+        own = self.settings.evaluation
+        return self._look(self.render([scene for _, scene in self._world[: own.pictures]]))
 
+    def _sets(self) -> None:
+        """Real scenes against others and against themselves through the VAE; then by step count."""
+        own = self.settings.evaluation
+        others = self.render([scene for _, scene in self._world[own.pictures :]])
+        first = self.render([scene for _, scene in self._world[: own.pictures]])
+        decoded, psnr = self._decode(first)
+        self.measured["vae_psnr"] = summary(psnr)
+        self.measured["real"] = self._compare(self._look(others, own.pictures))
+        self.measured["vae"] = self._compare(self._look(decoded))
+        self.measured["by_steps"] = {}
+        for steps in own.steps:
+            if not self.late:
+                looked = self._look(self.draw(self._prompts, steps))
+                self.measured["by_steps"][steps] = self._compare(looked)
 
-def paint(
-    pipe: StableDiffusion3Pipeline, prompt: str, generator: torch.Generator, settings: Settings
-) -> Image.Image:
-    return pipe(
-        prompt,
-        num_inference_steps=settings.sampling.steps,
-        guidance_scale=settings.sampling.guidance,
-        max_sequence_length=settings.transformer.padding,
-        generator=generator,
-    ).images[0]
+    @cached_property
+    def _prompts(self) -> list[str]:
+        return [say(request) for request, _ in self._world[: self.settings.evaluation.pictures]]
 
+    def _deviations(self) -> None:
+        """Fixed deviations on the same prompts and noise, with paired changes to D = 0."""
+        own = self.settings.evaluation
+        table: dict[int, dict[str, dict]] = {}
+        for steps in own.deviated:
+            plain = None
+            for deviation in sorted(own.deviations, key=abs):
+                if self.late:
+                    break
+                looked = self._look(self.draw(self._prompts, steps, deviation))
+                row = self._compare(looked)
+                plain = plain or looked
+                for name in ("scores", "noise"):
+                    change = np.array(getattr(looked, name)) - np.array(getattr(plain, name))
+                    row[f"{name}_change"] = summary(change)
+                table.setdefault(steps, {})[f"{deviation:+g}"] = row
+        self.measured["deviations"] = table
 
-class Retrieval:
-    """Which of all labels the judge sees in a picture."""
+    def _look(self, pictures: Tensor, first: int = 0) -> _Looked:
+        """Pictures of what is asked for from the ``first`` scene on."""
+        found, features = look(self.judge, pictures)
+        images = [np.asarray(image) for image in to_images(pictures[:NOISY])]
+        asked = [request for request, _ in self._world[first : first + len(found)]]
+        scores = [score(request, each) for request, each in zip(asked, found, strict=True)]
+        return _Looked(features, spectrum(pictures), scores, [noise_level(i) for i in images])
 
-    def __init__(self, judge: ImageText, composer: Composer) -> None:
-        self.judge, self.size = judge, composer.scenes.size
-        self.names = [concept.name for concept in composer.concepts]
-        with torch.no_grad():
-            embeds = judge.embed_texts([with_article(name) for name in self.names])
-        self.labels = embeds.mean(0)
+    def _compare(self, looked: _Looked) -> dict:
+        """Against the reference scenes."""
+        return {
+            "frechet": frechet_summary(looked.features, self._reference.features),
+            "spectrum": spectrum_error(looked.spectrum, self._reference.spectrum),
+            "scores": summary(looked.scores),
+            "noise": summary(looked.noise),
+        }
 
     @torch.no_grad()
-    def similarity(self, picture: np.ndarray) -> Tensor:
-        """Cosine of the picture to "a {label}", [labels]."""
-        return self.labels @ self.judge.embed_images(to_tensor([picture]))[0]
+    def _decode(self, pictures: Tensor) -> tuple[Tensor, list[float]]:
+        """Pictures through the VAE, rounded to 8 bits, and the PSNR of each in dB."""
+        vae = self.backbone.pipe.vae
+        decoded = []
+        for part in pictures.split(self.settings.evaluation.batch):
+            latents = vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode()
+            decoded.append(vae.decode(latents).sample.float().to(pictures.device))
+        whole = ((torch.cat(decoded).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        errors = (whole - pictures).square().flatten(1).mean(1)
+        return whole, (10 * (4 / errors).log10()).tolist()
 
-    def rank(self, picture: np.ndarray, concept: Concept) -> int:
-        """How many labels the judge prefers to the right one."""
-        similarity = self.similarity(picture)
-        return int((similarity > similarity[self.names.index(concept.name)]).sum())
+    def sheet(self) -> tuple[Image.Image, list[str]]:
+        """`SHEET` × `SHEET` pictures of every category in turn, and their prompts."""
+        own = self.settings.evaluation
+        each = -(-SHEET * SHEET // len(NEEDS))
+        questions = ask(self.scenes, each, own.seed + 1)
+        turns = [question for n in range(each) for question in questions[n::each]]
+        prompts = [question.prompt for question in turns[: SHEET * SHEET]]
+        return sheet(self.draw(prompts, self.settings.sampling.steps), SHEET), prompts
 
-    def finds_both(self, picture: np.ndarray, concepts: Sequence[Concept]) -> bool:
-        """Whether each half of the picture, seen alone, shows the object meant for it."""
-        middle = picture.shape[1] // 2
-        halves = [self._square(half) for half in (picture[:, :middle], picture[:, middle:])]
-        return all(self.rank(half, c) < 1 for half, c in zip(halves, concepts, strict=True))
+    def figure(self, path: Path) -> None:
+        """One prompt per panel, numbers of steps across and deviations down."""
+        from matplotlib.figure import Figure
 
-    def _square(self, half: np.ndarray) -> np.ndarray:
-        """The middle square of a half, as large as a picture: the object as singles show it."""
-        side = half.shape[1]
-        top = (half.shape[0] - side) // 2
-        square = Image.fromarray(half[top : top + side])
-        return np.asarray(square.resize((self.size, self.size), Image.Resampling.BICUBIC))
-
-
-def ground_colour(picture: np.ndarray) -> str:
-    """The named colour nearest to the median of the picture's border, in sRGB."""
-    width = max(1, round(BORDER * len(picture)))
-    inner = np.zeros(picture.shape[:2], bool)
-    inner[width:-width, width:-width] = True
-    median = np.median(picture[~inner], axis=0)
-    return min(COLOURS, key=lambda name: float(np.square(median - COLOURS[name]).sum()))
-
-
-@torch.no_grad()
-def reconstruction_psnr(pipe: StableDiffusion3Pipeline, pictures: list[np.ndarray]) -> list[float]:
-    """dB per picture, of decode(encode(picture)) rounded to 8 bits."""
-    values = []
-    for picture in pictures:
-        latent = pipe.vae.encode(to_tensor([picture])).latent_dist.mode()
-        decoded = pipe.image_processor.postprocess(pipe.vae.decode(latent).sample, "pil")[0]
-        error = np.square(np.asarray(decoded, float) - picture).mean()
-        values.append(float(10 * np.log10(255**2 / error)))
-    return values
+        counts = self.settings.evaluation.figure_steps
+        for number, prompt in enumerate(FIGURE_PROMPTS):
+            figure = Figure(figsize=(1.5 * len(counts), 1.6 * len(FIGURE_DEVIATIONS)))
+            axes = figure.subplots(len(FIGURE_DEVIATIONS), len(counts), squeeze=False)
+            for row, deviation in enumerate(FIGURE_DEVIATIONS):
+                for column, steps in enumerate(counts):
+                    picture = to_images(self.draw([prompt], steps, deviation))[0]
+                    axes[row, column].imshow(picture)
+                    axes[row, column].set_title(f"K = {steps}, D = {deviation:g}", fontsize=7)
+                    axes[row, column].axis("off")
+            figure.suptitle(prompt, fontsize=9)
+            figure.savefig(path.with_stem(f"{path.stem}-{number}"), dpi=150)
 
 
-def summary(values: Sequence[float]) -> dict[str, float | list[float]]:
-    """Mean with a 95 % percentile bootstrap interval over the pictures."""
-    array = np.asarray(values, float)
-    rng = np.random.default_rng(0)
-    means = array[rng.integers(0, len(array), (2000, len(array)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return {"mean": float(array.mean()), "interval": [float(low), float(high)], "n": len(array)}
+@dataclass
+class _Looked:
+    """What is known of a set of pictures."""
+
+    features: Tensor
+    spectrum: Tensor
+    scores: list[float]
+    noise: list[float]
 
 
-def sheet(
-    pipe: StableDiffusion3Pipeline, composer: Composer, settings: Settings, side: int = 10
-) -> Image.Image:
-    """``side`` × ``side`` pictures of "a {label}", labels spread evenly, in vocabulary order."""
-    every = np.linspace(0, len(composer.concepts) - 1, side * side).round().astype(int)
-    size = composer.scenes.size
-    canvas = Image.new("RGB", (side * size, side * size))
-    for cell, index in enumerate(every):
-        generator = torch.Generator().manual_seed(EVALUATION_SEED - 1 - cell)
-        prompt = with_article(composer.concepts[index].name)
-        picture = paint(pipe, prompt, generator, settings)
-        canvas.paste(picture, (cell % side * size, cell // side * size))
-    return canvas
-
-
-def load_pipeline(directory: Path) -> StableDiffusion3Pipeline:
-    pipe = StableDiffusion3Pipeline.from_pretrained(directory, torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def _by_category(questions: Sequence[Question], found: Sequence[Found]) -> dict[str, list[bool]]:
+    rows: dict[str, list[bool]] = {}
+    for question, each in zip(questions, found, strict=True):
+        rows.setdefault(question.category, []).append(question.right(each))
+    return rows

@@ -1,58 +1,73 @@
-"""Stage ``export``: the trained parts as a diffusers pipeline directory in fp16."""
+"""Stage ``export``: the trained parts in fp16, as the package reads them."""
+
+from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-)
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
-from transformers import T5Config, T5EncoderModel, TokenizersBackend
+from torch import nn
+from transformers import (
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    TokenizersBackend,
+)
 
-from mini.clip import ImageText
-from mini.data import Composer
-from mini.settings import COLOURS, Settings
-from mini.transformer import Cache
+from asyncdiff_cli.engine.rewards.mini_quality import QualityNet
+from mini.grammar import words
+from mini.judge import JudgeNet
+from mini.settings import SIZE, Settings
+from mini.transformer import Trained
+from mini.vocabulary import COLOURS, GROUNDS, HUES, THINGS
 
 NOTICES = Path(__file__).parent / "notices"
 
 
-def export(
-    composer: Composer,
-    vae: AutoencoderKL,
-    clip: ImageText,
-    transformer: SD3Transformer2DModel,
-    cache: Cache,
-    settings: Settings,
-    target: Path,
-) -> None:
-    """Write ``target``; what stood there before is replaced once the new one is complete."""
-    vae.register_to_config(scaling_factor=cache.scale, shift_factor=cache.shift)
-    no_t5, no_tokenizer = absent_t5(2 * settings.clip.text_width)
+class Replacing:
+    """A directory that replaces ``target`` once all of it has been written."""
+
+    def __init__(self, target: Path) -> None:
+        self.target, self.partial = target, target.with_name(target.name + ".partial")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        for notice in NOTICES.iterdir():
+            shutil.copy(notice, self.partial / notice.name)
+        return self.partial
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            shutil.rmtree(self.target, ignore_errors=True)
+            self.partial.rename(self.target)
+
+
+def pipeline(vae: AutoencoderKL, trained: Trained, settings: Settings, target: Path) -> None:
+    """Write the diffusers pipeline and its vocabulary."""
+    vae.register_to_config(scaling_factor=trained.scale, shift_factor=trained.shift)
+    no_t5, no_tokenizer = absent_t5(2 * settings.text.width)
+    first, second = trained.text.towers
     pipe = StableDiffusion3Pipeline(
-        transformer=transformer,
+        transformer=trained.transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=settings.sampling.shift),
         vae=vae.to(memory_format=torch.contiguous_format),
-        text_encoder=clip.texts[0],
-        tokenizer=clip.tokenizer,
-        text_encoder_2=clip.texts[1],
-        tokenizer_2=clip.tokenizer,
+        text_encoder=first,
+        tokenizer=trained.tokenizer,
+        text_encoder_2=second,
+        tokenizer_2=trained.tokenizer,
         text_encoder_3=no_t5,
         tokenizer_3=no_tokenizer,
     )
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    pipe.to("cpu", torch.float16).save_pretrained(partial)
-    write_vocabulary(composer, partial / "vocabulary.json")
-    for notice in NOTICES.iterdir():
-        shutil.copy(notice, partial / notice.name)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with Replacing(target) as partial:
+        pipe.to("cpu", torch.float16).save_pretrained(partial)
+        write_vocabulary(partial / "vocabulary.json")
 
 
 def absent_t5(width: int) -> tuple[T5EncoderModel, TokenizersBackend]:
@@ -66,15 +81,65 @@ def absent_t5(width: int) -> tuple[T5EncoderModel, TokenizersBackend]:
         vocab_size=1, d_model=width, d_kv=1, d_ff=1, num_layers=1, num_heads=1, pad_token_id=0
     )
     encoder = T5EncoderModel(config)
-    torch.nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
+    for parameter in encoder.parameters():
+        torch.nn.init.zeros_(parameter)
     return encoder, TokenizersBackend(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
-def write_vocabulary(composer: Composer, path: Path) -> None:
-    """The words of the captions: objects with their other names, colours, and the rest."""
+def write_vocabulary(path: Path) -> None:
+    """The words of the captions: things with their other names, colours, and the rest."""
     vocabulary = {
-        "objects": {concept.name: list(concept.tags) for concept in composer.concepts},
+        "objects": {
+            thing.name: sorted({*thing.others, thing.plural} - {thing.name}) for thing in THINGS
+        },
         "colours": list(COLOURS),
-        "words": ["a", "an", "and", "on", "background"],
+        "words": words(),
     }
     path.write_text(json.dumps(vocabulary, indent=1, ensure_ascii=False) + "\n")
+
+
+def judge(model: JudgeNet, settings: Settings, target: Path) -> None:
+    """Write the judge in fp16, and what its outputs mean."""
+    config = {
+        "widths": list(settings.judge.widths),
+        "things": [thing.name for thing in THINGS],
+        "item_colours": list(HUES),
+        "grounds": list(GROUNDS),
+        "ground_colours": list(COLOURS),
+    }
+    _weights(model, config, target, torch.float16)
+
+
+def load_judge(target: Path) -> JudgeNet:
+    """The judge that was exported, in fp32 on the CPU."""
+    config = json.loads((target / "config.json").read_text())
+    model = JudgeNet(config["widths"])
+    weights = load_file(target / "model.safetensors")
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return model.eval().requires_grad_(False)
+
+
+def clip(model: CLIPModel, tokenizer: CLIPTokenizer, target: Path) -> None:
+    """Write `CLIPModel` in fp16, its tokenizer and its image processor."""
+    side = {"height": SIZE, "width": SIZE}
+    processor = CLIPImageProcessor(
+        size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    with Replacing(target) as partial:
+        model.cpu().half().save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        processor.save_pretrained(partial)
+
+
+def quality(model: QualityNet, settings: Settings, target: Path) -> None:
+    """Write the weights in fp32, and what rebuilds the net."""
+    own = settings.quality
+    _weights(model, {"widths": list(own.widths), "hidden": own.hidden}, target, torch.float32)
+
+
+def _weights(model: nn.Module, config: dict, target: Path, dtype: torch.dtype) -> None:
+    with Replacing(target) as partial:
+        (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        state = model.state_dict()
+        weights = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in state.items()}
+        save_file(weights, partial / "model.safetensors")

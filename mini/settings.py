@@ -1,134 +1,91 @@
 """Every setting of the embedded backbone, in one place.
 
-``Settings()`` is what the shipped weights were trained with; ``Settings.smoke()`` runs every
-stage for a few steps and is what the tests use.
+``Settings()`` is for one GPU and a budget in minutes. ``Settings.cpu()`` has the same networks and
+fewer, smaller steps; ``Settings.smoke()`` runs every stage for a few and is what the tests use.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-# npm packages, both MIT: the art (256x256 RGBA) and its English labels and tags.
-ART_PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
-LABEL_PACKAGE = "emojibase-data@17.0.0"
-
-# emojibase labels (`_` for a space) that are drawn; `label=name` renames one to a word that people
-# say, `:word,word` adds other names for it. Names and words are the label's own or emojibase tags.
-CONCEPTS = """
-monkey dog:puppy wolf fox raccoon cat:kitten,kitty lion tiger horse unicorn zebra deer cow pig
-ewe=sheep:lamb goat camel giraffe elephant rhinoceros hippopotamus:hippo mouse hamster rabbit:bunny
-hedgehog bat bear:grizzly koala panda sloth kangaroo rooster baby_chick=chick penguin eagle duck
-owl flamingo peacock parrot frog crocodile turtle:tortoise snake:serpent dragon
-T-Rex:dinosaur,tyrannosaurus whale dolphin seal fish shark octopus jellyfish crab lobster snail
-butterfly ant honeybee=bee:bumblebee lady_beetle=ladybug:ladybird spider scorpion
-rose sunflower tulip cactus palm_tree evergreen_tree:pine four_leaf_clover=clover
-mushroom:toadstool
-grapes watermelon tangerine=orange lemon banana pineapple red_apple=apple pear peach cherries:cherry
-strawberry kiwi_fruit=kiwi tomato avocado eggplant:aubergine carrot ear_of_corn=corn:maize
-bell_pepper:capsicum broccoli onion bread:loaf croissant pretzel pancakes:pancake waffle
-cheese_wedge=cheese hamburger:burger french_fries=fries pizza hot_dog:frankfurter sandwich taco egg
-popcorn sushi soft_ice_cream=ice_cream:icecream doughnut:donut cookie birthday_cake=cake cupcake pie
-chocolate_bar=chocolate hot_beverage=coffee:cafe teapot wine_glass=wine beer_mug=beer:ale
-house castle volcano bus fire_engine police_car taxi:cab automobile=car delivery_truck=truck tractor
-motorcycle bicycle:bike skateboard anchor sailboat:boat,yacht airplane:plane,aeroplane
-helicopter:copter rocket flying_saucer=UFO:saucer alarm_clock:clock full_moon=moon sun star cloud
-rainbow snowman fire:flame umbrella
-Christmas_tree balloon jack-o-lantern:pumpkin wrapped_gift=gift:present trophy soccer_ball:soccer
-baseball basketball american_football=football kite pool_8_ball:billiard game_die=die:dice
-teddy_bear:teddy glasses:eyeglasses sunglasses t-shirt:shirt jeans:trousers
-backpack:rucksack running_shoe=shoe:sneaker crown top_hat:hat ring gem_stone=diamond:gem bell
-microphone:mic headphone radio saxophone:sax trumpet accordion guitar musical_keyboard=piano violin
-drum telephone:phone laptop camera television:tv candle light_bulb:bulb,lamp
-closed_book=book envelope:letter pencil scissors key hammer axe:hatchet bomb magnet microscope
-telescope chair:seat toilet bucket:pail shield robot ghost alien skull
-"""
-
-# The ten background colours, sRGB.
-COLOURS = {
-    "white": (244, 244, 242),
-    "gray": (140, 142, 146),
-    "black": (26, 26, 28),
-    "red": (205, 40, 44),
-    "orange": (240, 138, 36),
-    "yellow": (246, 212, 60),
-    "green": (62, 158, 74),
-    "blue": (48, 104, 208),
-    "purple": (128, 66, 176),
-    "pink": (242, 150, 186),
-}
+SIZE = 128
+"""Pixels on a side of every picture."""
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """How labels become captioned pictures. Sizes are fractions of the picture's side."""
+class Judge:
+    """The detector that knows the truth; its seed and scenes are its own."""
 
-    size: int = 128
-    pair_share: float = 0.3
-    single_extent: tuple[float, float] = (0.82, 0.86)
-    pair_extent: tuple[float, float] = (0.42, 0.45)
-    jitter: float = 0.012
-    colour_jitter: float = 8.0  # standard deviation of the ground colour, of 255
-    caption_colour: float = 0.75  # share of captions that name the ground colour
-    caption_tag: float = 0.3  # share of labels replaced by one of their tags
-    caption_bare: float = 0.15  # share of labels without an article
-    held_out: float = 0.1  # share of label pairs, and of (label, colour), never trained on
+    widths: tuple[int, ...] = (32, 64, 128, 192)  # at a half, a quarter, … of the resolution
+    batch: int = 256
+    steps: int = 4_000
+    lr: float = 2e-3
+    seed: int = 1021
 
 
 @dataclass(frozen=True)
 class Vae:
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    channels: tuple[int, ...] = (32, 64, 128, 128)
     latent_channels: int = 16
-    crop: int = 64
-    batch: int = 16
-    steps: int = 2200
-    whole_from: float = 0.75  # from this share of the steps on, whole pictures instead of crops
+    crop: int = 128
+    batch: int = 64
+    steps: int = 6_000
     lr: float = 2e-3
     kl: float = 3e-4
+    perceptual: float = 0.3
+    spectral: float = 0.02
     seed: int = 11
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Two text towers (the pipeline wants two) against one vision tower."""
+class Text:
+    """The two text towers of the pipeline, trained together with the transformer."""
 
-    vocabulary: int = 3000
-    tokens: int = 16
-    text_width: int = 128
-    text_layers: int = 3
-    vision_width: int = 192
-    vision_layers: int = 4
-    patch: int = 16
+    vocabulary: int = 1200
+    tokens: int = 24
+    width: int = 128
+    layers: int = 3
     projection: int = 128
-    batch: int = 192
-    steps: int = 450
-    lr: float = 1e-3
-    seed: int = 21
-    judge_seed: int = 1021
-    judge_steps: int = 300
-    reward_seed: int = 2021
-    reward_steps: int = 600
-    reward_drawn: tuple[int, int] = (100, 75)  # mini's pictures of one thing, of two, to score
 
 
 @dataclass(frozen=True)
 class Transformer:
     layers: int = 8
-    heads: int = 7
+    heads: int = 8
     head_dim: int = 32
     patch: int = 2
-    cache: int = 16_384  # compositions whose latents are computed once
-    batch: int = 32
-    steps: int = 3_380
-    warmup: int = 50
-    decay: float = 0.45  # share of the steps over which the rate falls to zero
+    cache: int = 262_144  # scenes whose latents are computed once
+    batch: int = 256
+    steps: int = 12_000
+    warmup: int = 100
+    decay: float = 0.4
     muon_lr: float = 0.02
     adamw_lr: float = 1e-3
+    text_lr: float = 1e-3
     shift: float = 2.0
     text_dropout: float = 0.1
-    ema: float = 0.998
+    ema: float = 0.999
     padding: int = 8  # zero tokens in the place of T5's
     long_every: int = 32  # one step in so many pads with 256, the stock pipeline's default
-    pairs_from: int = 3_000  # from this step on, pairs, which take longer to learn, fill …
-    pairs_share: float = 0.6  # … this share of every batch
+    alignment: float = 0.5  # weight of the agreement with the judge's features (REPA)
+    alignment_layer: int = 4
+    alignment_until: float = 0.6  # share of the training after which it stops
     seed: int = 31
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The reward ``mini_clip``: one text tower and one vision tower, with hard negatives."""
+
+    vision_width: int = 192
+    vision_layers: int = 4
+    patch: int = 16
+    batch: int = 256
+    negatives: int = 3  # wrong captions of each scene
+    steps: int = 3_000
+    lr: float = 1e-3
+    seed: int = 2021
 
 
 @dataclass(frozen=True)
@@ -145,16 +102,26 @@ class Quality:
             "latent": 0.6,  # t of the noise left in mini's latent, of 1
         }
     )
-    held_out: float = 0.1  # share of the things that are kept from training
-    pool: int = 768  # scenes to degrade
-    levels: int = 4  # showings of each with noise in the latent, the first with none
     groups: int = 8  # of a batch: pictures that suffer the same
-    bases: int = 4  # scenes in a group, each shown twice
-    steps: int = 900
+    bases: int = 8  # scenes in a group, each shown twice
+    steps: int = 1_500
     lr: float = 2e-3
     seed: int = 3021
-    measured: int = 150  # held-out scenes that the ordering is measured on
-    drawn: int = 40  # trajectories of mini that it is measured on
+    measured: int = 200  # held-out scenes that the ordering is measured on
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How many prompts of each category, and what is drawn with which numbers of steps."""
+
+    questions: int = 256
+    pictures: int = 2_048  # for the Fréchet distance and the spectrum
+    steps: tuple[int, ...] = (5, 8, 10, 15, 28, 50)
+    deviations: tuple[float, ...] = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
+    deviated: tuple[int, ...] = (5, 8, 10, 15)
+    figure_steps: tuple[int, ...] = (5, 8, 10, 15, 28)
+    batch: int = 128
+    seed: int = 90_001
 
 
 @dataclass(frozen=True)
@@ -162,30 +129,83 @@ class Sampling:
     """What the exported pipeline is configured with and measured at."""
 
     shift: float = 3.0
-    steps: int = 15
+    steps: int = 10
     guidance: float = 3.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    scenes: Scenes = field(default_factory=Scenes)
+    judge: Judge = field(default_factory=Judge)
     vae: Vae = field(default_factory=Vae)
-    clip: Clip = field(default_factory=Clip)
+    text: Text = field(default_factory=Text)
     transformer: Transformer = field(default_factory=Transformer)
-    sampling: Sampling = field(default_factory=Sampling)
+    clip: Clip = field(default_factory=Clip)
     quality: Quality = field(default_factory=Quality)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    sampling: Sampling = field(default_factory=Sampling)
+    workers: int = 10
+    shares: dict[str, float] = field(
+        default_factory=lambda: {
+            "judge": 0.12,
+            "vae": 0.22,
+            "transformer": 0.46,
+            "reward_clip": 0.07,
+            "reward_quality": 0.03,
+        }
+    )
+    """Of the minutes that ``--minutes`` gives; the rest is for caches, export and evaluation."""
 
     @classmethod
-    def smoke(cls) -> "Settings":
+    def gpu(cls) -> Settings:
+        return cls()
+
+    @classmethod
+    def cpu(cls) -> Settings:
         base = cls()
         return cls(
-            vae=replace(base.vae, steps=4, batch=2),
-            clip=replace(
-                base.clip, steps=3, judge_steps=3, reward_steps=3, reward_drawn=(2, 2), batch=8
-            ),
-            transformer=replace(
-                base.transformer, steps=3, batch=4, cache=32, layers=2, pairs_from=2
-            ),
-            sampling=replace(base.sampling, steps=2),
-            quality=replace(base.quality, steps=3, pool=8, groups=4, measured=4, drawn=2),
+            judge=replace(base.judge, batch=32, steps=4_000, lr=2e-3),
+            vae=replace(base.vae, crop=64, batch=16, steps=6_000, lr=1e-3),
+            transformer=replace(base.transformer, cache=24_576, batch=32, steps=12_000, ema=0.998),
+            clip=replace(base.clip, batch=96, steps=1_500),
+            quality=replace(base.quality, bases=4, steps=900),
+            evaluation=replace(base.evaluation, questions=100, pictures=512, batch=32),
+            workers=0,
         )
+
+    def scaled(self, share: float) -> Settings:
+        """``share`` of every stage's steps, of the cache and of the questions, for a rehearsal."""
+
+        def less(part: Any, *names: str) -> Any:
+            numbers = {name: max(2, round(share * getattr(part, name))) for name in names}
+            return replace(part, **numbers)
+
+        return replace(
+            self,
+            judge=less(self.judge, "steps"),
+            vae=less(self.vae, "steps"),
+            transformer=less(self.transformer, "steps", "cache"),
+            clip=less(self.clip, "steps"),
+            quality=less(self.quality, "steps", "measured"),
+            evaluation=less(self.evaluation, "questions", "pictures"),
+        )
+
+    @classmethod
+    def smoke(cls) -> Settings:
+        """Narrow networks and two steps of everything."""
+        return cls(
+            judge=Judge(widths=(8, 8, 16, 16), batch=4, steps=2),
+            vae=Vae(channels=(8, 8, 16, 16), crop=64, batch=2, steps=2),
+            text=Text(vocabulary=700, width=32, layers=1, projection=16),
+            transformer=Transformer(
+                layers=2, heads=2, head_dim=16, cache=8, batch=4, steps=2, warmup=1,
+                long_every=2, alignment_layer=1,
+            ),
+            clip=Clip(vision_width=32, vision_layers=1, batch=4, steps=2),
+            quality=Quality(widths=(8, 8), hidden=8, groups=4, bases=2, steps=2, measured=4),
+            evaluation=Evaluation(
+                questions=2, pictures=4, steps=(1, 2), deviations=(0.0, 0.5), deviated=(2,),
+                figure_steps=(1, 2), batch=4,
+            ),
+            sampling=Sampling(steps=2),
+            workers=0,
+        )  # fmt: skip

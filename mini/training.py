@@ -1,14 +1,18 @@
-"""The one training loop that every stage shares: rate schedule, bf16 autocast, resume."""
+"""The one training loop that every stage shares: budget, rate schedule, bf16, resume."""
+
+from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 SAVE_SECONDS = 120
 LOG_STEPS = 20
@@ -18,23 +22,73 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def adamw(parameters: Any, lr: float, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    """AdamW with the second moment's memory that suits short runs; fused on a GPU."""
+    fused = torch.cuda.is_available()
+    return torch.optim.AdamW(
+        parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.95), fused=fused
+    )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage trains: ``steps``, or as many as fit into ``seconds`` if they are given.
+
+    Zero seconds leave what was trained as it is.
+    """
+
+    steps: int
+    seconds: float | None = None
+
+
+class Draws(Dataset):
+    """The batch of a step, drawn from a generator that is seeded by the step."""
+
+    def __init__(self, draw: Callable[[int], Any]) -> None:
+        self.draw = draw
+
+    def __getitem__(self, step: int) -> Any:
+        return self.draw(step)
+
+
+def stream(draw: Callable[[int], Any], first: int, steps: int, workers: int) -> Iterator[Any]:
+    """``draw(step)`` from ``first`` on, made ahead by ``workers`` processes if there are any."""
+    loader = DataLoader(
+        Draws(draw),
+        batch_size=None,
+        sampler=range(first, steps),  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+    )
+    return iter(loader)
+
+
 @dataclass
 class Run:
     """A training run in ``directory``: ``checkpoint.pt`` to resume from, ``log.jsonl`` to read.
 
-    The state of step n is a function of the settings alone: batches are drawn from generators
-    seeded by (seed, step), so that an interrupted run and an uninterrupted one see the same data.
+    Bound by steps, the state of step n is a function of the settings alone: batches are drawn from
+    generators seeded by (seed, step), so that an interrupted run and an uninterrupted one see the
+    same data. Bound by seconds, the rate follows the share of the time that has passed, and a run
+    that goes on does so from the share it had reached.
+
+    Attributes:
+        warmup: steps over which the rate rises.
+        decay: share of the run over which it falls to zero.
+        after_step: called with the step that was taken.
     """
 
     directory: Path
     modules: dict[str, nn.Module]
     optimizers: list[torch.optim.Optimizer]
-    steps: int
+    budget: Budget
     warmup: int = 50
     decay: float = 0.25
     clip: float = 1.0
-    after_step: Callable[[], None] | None = None
+    after_step: Callable[[int], None] | None = None
+    workers: int = 0
     step: int = field(default=0, init=False)
+    progress: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -45,38 +99,54 @@ class Run:
             state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            self.step = state["step"]
+            self.step, self.progress = state["step"], state["progress"]
+            if not self.done:
+                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(saved)
 
     @property
     def _checkpoint(self) -> Path:
         return self.directory / "checkpoint.pt"
 
-    def train(self, loss_at: Callable[[int], dict[str, Tensor]]) -> None:
-        """Minimise ``loss_at(step)["loss"]`` from the last checkpoint to the last step."""
-        saved = logged = time.monotonic()
+    @property
+    def done(self) -> bool:
+        if self.budget.seconds is None:
+            return self.progress >= 1 or self.step >= self.budget.steps
+        return self.progress >= 1 or self.budget.seconds <= 0
+
+    def train(
+        self, loss_at: Callable[[Any], dict[str, Tensor]], draw: Callable[[int], Any]
+    ) -> None:
+        """Minimise ``loss_at(draw(step))["loss"]`` from the last checkpoint to the budget's end."""
+        if self.done:
+            return
         device = next(next(iter(self.modules.values())).parameters()).device
-        while self.step < self.steps:
+        most = self.budget.steps if self.budget.seconds is None else 10**9
+        begun = saved = logged = time.monotonic()
+        first, resumed = self.step, self.progress
+        for batch in stream(draw, self.step, most, self.workers):
             with torch.autocast(device.type, torch.bfloat16):
-                losses = loss_at(self.step)
+                losses = loss_at(batch)
             losses["loss"].backward()
             self._update()
             self.step += 1
-            if not torch.isfinite(losses["loss"]):
-                raise FloatingPointError(
-                    f"{self.directory.name}: loss is {losses['loss']} at step {self.step}"
-                )
-            if self.step % LOG_STEPS == 0 or self.step == self.steps:
-                now = time.monotonic()
-                self._log(losses, seconds=now - logged)
+            now = time.monotonic()
+            if self.budget.seconds is None:
+                self.progress = self.step / self.budget.steps
+            else:
+                share = (now - begun) / self.budget.seconds
+                self.progress = min(1.0, resumed + (1 - resumed) * share)
+            if self.step % LOG_STEPS == 0 or self.step == first + 1 or self.done:
+                self._log(losses, now - logged)
                 logged = now
-            if time.monotonic() - saved > SAVE_SECONDS or self.step == self.steps:
+            if now - saved > SAVE_SECONDS or self.done:
                 self.save()
                 saved = time.monotonic()
+            if self.done:
+                break
 
     def _update(self) -> None:
-        scale = rate_at(self.step, self.steps, self.warmup, self.decay)
+        scale = rate_at(self.step, self.progress, self.warmup, self.decay)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * scale
@@ -86,29 +156,36 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.after_step is not None:
-            self.after_step()
+            self.after_step(self.step)
 
     def _log(self, losses: dict[str, Tensor], seconds: float) -> None:
-        row = {"step": self.step, "seconds": round(seconds, 1)}
+        row = {"step": self.step, "progress": round(self.progress, 4), "seconds": round(seconds, 1)}
         row |= {name: round(value.item(), 5) for name, value in losses.items()}
+        if not all(map(torch.isfinite, losses.values())):
+            raise FloatingPointError(
+                f"{self.directory.name}: not finite at step {self.step}: {row}"
+            )
         line = json.dumps(row)
         print(f"{self.directory.name}: {line}", flush=True)
         with (self.directory / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
     def save(self) -> None:
+        """Replace the checkpoint; one of a run that is complete has no optimizer to go on with."""
+        complete = self.progress >= 1
         state = {
             "step": self.step,
+            "progress": self.progress,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": [] if complete else [each.state_dict() for each in self.optimizers],
         }
         partial = self._checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self._checkpoint)
 
 
-def rate_at(step: int, steps: int, warmup: int, decay: float) -> float:
-    """Share of the peak rate at ``step``: linear warm-up, flat, linear to zero over ``decay``."""
-    rise = (step + 1) / max(1, min(warmup, steps))
-    fall = (steps - step) / max(1.0, decay * steps)
-    return min(1.0, rise, fall)
+def rate_at(step: int, progress: float, warmup: int, decay: float) -> float:
+    """Share of the peak rate: linear warm-up over steps, flat, linear to zero at progress 1."""
+    rise = (step + 1) / max(1, warmup)
+    fall = (1 - progress) / max(1e-6, decay)
+    return max(0.0, min(1.0, rise, fall))

@@ -1,16 +1,24 @@
 """Stage ``vae``: the AutoencoderKL (f8, 16 channels), trained on crops and then whole pictures."""
 
+from __future__ import annotations
+
+import random
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mini.data import Composer
-from mini.settings import Settings
-from mini.training import Run, pick_device
+from mini.compose import Composer
+from mini.judge import JudgeNet
+from mini.scenes import Batch, Scenes
+from mini.settings import SIZE, Settings
+from mini.training import Budget, Run, adamw
+
+WHOLE_FROM = 0.75  # from this share of the training on, whole pictures instead of crops
+PATCH = 16  # side of the patches whose spectra are compared
 
 
 def build(settings: Settings) -> AutoencoderKL:
@@ -23,7 +31,7 @@ def build(settings: Settings) -> AutoencoderKL:
         layers_per_block=1,
         norm_num_groups=4,
         latent_channels=settings.vae.latent_channels,
-        sample_size=settings.scenes.size,
+        sample_size=SIZE,
         mid_block_add_attention=False,
         use_quant_conv=False,
         use_post_quant_conv=False,
@@ -51,48 +59,90 @@ def _initialise(vae: AutoencoderKL, latent_channels: int) -> None:
     vae.encoder.conv_out.bias[latent_channels:] = -4.0
 
 
-def to_tensor(pictures: list[np.ndarray]) -> Tensor:
-    """uint8 [H, W, 3] pictures to [B, 3, H, W] in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    return stacked.float() / 127.5 - 1
+def crops(pictures: Tensor, side: int) -> Tensor:
+    """One crop [side, side] from each picture, at a random place."""
+    count, _, height, width = pictures.shape
+    device = pictures.device
+    top = torch.randint(0, height - side + 1, (count, 1, 1), device=device)
+    left = torch.randint(0, width - side + 1, (count, 1, 1), device=device)
+    line = torch.arange(side, device=device)
+    index = torch.arange(count, device=device)[:, None, None]
+    rows, columns = top + line[:, None], left + line
+    return pictures.permute(0, 2, 3, 1)[index, rows, columns].movedim(-1, 1)
 
 
-def draw_batch(composer: Composer, settings: Settings, step: int) -> Tensor:
-    """The batch of ``step``: one crop from each of ``batch`` scenes, or fewer whole scenes."""
-    rng = np.random.default_rng((settings.vae.seed, step))
-    crop, size = settings.vae.crop, settings.scenes.size
-    if step >= settings.vae.whole_from * settings.vae.steps:
-        count = max(1, settings.vae.batch * crop**2 // size**2)
-        return to_tensor([composer.compose(rng).picture for _ in range(count)])
-    pictures = []
-    for _ in range(settings.vae.batch):
-        top, left = rng.integers(0, size - crop + 1, 2)
-        pictures.append(composer.compose(rng).picture[top : top + crop, left : left + crop])
-    return to_tensor(pictures)
+def perceptual(judge: JudgeNet, decoded: Tensor, pictures: Tensor) -> Tensor:
+    """The squared distance of the judge's features, each of unit length (as LPIPS, unweighted)."""
+    with torch.no_grad():
+        targets = judge.levels(pictures)
+    total = decoded.new_zeros(())
+    for own, target in zip(judge.levels(decoded), targets, strict=True):
+        unit = (functional.normalize(maps.float(), dim=1) for maps in (own, target))
+        total = total + functional.mse_loss(*unit) * own.shape[1]
+    return total
 
 
-def losses(vae: AutoencoderKL, pictures: Tensor, kl_weight: float) -> dict[str, Tensor]:
-    """L1, L1 of the image gradients (edges), and a light KL to the unit Gaussian."""
+def spectra(pictures: Tensor) -> Tensor:
+    """Log amplitudes of windowed patches: the texture, whatever its phases."""
+    window = torch.hann_window(PATCH, device=pictures.device)
+    patches = pictures.unfold(2, PATCH, PATCH // 2).unfold(3, PATCH, PATCH // 2)
+    amplitudes = torch.fft.rfft2(patches * window * window[:, None], norm="ortho").abs()
+    return (amplitudes + 0.01).log()
+
+
+def losses(
+    vae: AutoencoderKL, judge: JudgeNet, pictures: Tensor, settings: Settings
+) -> dict[str, Tensor]:
+    """L1 of pixels and edges, the judge's features, patch spectra, and a light KL."""
+    own = settings.vae
     posterior = vae.encode(pictures).latent_dist
     decoded = vae.decode(posterior.sample()).sample.float()
     error = decoded - pictures
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     kl = posterior.kl().mean() / posterior.mean[0].numel()
+    features = perceptual(judge, decoded, pictures)
+    texture = (spectra(decoded) - spectra(pictures)).abs().mean()
+    loss = error.abs().mean() + 0.5 * edges + own.kl * kl
     psnr = 10 * torch.log10(4 / error.detach().square().mean())
-    return {"loss": error.abs().mean() + 0.5 * edges + kl_weight * kl, "kl": kl, "psnr": psnr}
+    return {
+        "loss": loss + own.perceptual * features + own.spectral * texture,
+        "kl": kl,
+        "features": features,
+        "texture": texture,
+        "psnr": psnr,
+    }
 
 
-def train(composer: Composer, settings: Settings, work: Path) -> AutoencoderKL:
-    device = pick_device()
-    torch.manual_seed(settings.vae.seed)
+def train(
+    scenes: Scenes,
+    composer: Composer,
+    judge: JudgeNet,
+    settings: Settings,
+    work: Path,
+    seconds: float | None,
+) -> AutoencoderKL:
+    """Train, resume, or load a trained VAE."""
+    own, device = settings.vae, composer.device
+    torch.manual_seed(own.seed)
     vae = build(settings).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.vae.lr, weight_decay=1e-4)
-    run = Run(work / "vae", {"vae": vae}, [optimizer], settings.vae.steps, decay=0.4)
+    run = Run(
+        work / "vae", {"vae": vae}, [adamw(vae.parameters(), own.lr, 1e-4)],
+        Budget(own.steps, seconds), decay=0.4, workers=settings.workers,
+    )  # fmt: skip
 
-    def loss_at(step: int) -> dict[str, Tensor]:
-        torch.manual_seed(settings.vae.seed * 2**32 + step)
-        pictures = draw_batch(composer, settings, step).to(device)
-        return losses(vae, pictures.contiguous(memory_format=torch.channels_last), settings.vae.kl)
+    def draw(step: int) -> Batch:
+        rng = random.Random(f"{own.seed}/{step}")
+        return Batch.of([scenes.draw(rng) for _ in range(own.batch)])
 
-    run.train(loss_at)
-    return vae.eval()
+    def loss_at(batch: Batch) -> dict[str, Tensor]:
+        torch.manual_seed(int(batch.noise[0]))
+        if own.crop < SIZE and run.progress >= WHOLE_FROM:
+            batch = batch[: max(1, own.batch * own.crop**2 // SIZE**2)]
+        pictures = composer.render(batch)
+        if own.crop < SIZE and run.progress < WHOLE_FROM:
+            pictures = crops(pictures, own.crop)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return losses(vae, judge, pictures, settings)
+
+    run.train(loss_at, draw)
+    return vae.eval().requires_grad_(False)

@@ -1,63 +1,63 @@
-"""Four drawn shapes in the place of the emoji art, so that no test needs the npm packages."""
+"""A few drawn shapes in the place of the art, so that no test needs the npm packages."""
 
 import io
 import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mini import data
-from mini.data import Composer, Concept
-from mini.settings import ART_PACKAGE, LABEL_PACKAGE, Settings
+from mini.art import SIDE, Drawing, Sprites, dominant_hue
+from mini.compose import Composer
+from mini.scenes import Scenes
+from mini.settings import SIZE
 
-WORDS = {"ball": ("orb",), "box": ("crate", "cube"), "egg": (), "ice cream": ("cone",)}
+THINGS = ("cat", "dog", "car", "apple", "orange", "fire engine", "ice cream", "sheep")
 
 
 def shape(number: int) -> Image.Image:
-    art = Image.new("RGBA", (64, 64))
+    """A square, disc, triangle or bar, in one of several hues."""
+    art = Image.new("RGBA", (SIDE, SIDE))
     pen = ImageDraw.Draw(art)
-    box = (8, 8, 56, 40 + 4 * number)
+    colour = Image.new("HSV", (1, 1), (32 * number, 200, 220)).convert("RGB").getpixel((0, 0))
+    box = (2, 2 + 20 * (number % 3 == 2), SIDE - 2, SIDE - 2 - 20 * (number % 3 == 2))
     draw = pen.ellipse if number % 2 else pen.rectangle
-    draw(box, fill=(40 * number, 200 - 30 * number, 90, 255))
+    draw(box, fill=(*colour, 255))
     return art
 
 
 @pytest.fixture(scope="session")
-def composer() -> Composer:
-    concepts = (
-        Concept(name, tags, shape(number).crop(shape(number).getbbox()))
-        for number, (name, tags) in enumerate(WORDS.items())
-    )
-    return Composer(tuple(concepts), Settings().scenes)
-
-
-@pytest.fixture
-def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with both packages in their real layout, holding the four shapes."""
-    entries = [
-        {"label": name, "tags": list(tags), "hexcode": f"1F60{number}"}
-        for number, (name, tags) in enumerate(WORDS.items())
+def sprites() -> Sprites:
+    pixels = [np.asarray(shape(number)) for number in range(len(THINGS))]
+    drawings = [
+        Drawing(thing, "flat", dominant_hue(p)) for thing, p in zip(THINGS, pixels, strict=True)
     ]
-    files = {"package/en/data.json": json.dumps(entries).encode()}
-    write_package(tmp_path, LABEL_PACKAGE, files)
-    art = {}
-    for number in range(len(WORDS)):
-        buffer = io.BytesIO()
-        shape(number).save(buffer, "WEBP", lossless=True)
-        suffix = "-fe0f" if number == 2 else ""
-        art[f"package/assets/1f60{number}{suffix}.webp"] = buffer.getvalue()
-    write_package(tmp_path, ART_PACKAGE, art)
-    monkeypatch.setattr(data, "CONCEPTS", "ball=orb box:crate,cube egg ice_cream:cone")
-    data.load_concepts.cache_clear()
-    yield tmp_path
-    data.load_concepts.cache_clear()
+    drawings[-1] = Drawing(THINGS[-1], "flat", None)  # one that takes no colour
+    return Sprites(np.stack(pixels), tuple(drawings))
+
+
+@pytest.fixture(scope="session")
+def scenes(sprites: Sprites) -> Scenes:
+    return Scenes(sprites.drawings)
+
+
+@pytest.fixture(scope="session")
+def composer(sprites: Sprites) -> Composer:
+    return Composer(sprites, SIZE)
 
 
 def write_package(directory: Path, package: str, files: dict[str, bytes]) -> None:
-    with tarfile.open(directory / data.file_name(package), "w:gz") as archive:
+    """An npm package's archive, as `mini.art.download` leaves it."""
+    from mini.art import file_name
+
+    with tarfile.open(directory / file_name(package), "w:gz") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+
+
+def to_json(values: object) -> bytes:
+    return json.dumps(values).encode()

@@ -1,10 +1,10 @@
 """Every stage for a few steps, and what comes out of them."""
 
 import json
-import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
@@ -14,95 +14,119 @@ from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
-from mini import clip, deviation, transformer
-from mini.__main__ import run
-from mini.data import Composer, load_concepts
-from mini.deviation import noise
-from mini.evaluate import load_pipeline
+from asyncdiff_cli.engine.vocabulary import Vocabulary
+from mini import export, pack, stages
+from mini.__main__ import main
+from mini.art import Sprites
+from mini.judge import look
 from mini.settings import Settings
+from mini.text import tokens
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first test leaves what it made for the others."""
-    return tmp_path_factory.mktemp("kept") / "work"
+def work(sprites: Sprites, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``python -m mini all --smoke`` leaves."""
+    directory = tmp_path_factory.mktemp("work")
+    sprites.save(directory / "sprites.webp")
+    arguments = ["mini", "all", "--smoke", "--work", str(directory), "--threads", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        main()
+    return directory
 
 
-@pytest.fixture
-def exported(packages: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A complete run, in a directory of this test's own."""
-    monkeypatch.setattr(deviation, "PROMPTS", 2)
-    if not kept.exists():
-        (packages / "npm").mkdir()
-        for package in packages.glob("*.tgz"):
-            package.rename(packages / "npm" / package.name)
-        run("all", Settings.smoke(), packages, packages / "mini")
-        shutil.copytree(packages, kept)
-    own = packages / "own"
-    shutil.copytree(kept, own)
-    return own / "mini"
+def plan(work: Path, out: Path, deadline: float | None = None) -> stages.Plan:
+    return stages.Plan(Settings.smoke(), work / "sprites.webp", work, out, deadline)
 
 
-def test_all_stages(exported: Path) -> None:
-    plain = StableDiffusion3Pipeline.from_pretrained(exported)
+def test_all_stages(work: Path) -> None:
+    out, settings = work / "out", Settings.smoke()
+    plain = StableDiffusion3Pipeline.from_pretrained(out / "mini")
     assert plain.transformer.config.num_layers == 2
-    assert sorted(path.name for path in exported.glob("*.md")) == ["ATTRIBUTION.md", "README.md"]
-    vocabulary = json.loads((exported / "vocabulary.json").read_text())
-    assert vocabulary["objects"]["box"] == ["crate", "cube"]
-    metrics = json.loads((exported / "metrics.json").read_text())
-    assert metrics["evaluation"]["mini_top1"]["n"] == 4
-    assert (
-        0
-        <= metrics["evaluation"]["mini_top1"]["interval"][0]
-        <= metrics["evaluation"]["mini_top1"]["interval"][1]
-        <= 1
-    )
-
-    backbone = load_backbone("mini", model_path=exported)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["trained"]["transformer"]["step"] == 2
+    assert set(metrics["mini"]["categories"]) == {
+        *("single", "pair", "count", "colour", "place", "relation", "ground")
+    }
+    assert set(metrics["mini"]["by_steps"]) == {"1", "2"}
+    assert metrics["mini"]["deviations"]["2"]["+0"]["scores_change"]["mean"] == 0
+    for name in stages.MODELS:
+        text = (out / name / "README.md").read_text()
+        assert "## Measured" in text
+        assert "| --- |" in text
+    assert Image.open(out / "sheet.png").size == (1280, 1280)
+    known = Vocabulary.load(out / "mini")
+    assert known.unknown(["two sheep left of a huge fire engine under a starry sky"]) == {}
+    backbone = load_backbone("mini", model_path=out / "mini")
     generator = torch.Generator().manual_seed(0)
-    assert sample(backbone, "a box", generator=generator).images[0].size == (128, 128)
+    result = sample(backbone, "a cat", generator=generator, num_inference_steps=1)
+    assert result.images[0].size == (128, 128)
+    assert backbone.pipe.vae.config.latent_channels == settings.vae.latent_channels
 
-    # what the transformer is trained on is what the pipeline feeds it, up to fp16 weights
-    settings, work = Settings.smoke(), exported.parent
-    composer = Composer(load_concepts(work / "npm"), settings.scenes)
-    model = clip.train(composer, settings, work)
-    pipe = load_pipeline(exported)
-    caption = "an ice cream on a red background"
-    for padding in (settings.transformer.padding, 256):
-        expected = transformer.encode_captions(model, [caption], padding)
+
+def test_the_package_for_another_machine_runs_from_itself(work: Path, tmp_path: Path) -> None:
+    size = pack.gather(work / "sprites.webp", tmp_path / "pack")
+    assert size < 8 * 2**20
+    assert not (tmp_path / "pack" / "asyncdiff_cli" / "assets").exists()
+    run = [sys.executable, "-m", "mini", "split", "--work", "work", "--out", "pieces"]
+    subprocess.run(run, cwd=tmp_path / "pack", check=True, capture_output=True)
+    assert (tmp_path / "pack" / "pieces" / "pieces.json").exists()
+
+
+def test_what_is_trained_is_what_the_pipeline_feeds(work: Path) -> None:
+    trained = plan(work, work / "out")
+    trained.stage = "export"
+    pipe = StableDiffusion3Pipeline.from_pretrained(
+        work / "out" / "mini", torch_dtype=torch.float32
+    )
+    caption, model = "an ice cream left of a sheep on orange stripes", trained.transformer
+    for padding in (8, 256):
+        expected = model.text(tokens(model.tokenizer, [caption]), padding)
         given = pipe.encode_prompt(caption, None, None, max_sequence_length=padding)
         torch.testing.assert_close(given[0], expected[0], atol=2e-2, rtol=0)
         torch.testing.assert_close(given[2], expected[1], atol=2e-2, rtol=0)
 
 
-def test_the_rewards_are_exported_with_their_measures(exported: Path) -> None:
-    for name, reward_class in (("mini_clip", MiniClip), ("mini_quality", MiniQuality)):
-        directory = exported.parent / name
-        reward = reward_class.from_directory(directory)
-        assert torch.isfinite(reward.score(Image.new("RGB", (128, 128)), "a box")).all()
-        assert json.loads((directory / "metrics.json").read_text())
-        assert "## Measured" in (directory / "README.md").read_text()
+def test_the_rewards_are_exported_as_the_package_reads_them(work: Path) -> None:
+    picture = Image.new("RGB", (128, 128))
+    clip = MiniClip.from_directory(work / "out" / "mini_clip")
+    assert -1 <= clip.score(picture, "a cat").item() <= 1
+    quality = MiniQuality.from_directory(work / "out" / "mini_quality")
+    assert torch.isfinite(quality.score(picture, "a cat")).all()
+    judge = export.load_judge(work / "out" / "mini_judge")
+    found, features = look(judge, torch.zeros(2, 3, 128, 128))
+    assert len(found) == 2
+    assert features.shape == (2, 32)
 
 
-def test_a_run_that_was_complete_gives_the_same_weights_again(exported: Path) -> None:
-    weights = (exported / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
-    run("export", Settings.smoke(), exported.parent, exported)
-    again = (exported / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
-    assert weights == again
+def test_an_export_again_gives_the_same_weights(work: Path, tmp_path: Path) -> None:
+    own = plan(work, tmp_path)
+    own.run("export")
+    for path in tmp_path.rglob("*.safetensors"):
+        assert path.read_bytes() == (work / "out" / path.relative_to(tmp_path)).read_bytes()
 
 
-@pytest.mark.parametrize("sigma", [2.0, 5.0, 10.0])
-def test_the_noise_estimate_finds_the_noise_that_was_added(sigma: float) -> None:
-    rng = np.random.default_rng(0)
-    ramp = np.broadcast_to(np.linspace(60, 190, 128)[:, None, None], (128, 128, 3))
-    grey = rng.normal(0, sigma, (128, 128, 1))
-    assert noise(ramp) < 0.01
-    assert noise(ramp + grey) == pytest.approx(sigma, rel=0.05)
+def test_the_minutes_are_shared_by_what_is_left(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = plan(work, tmp_path, deadline=1000.0)
+    shares, now = own.settings.shares, [900.0]
+    monkeypatch.setattr(stages.time, "monotonic", lambda: now[0])
+    own.stage = "judge"
+    assert own.seconds("judge") == pytest.approx(100 * shares["judge"])
+    now[0] = 990.0  # much was lost: the last one still leaves its share for the rest
+    rest = 1 - sum(shares.values())
+    last = shares["reward_quality"]
+    assert own.seconds("reward_quality") == pytest.approx(10 * last / (last + rest))
+    now[0] = 1001.0
+    assert own.seconds("vae") == 0.0
+    own.stage = "export"
+    assert own.seconds("judge") == 0.0
 
 
 def test_the_registry_draws_as_the_modules_were_trained() -> None:
-    entry, settings = REGISTRY["mini"], Settings()
+    entry = REGISTRY["mini"]
     for recipe in map(load_recipe, ("mini", "mini-lifted")):
         assert entry.num_inference_steps == recipe.num_inference_steps
         assert recipe.guidance_scale in (None, entry.guidance_scale)
-    assert entry.max_sequence_length == settings.transformer.padding
+    assert entry.max_sequence_length == Settings().transformer.padding

@@ -1,55 +1,94 @@
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mini.training import Run, rate_at
+from mini import training
+from mini.muon import Muon
+from mini.training import Budget, Run, rate_at
 from mini.transformer import sample_times
 
 
-def fit(directory: Path, steps: int, stop: int | None = None) -> Tensor:
-    """Fit a line for `steps` steps, and die at `stop`."""
+def fit(directory: Path, budget: Budget, stop: int | None = None) -> tuple[Run, Tensor]:
+    """Fit a line, and die at `stop`."""
     torch.manual_seed(0)
     line = nn.Linear(3, 1)
     optimizer = torch.optim.AdamW(line.parameters(), lr=0.1)
-    run = Run(directory, {"line": line}, [optimizer], steps, warmup=2)
+    run = Run(directory, {"line": line}, [optimizer], budget, warmup=2)
 
-    def loss_at(step: int) -> dict[str, Tensor]:
+    def draw(step: int) -> Tensor:
         if step == stop:
             run.save()
             raise KeyboardInterrupt
-        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
-        return {"loss": (line(x) - x.sum(1, keepdim=True)).square().mean()}
+        return torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
 
-    run.train(loss_at)
-    return line.weight.detach()
+    run.train(lambda x: {"loss": (line(x) - x.sum(1, keepdim=True)).square().mean()}, draw)
+    return run, line.weight.detach()
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    torch.testing.assert_close(fit(tmp_path, 150), torch.ones(1, 3), atol=0.05, rtol=0)
+    _, weight = fit(tmp_path, Budget(150))
+    torch.testing.assert_close(weight, torch.ones(1, 3), atol=0.05, rtol=0)
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "b", 12, stop=7)
-    assert torch.equal(fit(tmp_path / "b", 12), fit(tmp_path / "a", 12))
+        fit(tmp_path / "b", Budget(12), stop=7)
+    assert torch.equal(fit(tmp_path / "b", Budget(12))[1], fit(tmp_path / "a", Budget(12))[1])
+
+
+def test_a_run_bound_by_time_ends_with_it_and_goes_on_from_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, Budget(0, seconds=10.0), stop=5)
+    half = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]
+    assert half == pytest.approx(0.5, abs=0.11)
+    run, _ = fit(tmp_path, Budget(0, seconds=6.0))
+    assert (run.progress, run.done) == (1.0, True)
+    assert run.step == pytest.approx(5 + 6, abs=1)
+    assert fit(tmp_path, Budget(0, seconds=6.0))[0].step == run.step  # which is complete
+
+
+def test_no_time_leaves_a_run_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, Budget(12), stop=7)
+    assert fit(tmp_path, Budget(12, seconds=0.0))[0].step == 7
 
 
 def test_a_diverged_run_stops(tmp_path: Path) -> None:
     line = nn.Linear(1, 1)
-    optimizer = torch.optim.AdamW(line.parameters())
-    run = Run(tmp_path, {"line": line}, [optimizer], 3)
+    run = Run(tmp_path, {"line": line}, [torch.optim.AdamW(line.parameters())], Budget(3))
     with pytest.raises(FloatingPointError, match="step 1"):
-        run.train(lambda step: {"loss": line.weight.sum() * float("nan")})
+        run.train(lambda step: {"loss": line.weight.sum() * float("nan")}, lambda step: step)
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    rates = [rate_at(step, 100, warmup=10, decay=0.25) for step in range(100)]
+    rates = [rate_at(step, step / 100, warmup=10, decay=0.25) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
-    assert rates[9:76] == [1.0] * 67
+    assert rates[9:75] == [1.0] * 66
     assert rates[76:] == sorted(rates[76:], reverse=True)
-    assert rates[-1] == pytest.approx(0.04)
+    assert rates[-1] == 0.0
+
+
+def test_muon_takes_the_steps_of_torchs_own() -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 8), (8, 8), (16, 8), (8, 16), (8, 8)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    optimizers = Muon(ours, lr=0.02), torch.optim.Muon(theirs, lr=0.02)
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)  # bf16 inside, steps of 0.02
 
 
 def test_times_are_inside_and_shifted_toward_noise() -> None:

@@ -1,0 +1,27 @@
+"""What a machine without a network needs: the code, without the old weights, and the sprites."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CODE = ("mini", "asyncdiff_cli", "recipes")
+
+
+def gather(sprites: Path, target: Path) -> int:
+    """Copy the code and the sprites into ``target``, anew, and say how many bytes that is.
+
+    There ``python -m mini all --work work`` runs; the packages that it imports are the machine's.
+    """
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name in CODE:
+        ignored = shutil.ignore_patterns("__pycache__", "assets")
+        shutil.copytree(ROOT / name, partial / name, ignore=ignored)
+    (partial / "work").mkdir()
+    for path in (sprites, sprites.with_suffix(".json")):
+        shutil.copy(path, partial / "work" / path.name)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

@@ -1,0 +1,365 @@
+"""Scenes as facts: what stands where, in which colour, on which ground; and what can be said of it.
+
+A scene is drawn from a seeded generator on the CPU and holds no pixels: `mini.compose` renders a
+batch of them on any device. Some combinations are held out: `Scenes.draw` never makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+
+from mini.art import Drawing
+from mini.grammar import OPPOSITE, Phrase, Request
+from mini.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS, PATTERNS, THINGS
+
+MOST = 4  # things in a scene
+NATURAL = "natural"  # the colour of a drawing as it is
+ITEM_COLOURS = (NATURAL, *HUES)
+HELD_OUT = 0.1  # share of each kind of combination that is never trained on
+NEAR = 25.0  # degrees of hue within which a natural colour may be called by a name
+NUMBERS_PER_GROUND = 12  # random numbers in [0, 1) that a ground is made from
+NAMES = {thing.name: index for index, thing in enumerate(THINGS)}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing in a scene. Lengths are shares of the picture's side; ``y`` points down."""
+
+    drawing: int
+    thing: str
+    colour: str
+    looks: str  # the colour that one sees in it, "" where a natural one is near a named one
+    size: str  # "small", "big" or neither, as a caption may say
+    side: float
+    x: float
+    y: float
+    angle: float  # degrees
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows. ``kind`` is one of `KINDS`."""
+
+    kind: str
+    items: tuple[Item, ...]
+    place: str
+    relation: str  # of the first item, seen from the second
+    ground: str
+    ground_colour: str
+    numbers: tuple[float, ...]  # `NUMBERS_PER_GROUND` of them
+    noise: int  # seed of the ground's noise
+    light: tuple[float, float, float]  # offset (x, y) and darkness of the shadows
+
+    @cached_property
+    def request(self) -> Request:
+        """Everything that a caption can say."""
+        phrases: list[Phrase] = []
+        for item in self.items:
+            colour = "" if item.colour == NATURAL else item.colour
+            if phrases and phrases[-1].thing == item.thing:
+                phrases[-1] = Phrase(item.thing, phrases[-1].count + 1, item.size, colour)
+            else:
+                phrases.append(Phrase(item.thing, 1, item.size, colour))
+        return Request(tuple(phrases), self.place, self.relation, self.ground, self.ground_colour)
+
+
+KINDS = {
+    "single": 0.40,  # one thing anywhere
+    "place": 0.10,  # one thing at a named place
+    "pair": 0.14,  # two things beside or above each other
+    "relation": 0.16,  # the same, and the caption may say how
+    "count": 0.14,  # two to four of one thing
+    "mixed": 0.06,  # two of one thing and one of another
+}
+"""Shares of the scenes."""
+
+
+def held_out(*parts: str) -> bool:
+    """Whether this combination is kept from training; the same answer on every machine."""
+    digest = hashlib.sha256("|".join(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
+
+
+@cache
+def pair_held_out(first: str, second: str) -> bool:
+    return held_out("pair", *sorted((first, second)))
+
+
+@cache
+def relation_held_out(first: str, relation: str, second: str) -> bool:
+    """Of the same fact in both wordings: what is left of something has it on its right."""
+    if relation in ("right", "below"):
+        first, relation, second = second, OPPOSITE[relation], first
+    return held_out("relation", first, relation, second)
+
+
+@cache
+def count_held_out(thing: str, count: int) -> bool:
+    return count > 1 and held_out("count", thing, str(count))
+
+
+@cache
+def colour_held_out(thing: str, colour: str) -> bool:
+    return colour != NATURAL and held_out("colour", thing, colour)
+
+
+def is_unseen(request: Request) -> bool:
+    """Whether ``request`` names or implies a combination that no training scene shows."""
+    names = [phrase.thing for phrase in request.phrases]
+    if any(
+        colour_held_out(p.thing, p.colour or NATURAL) or count_held_out(p.thing, p.count)
+        for p in request.phrases
+    ):
+        return True
+    if len(names) < 2:
+        return False
+    if pair_held_out(*names[:2]):
+        return True
+    return bool(request.relation) and relation_held_out(names[0], request.relation, names[1])
+
+
+def _natural_look(drawing: Drawing) -> str:
+    """`NATURAL`, or "" for a drawing whose own colour could be called by a name."""
+    if drawing.hue is None or drawing.style == "contrast":  # white paper
+        return NATURAL
+    turns = (abs((drawing.hue - hue + 180) % 360 - 180) for hue, _ in HUES.values())
+    return "" if min(turns) < NEAR else NATURAL
+
+
+class Scenes:
+    """Draws scenes of the things in ``drawings``.
+
+    Args:
+        drawings: as `mini.art.Sprites` has them.
+        things: names to choose from; None for all that are drawn.
+    """
+
+    def __init__(self, drawings: Sequence[Drawing], things: Sequence[str] | None = None) -> None:
+        self.drawings = drawings
+        self.by_thing: dict[str, list[int]] = {}
+        for index, drawing in enumerate(drawings):
+            if things is None or drawing.thing in things:
+                self.by_thing.setdefault(drawing.thing, []).append(index)
+        self.things = list(self.by_thing)
+        self.colourable = {
+            thing: [index for index in several if drawings[index].hue is not None]
+            for thing, several in self.by_thing.items()
+        }
+        self._looks = [_natural_look(drawing) for drawing in drawings]
+
+    def draw(self, rng: random.Random) -> Scene:
+        """A random training scene."""
+        while True:
+            kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+            scene = self.compose(self._ask(kind, rng), rng, kind)
+            if not is_unseen(scene.request):
+                return scene
+
+    def _ask(self, kind: str, rng: random.Random) -> Request:
+        """What a scene of ``kind`` is to show; the ground is left open."""
+        if kind == "count":
+            phrases = (self._phrase(rng, rng.choice((2, 2, 3, 3, 4))),)
+        elif kind in ("single", "place"):
+            phrases = (self._phrase(rng),)
+        else:
+            first, second = self._phrase(rng, 1 + (kind == "mixed")), self._phrase(rng)
+            while second.thing == first.thing:
+                second = self._phrase(rng)
+            phrases = (first, second) if rng.random() < 0.5 else (second, first)
+        place = rng.choice(list(PLACE_AREAS)) if kind == "place" else ""
+        relation = rng.choice(list(OPPOSITE)) if kind in ("pair", "relation") else ""
+        return Request(phrases, place, relation)
+
+    def _phrase(self, rng: random.Random, count: int = 1) -> Phrase:
+        thing = rng.choice(self.things)
+        colour = ""
+        if rng.random() < 0.35 and self.colourable[thing]:
+            colour = rng.choice(list(HUES))
+        size = rng.choice(("small", "big")) if rng.random() < 0.3 and count == 1 else ""
+        return Phrase(thing, count, size, colour)
+
+    def compose(self, request: Request, rng: random.Random, kind: str = "") -> Scene:
+        """A scene that shows ``request``; what it leaves open is chosen at random.
+
+        Raises:
+            ValueError: no drawing of a thing can take the colour that is asked for, or more than
+                `MOST` things are.
+        """
+        count = sum(phrase.count for phrase in request.phrases)
+        if count > MOST:
+            raise ValueError(f"a scene holds {MOST} things, not {count}")
+        spots = _spots(request, count, rng)
+        items = []
+        for phrase in request.phrases:
+            drawings = (self.colourable if phrase.colour else self.by_thing)[phrase.thing]
+            if not drawings:
+                raise ValueError(f"no drawing of {phrase.thing!r} takes a colour")
+            same = rng.choice(drawings)  # several of a thing mostly look alike
+            for _ in range(phrase.count):
+                drawing = same if rng.random() < 0.8 else rng.choice(drawings)
+                looks = phrase.colour or self._looks[drawing]
+                items.append(_place(phrase, drawing, looks, spots.pop(0), rng))
+        ground = request.ground or rng.choice(MATERIALS if rng.random() < 0.55 else PATTERNS)
+        colour = "" if ground in MATERIALS else request.ground_colour or rng.choice(list(COLOURS))
+        angle = rng.uniform(-0.035, 0.035)
+        return Scene(
+            kind,
+            tuple(items),
+            request.place,
+            request.relation,
+            ground,
+            colour,
+            tuple(rng.random() for _ in range(NUMBERS_PER_GROUND)),
+            rng.getrandbits(31),
+            (angle, rng.uniform(0.015, 0.04), rng.uniform(0.2, 0.5)),
+        )
+
+    def facts(self, scene: Scene, rng: random.Random) -> Request:
+        """What a caption of ``scene`` says: the things, and a random part of the rest."""
+        whole = scene.request
+        phrases = tuple(
+            Phrase(
+                p.thing,
+                p.count,
+                p.size if rng.random() < 0.75 else "",
+                p.colour if rng.random() < 0.9 else "",
+            )
+            for p in whole.phrases
+        )
+        relation = whole.relation if scene.kind == "relation" and rng.random() < 0.85 else ""
+        if len(phrases) == 2 and rng.random() < 0.5 and (relation or scene.kind != "relation"):
+            phrases, relation = phrases[::-1], OPPOSITE.get(relation, "")
+        ground = rng.random() < 0.75
+        return Request(
+            phrases,
+            whole.place if rng.random() < 0.9 else "",
+            relation,
+            whole.ground if ground else "",
+            whole.ground_colour if ground else "",
+        )
+
+
+PLACE_AREAS = {
+    "left": ((0.2, 0.27), (0.4, 0.6)),
+    "right": ((0.73, 0.8), (0.4, 0.6)),
+    "top": ((0.4, 0.6), (0.2, 0.27)),
+    "bottom": ((0.4, 0.6), (0.73, 0.8)),
+    "middle": ((0.47, 0.53), (0.47, 0.53)),
+}
+"""Where the centre (x, y) of a thing at a named place may lie."""
+
+Spot = tuple[float, float, float]
+"""A centre (x, y) and the largest side that fits there."""
+
+
+def _spots(request: Request, count: int, rng: random.Random) -> list[Spot]:
+    """A place and a room for each of ``count`` things, in the order of the phrases."""
+    if request.place:
+        across, down = PLACE_AREAS[request.place]
+        room = 0.85 if request.place == "middle" else 0.42
+        return [(rng.uniform(*across), rng.uniform(*down), room)]
+    if count == 1:
+        return [(rng.random(), rng.random(), 0.9)]  # `_place` keeps it inside the picture
+    if count == 2:
+        relation = request.relation or rng.choice(list(OPPOSITE))
+        near, far = rng.uniform(0.24, 0.28), rng.uniform(0.72, 0.76)
+        across = (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6))
+        ends = (near, far) if relation in ("left", "above") else (far, near)
+        places = zip(ends, across, strict=True)
+        flat = relation in ("left", "right")
+        return [(a, b, 0.46) if flat else (b, a, 0.46) for a, b in places]
+    if count == 3 and rng.random() < 0.3:
+        cells = [(0.18, 0.5), (0.5, 0.5), (0.82, 0.5)]
+        return [(x, y + rng.uniform(-0.2, 0.2), 0.3) for x, y in cells]
+    cells = [(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)]
+    if count == 3:
+        cells = rng.choice(([(0.5, 0.25), *cells[2:]], [*cells[:2], (0.5, 0.75)]))
+    rng.shuffle(cells)
+    return [(x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03), 0.42) for x, y in cells]
+
+
+SHARES = {"small": (0.42, 0.55), "": (0.68, 0.85), "big": (0.94, 1.0)}
+"""How much of its room a thing fills."""
+
+
+def _place(phrase: Phrase, drawing: int, looks: str, spot: Spot, rng: random.Random) -> Item:
+    x, y, room = spot
+    side = room * rng.uniform(*SHARES[phrase.size])
+    inside = [min(max(centre, side / 2 + 0.01), 1 - side / 2 - 0.01) for centre in (x, y)]
+    return Item(
+        drawing,
+        phrase.thing,
+        phrase.colour or NATURAL,
+        looks,
+        phrase.size,
+        side,
+        *inside,
+        angle=rng.uniform(-12, 12),
+        mirrored=rng.random() < 0.5,
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scenes as tensors; those of items are [B, `MOST`], and -1 stands where no item is."""
+
+    drawing: Tensor
+    thing: Tensor
+    colour: Tensor  # index into `ITEM_COLOURS`
+    looks: Tensor  # the same, as it is seen; -1 where that is open
+    side: Tensor
+    x: Tensor
+    y: Tensor
+    angle: Tensor  # radians
+    mirrored: Tensor
+    ground: Tensor = field()  # [B], index into `GROUNDS`
+    ground_colour: Tensor = field()  # [B], index into `COLOURS`, -1 for a material
+    numbers: Tensor = field()  # [B, `NUMBERS_PER_GROUND`]
+    noise: Tensor = field()  # [B], int64
+    light: Tensor = field()  # [B, 3]
+
+    def __len__(self) -> int:
+        return len(self.ground)
+
+    def to(self, device: torch.device) -> Batch:
+        moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        return Batch(*moved)
+
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene]) -> Batch:
+        def items(read, empty=0.0) -> Tensor:
+            rows = [
+                [*map(read, scene.items), *[empty] * (MOST - len(scene.items))] for scene in scenes
+            ]
+            return torch.tensor(rows)
+
+        grounds, colours = list(GROUNDS), list(COLOURS)
+        return cls(
+            items(lambda item: item.drawing, -1),
+            items(lambda item: NAMES[item.thing], -1),
+            items(lambda item: ITEM_COLOURS.index(item.colour), -1),
+            items(lambda item: ITEM_COLOURS.index(item.looks) if item.looks else -1, -1),
+            items(lambda item: item.side),
+            items(lambda item: item.x),
+            items(lambda item: item.y),
+            items(lambda item: item.angle * torch.pi / 180),
+            items(lambda item: item.mirrored, False),
+            torch.tensor([grounds.index(scene.ground) for scene in scenes]),
+            torch.tensor(
+                [colours.index(s.ground_colour) if s.ground_colour else -1 for s in scenes]
+            ),
+            torch.tensor([scene.numbers for scene in scenes]),
+            torch.tensor([scene.noise for scene in scenes]),
+            torch.tensor([scene.light for scene in scenes]),
+        )

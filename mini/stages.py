@@ -1,0 +1,177 @@
+"""The stages in their order, each made once, and what time each may take."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
+from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
+from mini import card, clip, export, judge, quality, rewards, transformer, vae
+from mini.art import Sprites
+from mini.compose import Composer
+from mini.evaluate import Evaluation
+from mini.scenes import Scenes
+from mini.settings import SIZE, Settings
+from mini.training import pick_device
+
+TRAINED = ("judge", "vae", "transformer", "reward_clip", "reward_quality")
+MODELS = ("mini", "mini_judge", "mini_clip", "mini_quality")
+
+
+class Plan:
+    """Runs stages in ``work`` and writes models into ``out``; the deadline is monotonic time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sprites: Path,
+        work: Path,
+        out: Path,
+        deadline: float | None = None,
+        threads: int = 1,
+    ) -> None:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+        self.settings, self.work, self.out, self.deadline = settings, work, out, deadline
+        art = Sprites.load(sprites)
+        self.scenes = Scenes(art.drawings)
+        self.composer = Composer(art, SIZE, pick_device())
+        self.stage = ""
+
+    def run(self, stage: str) -> None:
+        begun = time.monotonic()
+        self.stage = stage
+        getattr(self, f"_{stage}")()
+        if self.composer.device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"{stage}: {time.monotonic() - begun:.0f} s", flush=True)
+
+    def seconds(self, stage: str) -> float | None:
+        """What ``stage`` may train: its share of what is left for it and for those after it.
+
+        Time that one stage saves or loses is shared by the stages after it. Zero loads checkpoints
+        as they are.
+        """
+        if self.stage not in TRAINED:
+            return 0.0
+        if self.deadline is None:
+            return None
+        shares = self.settings.shares
+        later = sum(shares[name] for name in TRAINED[TRAINED.index(stage) :])
+        rest = 1 - sum(shares.values())
+        return max(0.0, (self.deadline - time.monotonic()) * shares[stage] / (later + rest))
+
+    def _judge(self) -> None:
+        _ = self.judge
+
+    def _vae(self) -> None:
+        _ = self.vae
+
+    def _transformer(self) -> None:
+        _ = self.transformer
+
+    def _reward_clip(self) -> None:
+        _ = self.clip
+
+    def _reward_quality(self) -> None:
+        _ = self.quality
+
+    @cached_property
+    def judge(self) -> judge.JudgeNet:
+        return judge.train(
+            self.scenes, self.composer, self.settings, self.work, self.seconds("judge")
+        )
+
+    @cached_property
+    def vae(self) -> vae.AutoencoderKL:
+        return vae.train(
+            self.scenes, self.composer, self.judge, self.settings, self.work, self.seconds("vae")
+        )
+
+    @cached_property
+    def transformer(self) -> transformer.Trained:
+        return transformer.train(
+            self.scenes, self.composer, self.judge, self.vae, self.settings, self.work,
+            self.seconds("transformer"),
+        )  # fmt: skip
+
+    @cached_property
+    def clip(self) -> tuple[clip.CLIPModel, clip.CLIPTokenizer]:
+        return clip.train(
+            self.scenes, self.composer, self.settings, self.work, self.seconds("reward_clip")
+        )
+
+    @cached_property
+    def quality(self) -> quality.QualityNet:
+        return quality.train(
+            self.scenes, self.composer, self.degrader, self.settings, self.work,
+            self.seconds("reward_quality"),
+        )  # fmt: skip
+
+    @property
+    def degrader(self) -> quality.Degrader:
+        return quality.Degrader(self.vae, self.transformer.shift, self.transformer.scale)
+
+    def _export(self) -> None:
+        target = {name: self.out / name for name in MODELS}
+        export.judge(self.judge, self.settings, target["mini_judge"])
+        export.clip(*self.clip, target["mini_clip"])
+        export.quality(self.quality, self.settings, target["mini_quality"])
+        export.pipeline(self.vae, self.transformer, self.settings, target["mini"])
+        megabytes = sum(p.stat().st_size for p in self.out.rglob("*.safetensors")) / 1e6
+        print(f"export: {megabytes:.1f} MB", flush=True)
+
+    def _evaluate(self) -> None:
+        """Measure the directories that were exported, as the package reads them."""
+        evaluation = Evaluation(
+            self.out / "mini",
+            export.load_judge(self.out / "mini_judge").to(self.composer.device),
+            self.scenes,
+            self.composer,
+            self.settings,
+            self.deadline or float("inf"),
+        )
+        picture, prompts = evaluation.sheet()
+        picture.save(self.out / "sheet.png")
+        evaluation.figure(self.out / "steps-deviation.png")
+        measured = {"trained": self.trained(), "prompts": prompts}
+        for name, part in (
+            ("mini", evaluation.run),
+            ("clip", self._measure_clip),
+            ("quality", lambda: self._measure_quality(evaluation.backbone.pipe.vae)),
+        ):
+            measured[name] = part()
+            text = json.dumps(measured, indent=1)
+            (self.out / "metrics.json").write_text(text + "\n")
+
+    def _measure_clip(self) -> dict:
+        reward = MiniClip.from_directory(self.out / "mini_clip")
+        reward.model.to(self.composer.device)
+        return rewards.measure_clip(reward, self.scenes, self.composer, self.settings)
+
+    def _measure_quality(self, decoder: vae.AutoencoderKL) -> dict:
+        reward = MiniQuality.from_directory(self.out / "mini_quality")
+        reward.model.to(self.composer.device)
+        config = decoder.config
+        degrader = quality.Degrader(decoder.float(), config.shift_factor, config.scaling_factor)
+        own = self.scenes, self.composer, self.settings
+        return rewards.measure_quality(reward, degrader, *own)
+
+    def trained(self) -> dict[str, dict]:
+        """The last line of every stage's log: steps and losses."""
+        logs = {stage: self.work / stage / "log.jsonl" for stage in TRAINED}
+        return {
+            stage: json.loads(log.read_text().splitlines()[-1])
+            for stage, log in logs.items()
+            if log.exists()
+        }
+
+    def _card(self) -> None:
+        metrics = json.loads((self.out / "metrics.json").read_text())
+        card.write(metrics, self.settings, self.out)
