@@ -69,6 +69,7 @@ def _row(entry: BackboneEntry, where: Presence) -> list[str]:
         f"{entry.num_inference_steps} steps",
         f"guidance {entry.guidance_scale:g}",
         f"{where.pixels} px" if where.pixels else "",
+        f"{entry.dtype} on CUDA",
         "learned deviation" if entry.tpm else f"deviation {entry.deviation:+g}",
     )
     return [

@@ -102,7 +102,7 @@ def _model(
         typer.Option(
             metavar="DTYPE",
             autocompletion=complete_dtype,
-            help="fp32, bf16 or fp16. (default: fp16 on CUDA, else fp32)",
+            help="fp32, bf16 or fp16. (default: the backbone's on CUDA, fp32 on a CPU)",
         ),
     ] = None,
     quantize: Annotated[

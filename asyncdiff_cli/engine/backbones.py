@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from asyncdiff_cli.engine import registry
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown_pipeline
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.loading import (
     PARTS,
     check_checkpoint,
@@ -23,7 +24,7 @@ from asyncdiff_cli.engine.loading import (
     transformer_config,
 )
 from asyncdiff_cli.engine.lora import LoRA
-from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.schedulers import (
     check_class,
@@ -161,8 +162,9 @@ def load_backbone(
 
     Args:
         name: a name of `REGISTRY`, a diffusers pipeline directory, or a repository of one.
-        dtype: default fp16 on CUDA, else fp32. A string may be "fp16", "bf16", "fp32" or torch's
-            own name. Under fp16 transformers keeps the layers of T5 that would overflow in fp32.
+        dtype: default the backbone's on CUDA, fp16 or bf16, and fp32 on the CPU. A string may be
+            "fp16", "bf16", "fp32" or torch's own name. Under fp16 transformers keeps the layers of
+            T5 that would overflow in fp32.
         device: default CUDA where there is one, else the CPU.
         revision: branch, tag or commit of the repository.
         model_path: load the backbone `name` from this directory instead of its repository; or its
@@ -188,7 +190,7 @@ def load_backbone(
             file, or a revision where there is no repository.
         AsyncDiffError: if the repository is gated or cannot be reached, or a file is corrupted.
     """
-    device, dtype = resolve_device(device, dtype)
+    device, provisional = resolve_device(device, dtype, REGISTRY.get(name))
     choice = ModelChoice.parse(
         scheduler=scheduler,
         grid=grid,
@@ -199,9 +201,11 @@ def load_backbone(
         attention=attention,
     )
     scheduler, grid, setup = choice.scheduler, choice.grid, Setup.of(choice)
-    setup.check(device, dtype)
+    setup.check(device, provisional)
     check_choice("parts", parts, PARTS)
     source = find_source(name, model_path, revision, setup.quantize)
+    device, dtype = resolve_device(device, dtype, source.entry)
+    setup.check(device, dtype)
     if scheduler is None:
         check_class(source.components["scheduler"][1])
     check_checkpoint(source)
@@ -265,9 +269,15 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 def resolve_device(
-    device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    entry: BackboneEntry | None = None,
 ) -> tuple[torch.device, torch.dtype]:
     """Fill in the defaults of `load_backbone`, and refuse what this machine cannot do.
+
+    Args:
+        entry: the backbone, whose dtype is the default on a GPU and which fp16 may not suit;
+            without it that is bf16.
 
     Raises:
         InputError: for an unknown device or dtype, CUDA where there is none, or fp16 on a CPU.
@@ -283,8 +293,9 @@ def resolve_device(
         raise InputError("there is no CUDA device here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise InputError(f"there is no {device} here, where GPUs are cuda:0 to cuda:{count - 1}")
+    own = "bf16" if entry is None else entry.dtype
     if dtype is None:
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        dtype = DTYPES[own] if device.type == "cuda" else torch.float32
     elif isinstance(dtype, str):
         check_choice("dtype", dtype, DTYPES)
         dtype = DTYPES[dtype]
@@ -292,4 +303,10 @@ def resolve_device(
         raise InputError(f"{dtype} is not a dtype to run a model in; use fp32, bf16 or fp16")
     if dtype is torch.float16 and device.type == "cpu":
         raise InputError("fp16 needs a GPU, and the device is the CPU; use fp32 or bf16")
+    if dtype is torch.float16 and entry is not None and own != "fp16":
+        warnings.warn(
+            f"{entry.name} overflows in fp16, to NaN and black images: it is published in {own}",
+            AsyncDiffWarning,
+            stacklevel=3,
+        )
     return device, dtype

@@ -66,7 +66,7 @@ def _digest(choice: ModelChoice, device: torch.device, guidance_scale: float | N
     source = source_of(choice)
     entry = source.entry
     scale = entry.guidance_scale if guidance_scale is None else guidance_scale
-    _, dtype = resolve_device(device, choice.dtype)
+    _, dtype = resolve_device(device, choice.dtype, entry)
     own = (source.place, source.revision, dtype, choice.quantize, *choice.lora, float(scale))
     more = (entry.max_sequence_length, entry.negative_prompt)
     digest = hashlib.sha256(json.dumps([*map(str, (*own, *more))]).encode())

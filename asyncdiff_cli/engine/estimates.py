@@ -11,6 +11,7 @@ import torch
 
 from asyncdiff_cli.engine import memory, weights
 from asyncdiff_cli.engine.backbones import (
+    DTYPES,
     Backbone,
     resolve_device,
 )
@@ -87,10 +88,11 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     """
     recorded = read_provenance(request.source) if request.source else None
     choice = choice if recorded is None else choice.of(first(recorded))
-    device, dtype = resolve_device(choice.device, choice.dtype)
-    Setup.of(choice).check(device, dtype)
+    resolve_device(choice.device, choice.dtype)
     check_names(choice.scheduler, choice.grid)
     entry, directory = _locate(choice)
+    device, dtype = resolve_device(choice.device, choice.dtype, entry)
+    Setup.of(choice).check(device, dtype)
     pixels = entry.size or (weights.default_size(directory) if directory else 0)
     plan = make_plan(request, recorded, entry, pixels)
     check_source_is_kept(request, plan, out)
@@ -140,7 +142,8 @@ def _estimate_memory(
     held = setup.quantize, setup.offload
     try:
         found = memory.footprint(directory, dtype, work, *held, device=device)
-        advice = memory.advice(entry.name, directory, device, dtype, work, setup)
+        half = DTYPES[entry.dtype]
+        advice = memory.advice(entry.name, directory, device, dtype, work, setup, half=half)
     except AsyncDiffError as error:
         return Estimate(None, str(error)), Estimate(None, str(error)), None
     return (

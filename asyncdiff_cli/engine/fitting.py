@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from asyncdiff_cli.engine import memory
-from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.backbones import DTYPES, resolve_device
 from asyncdiff_cli.engine.planning import Batch
 from asyncdiff_cli.engine.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
@@ -57,9 +57,10 @@ def advise(
         encode_first: whether the text encoders are gone before the rest is loaded.
         company: the rewards that are to fit beside it; on a CPU they are in its memory already.
     """
-    where, dtype = resolve_device(device or choice.device, choice.dtype)
+    where, _ = resolve_device(device or choice.device, choice.dtype)
     try:
         source = source_of(choice)
+        where, dtype = resolve_device(where, choice.dtype, source.entry)
         if source.checkpoint is not None and source.checkpoint.suffix == GGUF:
             return None
         return memory.advice(
@@ -72,6 +73,7 @@ def advise(
             # with adapters both parts are read whole, and nf4 is made on the GPU
             encode_first and not (choice.lora and choice.quantize == "nf4"),
             company if where.type == "cuda" else memory.ALONE,
+            half=DTYPES[source.entry.dtype],
         )
     except Exception:  # an estimate is no reason to stop; what is wrong, loading says
         return None

@@ -233,6 +233,7 @@ def advice(
     setup: Setup = Setup(),  # noqa: B008 - it is frozen
     encode_first: bool = False,
     company: Company = ALONE,
+    half: torch.dtype = torch.float16,
 ) -> str | None:
     """None if a pipeline fits; else one line that says what it needs, and what would fit.
 
@@ -246,6 +247,7 @@ def advice(
         setup: how it is to be held; what it asks for stays in all choices.
         company: the rewards that are to fit beside it, on a GPU: smaller batches, and rewards that
             take turns, are choices then.
+        half: what takes the place of fp32 on a GPU.
 
     Raises:
         InputError, AsyncDiffError: as `footprint`.
@@ -264,7 +266,7 @@ def advice(
     free = free_memory(device)
     if needs(now, device) <= free:
         return None
-    choices = [(dtype, setup.quantize, setup.offload), *_choices(now, setup, device)]
+    choices = [(dtype, setup.quantize, setup.offload), *_choices(now, setup, device, half)]
     others = [
         measure(*choice, *relieved)
         for choice in choices
@@ -304,10 +306,10 @@ def needs(footprint: Footprint, device: torch.device) -> int:
 
 
 def _choices(
-    now: Footprint, setup: Setup, device: torch.device
+    now: Footprint, setup: Setup, device: torch.device, half: torch.dtype
 ) -> Iterator[tuple[torch.dtype, str | None, str]]:
     """What takes less than now in one respect and more in none, in the order of `OPTIONS`."""
-    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    half = half if device.type == "cuda" else torch.bfloat16
     dtypes = dict.fromkeys([now.dtype, half if now.dtype is torch.float32 else now.dtype])
     bits = {None: 16, "int8": 8, "fp8": 8, "nf4": 4}
     seen = {(now.dtype, now.quantize, now.offload)}

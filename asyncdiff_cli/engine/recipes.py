@@ -157,7 +157,7 @@ class Recipe(_Settings):
     grid: Annotated[Text, _known("grid", GRIDS)] | None = None
     """Where the steps lie; None, or model, for the model's own."""
     dtype: Dtype | None = None
-    """The backbone's, fp16, bf16 or fp32; None for fp16 on CUDA, else fp32."""
+    """The backbone's, fp16, bf16 or fp32; None for its own on CUDA, fp32 on a CPU."""
     quantize: Annotated[Text, _known("quantization", QUANTIZATIONS)] | None = None
     """Hold its transformer and large text encoders as nf4, int8 or fp8; None, or none, for its
     dtype."""

@@ -68,6 +68,8 @@ class BackboneEntry:
     max_sequence_length: int | None = None
     """Tokens in the place of T5's; None for the pipeline's default. A pipeline without T5 pads
     its text with so many zeros, and is slow at the default of 256."""
+    dtype: str = "fp16"
+    """What it computes in on a GPU: as in the paper, or as published where fp16 overflows."""
     negative_prompt: str | None = None
     """What guides away where nothing else is given, for a model without guidance otherwise."""
     tpm: Path | None = None
@@ -148,6 +150,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=50,
             guidance_scale=4.0,
             size=1024,
+            dtype="bf16",
             deviation=SYNCHRONOUS,
             licence="FLUX Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-dev",
@@ -160,6 +163,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=4,
             guidance_scale=1.0,
             size=1024,
+            dtype="bf16",
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
@@ -171,6 +175,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=50,
             guidance_scale=4.0,
             size=1328,
+            dtype="bf16",
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Qwen/Qwen-Image",
@@ -183,6 +188,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=50,
             guidance_scale=4.0,
             size=1024,
+            dtype="bf16",
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image",
@@ -194,6 +200,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=8,
             guidance_scale=0.0,
             size=1024,
+            dtype="bf16",
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo",

@@ -54,11 +54,11 @@ class Settings:
 
     @property
     def where(self) -> torch.device:
-        return resolve_device(self.device, self.dtype)[0]
+        return resolve_device(self.device, self.dtype, REGISTRY[self.backbone])[0]
 
     @property
     def precision(self) -> torch.dtype:
-        return resolve_device(self.device, self.dtype)[1]
+        return resolve_device(self.device, self.dtype, REGISTRY[self.backbone])[1]
 
     @property
     def evaluations(self) -> int:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,8 @@ from asyncdiff_cli.engine import (
     sample,
     sources,
 )
-from tests.conftest import PROMPTS, seeded, tiny_flux, tiny_sd3
+from asyncdiff_cli.engine.backbones import resolve_device
+from tests.conftest import PROMPTS, seeded, tiny_flux, tiny_sd3, tiny_z_image
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,40 @@ def test_cuda_needs_a_gpu():
     for name in ("mini", "flux"):
         with pytest.raises(InputError, match="no CUDA device"):
             load_backbone(name, device="cuda", dtype="fp16")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine that says that it has one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_each_backbone_has_the_dtype_that_it_was_published_in(name, gpu):
+    in_fp16 = name in ("mini", "sd35", "sd35-large", "flux", "flux-schnell")
+    expected = torch.float16 if in_fp16 else torch.bfloat16
+    assert resolve_device("cuda", None, REGISTRY[name])[1] is expected
+    assert resolve_device("cpu", None, REGISTRY[name])[1] is torch.float32
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert resolve_device("cuda", "fp16", REGISTRY[name])[1] is torch.float16
+    told = [str(warning.message) for warning in caught]
+    assert told == ([] if in_fp16 else [f"{name} overflows in fp16, to NaN and black images:"
+                                        " it is published in bf16"])  # fmt: skip
+
+
+def test_a_pipeline_without_a_name_has_the_dtype_of_its_family(gpu, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "asyncdiff_cli.engine.backbones.read_pipeline",
+        lambda source, dtype, *_: read.append(dtype) or 1 / 0,
+    )
+    tiny_z_image().save_pretrained(tmp_path)
+    for options in ({}, {"dtype": "fp32"}, {"quantize": "int8"}):
+        with pytest.raises(ZeroDivisionError):
+            load_backbone(str(tmp_path), device="cuda", **options)
+    assert read == [torch.bfloat16, torch.float32, torch.bfloat16]
 
 
 def test_a_revision_belongs_to_a_repository(directory):
