@@ -21,7 +21,7 @@ from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.registry import GGUF, SFT
 from asyncdiff_cli.engine.setup import TORCHAO, is_large, quantization, quantize_loaded
 from asyncdiff_cli.engine.single_files import check_fits
-from asyncdiff_cli.engine.sources import Source, pipeline_errors
+from asyncdiff_cli.engine.sources import Source, find_variant, pipeline_errors
 
 PARTS = ("all", "text", "image")
 LARGE = 1 << 26
@@ -76,7 +76,11 @@ def read_pipeline(
             # `dtype` replaces `torch_dtype` in the newest diffusers; older ones would ignore it
             warnings.filterwarnings("ignore", message=".*torch_dtype.*")
             pipe = source.pipeline_class.from_pretrained(
-                source.place, torch_dtype=dtype, revision=source.revision, **given
+                source.place,
+                torch_dtype=dtype,
+                revision=source.revision,
+                variant=find_variant(source),
+                **given,
             )
         modules = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
         if any(parameter.is_meta for module in modules for parameter in module.parameters()):
@@ -164,7 +168,7 @@ def _weight_errors(source: str) -> Iterator[None]:
         raise
     except (AsyncDiffError, HfHubHTTPError, EntryNotFoundError, GatedRepoError):
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
         raise AsyncDiffError(
             f"the model in {source} is incomplete or corrupted, fetch it again ({one_line(error)})"
         ) from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
@@ -18,6 +19,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.registry import GGUF, MINI_DIRECTORY, REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.single_files import check_is_model
+from asyncdiff_cli.engine.variants import needed_variant, variants
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
@@ -95,6 +97,43 @@ def source_of(choice: ModelChoice) -> Source:
     return find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
 
 
+def find_variant(source: Source) -> str | None:
+    """The variant of its weights that has to be named, as `needed_variant`.
+
+    Of a repository that is not known by name, it is looked up in what is downloaded, and on the
+    hub if that is not all.
+
+    Raises:
+        InputError, AsyncDiffError: as `needed_variant`, and for a hub that cannot be reached.
+    """
+    if source.place == source.entry.repo:
+        return None
+    root = source.index.parent
+    paths = [file.relative_to(root).as_posix() for file in root.glob("*/*")]
+    files = _weight_folders(source, paths)
+    if source.directory is None and not all(map(variants, files.values())):
+        with pipeline_errors(source.place):
+            files = _weight_folders(
+                source, HfApi().list_repo_files(source.place, revision=source.revision)
+            )
+    try:
+        return needed_variant(files)
+    except InputError as error:
+        raise InputError(f"{source.place} cannot be loaded: {error}") from None
+
+
+def _weight_folders(source: Source, paths: Iterable[str]) -> dict[str, list[str]]:
+    """The names of the files of each model that is read from there."""
+    models = {n for n in source.components if not n.startswith(("tokenizer", "scheduler"))}
+    if source.checkpoint is not None:
+        models.discard("transformer")
+    files: dict[str, list[str]] = {name: [] for name in models}
+    for component, _, name in (path.partition("/") for path in paths):
+        if component in files:
+            files[component].append(name)
+    return files
+
+
 def fetch(choice: ModelChoice) -> BackboneEntry:
     """Download what `load_choice` reads, if it is not on the disk; what is known of the backbone.
 
@@ -106,7 +145,10 @@ def fetch(choice: ModelChoice) -> BackboneEntry:
         with pipeline_errors(source.place):
             # what a file of its own replaces is not needed
             passed = {} if source.checkpoint is None else {"transformer": None}
-            source.pipeline_class.download(source.place, revision=source.revision, **passed)
+            variant = find_variant(source)
+            source.pipeline_class.download(
+                source.place, revision=source.revision, variant=variant, **passed
+            )
     return source.entry
 
 
