@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from PIL import Image
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.provenance import read_provenance, save_png
+from tests.processes import Forked
 
 
 def pixels(path: Path | str) -> np.ndarray:
@@ -357,14 +356,7 @@ def test_an_interrupt_leaves_complete_files(draw, monkeypatch):
 
 def test_a_signal_leaves_complete_files(pipelines, tmp_path):
     arguments = ["sample", "a cat", "-n", "2000", "--batch-size", "1", "--size", "16"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asyncdiff_cli", *arguments, "--backbone", str(pipelines["sd3"]),
-         "--out", str(tmp_path / "out")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a shell's background job ignores SIGINT, and so would what it starts
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    assert process.stdout is not None
+    process = Forked(*arguments, "--backbone", pipelines["sd3"], "--out", tmp_path / "out")
     process.stdout.readline()
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)

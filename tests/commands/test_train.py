@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ import yaml
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rewards.noise import Noise
+from tests.processes import Forked
 from tests.training import (
     checkpoints,
-    command,
-    environment,
     module_bytes,
     rows,
     settings,
@@ -299,16 +299,10 @@ def test_a_signal_stops_a_run_that_can_go_on(train, pipelines, tmp_path, number)
     given = settings(
         {"iterations": 500, "evaluation": {"every": 0}, "checkpoint": {"every": 400, "keep": 1}}
     )
-    run = subprocess.Popen(
-        command(
-            *("train", "--recipe", "mini", "--backbone", pipelines["sd3"], "--device", "cpu"),
-            *("--out", tmp_path / "r", *given),
-        ),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        # whoever runs the tests in the background may have left SIGINT ignored, which is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    (tmp_path / "p.txt").write_text("a cat")  # else 500 are encoded
+    run = Forked(
+        *("train", "--recipe", "mini", "--backbone", pipelines["sd3"], "--device", "cpu"),
+        *("--prompts", tmp_path / "p.txt", "--out", tmp_path / "r", *given),
     )
     lines = [run.stderr.readline() for _ in range(3)]
     assert lines[2].startswith("iteration 3 of 500")
@@ -340,27 +334,20 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
 
     def start(out, *arguments):
         where = ("--resume", out) if (out / "recipe.yaml").exists() else ("--out", out, *new)
-        return subprocess.Popen(
-            command("train", "--device", "cpu", *where, *arguments),
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
+        return Forked("train", "--device", "cpu", *where, *arguments)
 
     whole, cut, rng = tmp_path / "whole", tmp_path / "cut", random.Random(len(changes))
     run = start(whole)
-    assert run.communicate(timeout=300)[0] is None
+    run.communicate(timeout=300)
     assert run.returncode == 0
     for _ in range(5):
         run = start(cut)
         for _ in range(rng.randrange(1, 6)):
             if not run.stderr.readline():
                 break
-        try:
-            run.wait(rng.random() * 0.3)
-        except subprocess.TimeoutExpired:
-            run.kill()
-        run.communicate()
+        time.sleep(rng.random() * 0.3)
+        run.kill()
+        run.communicate(timeout=60)
     run = start(cut)
     run.communicate(timeout=300)
     assert run.returncode in (0, 2)  # 2 if it was done already

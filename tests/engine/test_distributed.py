@@ -13,11 +13,10 @@ import torch
 
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine import processes as module
+from tests.processes import Forked, ranks
 from tests.training import (
     assert_close,
     checkpoints,
-    command,
-    environment,
     module_weights,
     rows,
     settings,
@@ -39,16 +38,8 @@ def alone(tmp_path_factory, sd3_directory):
     return path
 
 
-def launched(*arguments: object) -> "subprocess.Popen[str]":
-    """`asyncdiff train --processes 2`, with a session of its own to send signals to."""
-    return subprocess.Popen(
-        command("train", "--processes", 2, "--device", "cpu", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-    )
+def launched(*arguments: object) -> Forked:
+    return Forked("train", "--processes", 2, "--device", "cpu", *arguments)
 
 
 def new(sd3_directory: Path, out: Path, **changes: object) -> list[object]:
@@ -56,11 +47,11 @@ def new(sd3_directory: Path, out: Path, **changes: object) -> list[object]:
     return ["--recipe", "mini", "--backbone", sd3_directory, "--out", out, *given]
 
 
-def workers(run: "subprocess.Popen[str]") -> list[psutil.Process]:
+def workers(run: Forked) -> list[psutil.Process]:
     return sorted(psutil.Process(run.pid).children(), key=lambda child: child.pid)
 
 
-def under_way(sd3_directory: Path, out: Path) -> "subprocess.Popen[str]":
+def under_way(sd3_directory: Path, out: Path) -> Forked:
     """A long run of two processes that has three iterations behind it."""
     rarely = {"every": 1000, "keep": 1}
     run = launched(
@@ -76,10 +67,25 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=10)[1]
 
 
-def test_two_processes_do_what_one_does(tmp_path, sd3_directory, alone):
-    run = launched(*new(sd3_directory, tmp_path / "both"))
+def started(*arguments: object) -> tuple[int, str, str]:
+    """The exit code and the output of two processes together."""
+    both = ranks(2, "train", "--device", "cpu", *arguments)
+    told = [run.communicate(timeout=300) for run in both]
+    return max(run.returncode for run in both), *map("".join, zip(*told, strict=True))
+
+
+def launched_to_the_end(*arguments: object) -> tuple[int, str, str]:
+    run = launched(*arguments)
     out, err = run.communicate(timeout=300)
-    assert (run.returncode, out) == (0, f"{tmp_path / 'both' / 'tpm'}\n")
+    return run.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    "start", [started, pytest.param(launched_to_the_end, marks=pytest.mark.slow)]
+)
+def test_two_processes_do_what_one_does(tmp_path, sd3_directory, alone, start):
+    code, out, err = start(*new(sd3_directory, tmp_path / "both"))
+    assert (code, out) == (0, f"{tmp_path / 'both' / 'tpm'}\n")
     assert len(err.splitlines()) == 6  # 3 iterations, 3 evaluations, each told once
     ours, theirs = rows(tmp_path / "both"), rows(alone)
     assert_close(ours, theirs, tolerance=2e-3)  # a level of 256 may turn

@@ -3,10 +3,10 @@
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,7 +20,7 @@ from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.store import Store
 from tests.engine.test_evaluation import assert_alike, finish, rows
-from tests.training import command, environment
+from tests.processes import Forked, server
 
 PROMPTS = 60
 
@@ -52,16 +52,10 @@ def start(sd3_directory, texts):
     """The same as `asyncdiff eval`, in a process of its own."""
 
     def make(out, *arguments):
-        return subprocess.Popen(
-            command(
-                "eval", "--policies", "baseline,fixed:0.5", "--steps", 2, "--dataset", texts,
-                "--size", 16, "--rewards", "sharpness", "--batch-size", 2, "--images", PROMPTS,
-                "--backbone", sd3_directory, "--device", "cpu", "--out", out, *arguments,
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
+        return Forked(
+            "eval", "--policies", "baseline,fixed:0.5", "--steps", 2, "--dataset", texts,
+            "--size", 16, "--rewards", "sharpness", "--batch-size", 2, "--images", PROMPTS,
+            "--backbone", sd3_directory, "--device", "cpu", "--out", out, *arguments,
         )  # fmt: skip
 
     return make
@@ -92,6 +86,28 @@ def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
     assert opened(tmp_path / "two", limit=5).pending() == []
 
 
+def launch_sleepers(executable):
+    sys.executable = str(executable)
+    module.launch(2, [], "cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it")
+def test_what_a_launcher_started_ends_with_it(tmp_path):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/started\nexec sleep 600\n")
+    script.chmod(0o755)
+    launcher = server().Process(target=launch_sleepers, args=[script])
+    launcher.start()
+    while len(children := psutil.Process(launcher.pid).children()) < 2 or any(
+        child.name() != "sleep" for child in children
+    ):
+        assert launcher.is_alive()
+        time.sleep(0.01)
+    launcher.kill()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it")
 def test_processes_end_with_a_launcher_that_is_killed(tmp_path, opened, start):
     run = start(tmp_path / "store", "--processes", 2)
@@ -105,28 +121,31 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path, opened, start):
     assert sum(pq.read_metadata(p).num_rows for p in again.store.parts()) == 2 * PROMPTS
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_what_is_killed_loses_no_row_and_doubles_none(tmp_path, opened, start, kills):
+@pytest.mark.parametrize(
+    ("kills", "prompts"), [(2, 20), pytest.param(10, PROMPTS, marks=pytest.mark.slow)]
+)
+def test_what_is_killed_loses_no_row_and_doubles_none(tmp_path, opened, start, kills, prompts):
     """Each process goes on where the one before was killed, at a random moment."""
     chance = random.Random(kills)
     for _ in range(kills):
-        before, run = stored(tmp_path / "store"), start(tmp_path / "store")
-        wanted = before + chance.randint(1, PROMPTS // kills - 2)
+        before = stored(tmp_path / "store")
+        run = start(tmp_path / "store", "--limit", prompts)
+        wanted = before + chance.randint(1, prompts // kills - 2)
         while stored(tmp_path / "store") < wanted and run.poll() is None:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.05))
         run.kill()
         _, err = run.communicate(timeout=60)
         assert run.returncode == -signal.SIGKILL, err
-    again = opened(tmp_path / "store")
+    again = opened(tmp_path / "store", limit=prompts)
     done = again.store.keys()
-    assert 0 < len(done) < 2 * PROMPTS
-    assert len(again.pending()) == 2 * PROMPTS - len(done)
+    assert 0 < len(done) < 2 * prompts
+    assert len(again.pending()) == 2 * prompts - len(done)
     finish(again)
-    whole = opened(tmp_path / "whole")
+    whole = opened(tmp_path / "whole", limit=prompts)
     finish(whole)
     assert rows(again.store) == rows(whole.store)
-    assert sum(pq.read_metadata(p).num_rows for p in again.store.parts()) == 2 * PROMPTS
+    assert sum(pq.read_metadata(p).num_rows for p in again.store.parts()) == 2 * prompts
     for name in again.store.read(["image"])["image"].to_pylist():
         ours, theirs = again.store.image(name), whole.store.image(name)
         assert read_provenance(ours) == read_provenance(theirs)
