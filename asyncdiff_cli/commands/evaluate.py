@@ -73,6 +73,13 @@ def evaluate(
 
 def draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
     """Evaluate into `out`; the store and how many images were drawn, in one process of several."""
+    from asyncdiff_cli.engine.store import reserved
+
+    with reserved(out, wanted.shard):
+        return _draw(wanted, out)
+
+
+def _draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
     with render.status("Loading the models") as downloading:
         from asyncdiff_cli.engine.comparing import open_evaluation
 

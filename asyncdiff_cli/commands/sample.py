@@ -137,6 +137,7 @@ def sample(
 
     asyncdiff sample "a cat" "an octopus on a yellow background" --gamma 1.5 --compare 0,0.5,1,2
     """
+    from asyncdiff_cli.engine.locks import hold
     from asyncdiff_cli.engine.requests import parse_request
 
     request = parse_request(
@@ -149,6 +150,11 @@ def sample(
         _forecast(request, model, out, json)
         return
 
+    with hold(out):
+        _draw(request, model, out, json)
+
+
+def _draw(request: Request, model: ModelChoice, out: Path, json: bool) -> None:
     with render.status("Loading the model"):
         from asyncdiff_cli.engine.jobs import open_job
 

@@ -12,6 +12,7 @@ from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.training import Trainer
 
 
 @options.with_model
@@ -70,30 +71,38 @@ def train(
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
     from asyncdiff_cli.engine.launch import find_run, model_overrides, open_trainer
+    from asyncdiff_cli.engine.locks import hold
     from asyncdiff_cli.engine.processes import launch, must_launch
-    from asyncdiff_cli.engine.training import InterruptedRunError
 
     changes = [*model_overrides(model), *(() if seed is None else (f"seed={seed}",))]
     changes += overrides or ()
     chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)
     if must_launch(processes):
         raise typer.Exit(launch(processes, context.obj, model.device))
-    with render.status("Loading the models") as downloading:
-        render.quiet_libraries()
-        trainer = open_trainer(
-            chosen,
-            path,
-            resume is not None,
-            model.device,
-            tracker,
-            data_dir,
-            prompts,
-            render.warning,
-            downloading,
-        )
-    events = trainer.train()
+    with hold(path):
+        with render.status("Loading the models") as downloading:
+            render.quiet_libraries()
+            trainer = open_trainer(
+                chosen,
+                path,
+                resume is not None,
+                model.device,
+                tracker,
+                data_dir,
+                prompts,
+                render.warning,
+                downloading,
+            )
+        _run(trainer, json)
+
+
+def _run(trainer: Trainer, json: bool) -> None:
+    """Train to the end, or to where it is stopped, and show what happens."""
+    from asyncdiff_cli.engine.training import InterruptedRunError
+
+    events, total = trainer.train(), trainer.recipe.iterations
     try:
-        with render.training(chosen.iterations, trainer.iteration, trainer.is_main, json) as show:
+        with render.training(total, trainer.iteration, trainer.is_main, json) as show:
             try:
                 for kind, values in events:
                     show(kind, values)

@@ -15,7 +15,8 @@ from asyncdiff_cli.engine.checks import check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, key, places
+from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, encoded_at, key, places
+from asyncdiff_cli.engine.files import REFUSED
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
@@ -29,7 +30,7 @@ from asyncdiff_cli.engine.prompts import (
 )
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
-from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.requests import ModelChoice, check_options
 from asyncdiff_cli.engine.rewards import GUARD, NAMES
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize, Canvas
@@ -93,12 +94,11 @@ class Comparison:
             check_gamma(gamma)
         for steps in self.steps or ():
             check_steps(steps)
+        check_options(seed=self.seed, guidance=self.guidance, size=self.size)
         for name in ("limit", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} is a whole number from 1")
-        if self.seed < 0:
-            raise InputError("--seed is a whole number from 0")
         if self.kept_images < 0:
             raise InputError("the number of prompts whose images are kept is from 0")
         index, count = self.shard
@@ -289,7 +289,7 @@ def open_evaluation(
             accelerator.device,
             wanted.reward_dtype,
             wanted.offload_rewards,
-            keep=out / "refused",
+            keep=out / REFUSED,
         )
     if accelerator.is_main_process and not Store.is_new(out):
         Store(out).compact()
@@ -308,7 +308,7 @@ def open_evaluation(
         wanted.guidance,
         wanted.size,
         _undrawn(wanted, out, contenders, texts, order),
-        out / f".text-{'-'.join(map(str, wanted.shard))}",
+        encoded_at(out, wanted.shard),
     )
     scorers.place()
     store = Store.open(out, settings(canvas, texts, wanted.seed, scorers))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from asyncdiff_cli.engine.adapters import TextConditions
 from asyncdiff_cli.engine.errors import AsyncDiffError
@@ -47,7 +47,7 @@ class EncodedText:
     def write(self, prompt: str, text: TextConditions) -> None:
         """Keep the conditions of one prompt, a batch of 1."""
         tensors = {n: v.cpu().contiguous() for n, v in vars(text).items() if v is not None}
-        write_atomically(self.file(prompt), lambda path: save_file(tensors, path))
+        write_atomically(self.file(prompt), lambda path: path.write_bytes(save(tensors)))
 
     def check_room(self, prompt: str, count: int) -> None:
         """There is room on the disk for so many more like a prompt that is written.

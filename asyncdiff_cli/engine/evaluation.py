@@ -11,9 +11,11 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -71,6 +73,20 @@ def places(count: int, shard: tuple[int, int]) -> range:
     """Which of so many prompts are a shard's, of which its processes take each their own."""
     index, shards = shard
     return range(index, count, shards)
+
+
+def encoded_at(store: Path, shard: tuple[int, int]) -> Path:
+    """Where a shard's encoded prompts are while it draws."""
+    return store / f".text-{shard[0]}-{shard[1]}"
+
+
+def remove_encoded(store: Path, shard: tuple[int, int]) -> None:
+    """Remove what dead processes encoded of prompts that a shard has drawn since."""
+    index, count = shard
+    for path in store.glob(".text-*-*"):
+        found = re.fullmatch(r"\.text-(\d+)-(\d+)", path.name)
+        if found and int(found[2]) % count == 0 and int(found[1]) % count == index:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def key(seed: int, cell: Cell) -> Key:
@@ -144,6 +160,7 @@ class Evaluation:
             return None
         if self.canvas.text is not None:
             self.canvas.text.remove()
+            remove_encoded(self.store.path, self.shard)
         self.store.compact()
         return total
 
@@ -202,6 +219,7 @@ class Evaluation:
         with self.clock("rewards"):
             scores = self.scorers.score(images, texts)
         records = self.canvas.describe(result, texts, seeds, policy, chosen[0].steps)
+        self.store.begin()
         return [
             {
                 **key(self.seed, cell)._asdict(),

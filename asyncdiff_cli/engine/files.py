@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 
+from filelock import lock_descriptor
+
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+
+REFUSED = "refused"
+"""The folder beside an evaluation or a training for images whose scores are no numbers."""
+FOLDERS = ("", "parts", "images", "checkpoints", "samples", "tpm", REFUSED)
+"""Where commands write below the directory that they are given."""
+TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.part")
+STEM = 50
+"""Characters of a file's name in that of its temporary one, which could be too long with all."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -17,22 +30,81 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         AsyncDiffError: if it cannot be written.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
-        share(temporary)
-        os.replace(temporary, path)
+        with temporary(path) as own:
+            write(own)
+            with own.open("rb") as file:
+                os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
+            share(own)
+            os.replace(own, path)
     except OSError as error:
         raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def temporary(path: Path, directory: bool = False) -> Iterator[Path]:
+    """A hidden file, or a directory, beside `path` that is gone after the block.
+
+    It is locked within the block, which tells it from what a dead process has left.
+    """
+    while True:
+        descriptor, own = _make(path, directory)
+        try:
+            lock(descriptor, wait=True)
+            if not os.fstat(descriptor).st_nlink:
+                continue  # it was taken for such a leftover before it was locked
+            yield own
+            return
+        finally:
+            _remove(own)
+            os.close(descriptor)
+
+
+def _make(path: Path, directory: bool) -> tuple[int, Path]:
+    make = tempfile.mkdtemp if directory else tempfile.mkstemp
+    made = make(dir=path.parent, prefix=f".{path.stem[:STEM]}-", suffix=".part")
+    if isinstance(made, str):
+        return os.open(made, os.O_RDONLY), Path(made)
+    return made[0], Path(made[1])
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what dead processes were writing to a directory and its `FOLDERS`."""
+    for folder in FOLDERS:
+        for path in (directory / folder).glob(".*.part"):
+            if TEMPORARY.fullmatch(path.name) and not path.is_symlink():
+                with suppress(OSError):
+                    _remove_dead(path)
+
+
+def _remove_dead(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        if lock(descriptor, without=False):
+            _remove(path)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def lock(descriptor: int, wait: bool = False, without: bool = True) -> bool:
+    """Whether an open file is now locked by this process alone.
+
+    Args:
+        wait: for another process that has locked it.
+        without: the answer of file systems that have no locks.
+    """
+    try:
+        return lock_descriptor(descriptor, blocking=wait)
+    except OSError:
+        return without
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.files import REFUSED, write_text
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.lora import LoRA
@@ -159,7 +159,7 @@ def open_trainer(
             where,
             recipe.reward_dtype,
             recipe.offload_rewards,
-            keep=path / "refused",
+            keep=path / REFUSED,
         )
     work = squares(recipe.model(), recipe.rollout_batch_size, recipe.size, recipe.guidance_scale)
     company = Company(

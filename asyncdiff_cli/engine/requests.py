@@ -47,7 +47,7 @@ def _size(value: Any) -> Any:
         return value
     if isinstance(value, int | str):
         parts = str(value).lower().split("x")
-        if len(parts) <= 2 and all(part.strip().isdecimal() for part in parts):
+        if len(parts) <= 2 and all(part.strip().isdecimal() and int(part) for part in parts):
             return int(parts[0]), int(parts[-1])
     raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {value!r}")
 
@@ -305,6 +305,15 @@ def parse_request(**values: Any) -> Request:
         InputError: naming every option that cannot be, on one line.
     """
     return validated(Request, {k: v for k, v in values.items() if v not in (None, ())})
+
+
+def check_options(**values: Any) -> None:
+    """What other commands draw with is of the same ranges; None is one that was not given.
+
+    Raises:
+        InputError: naming every option that is not.
+    """
+    validated(Options, {name: value for name, value in values.items() if value is not None})
 
 
 def pictures(request: Request) -> list[Picture]:

@@ -14,16 +14,22 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import inside, write_atomically, write_text
+from asyncdiff_cli.engine.files import inside, temporary, write_atomically, write_text
 
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.tpm import TimestepPredictionModule
+
+MODULE = "README.md", "config.json", "model.safetensors"
+"""The files of a module."""
 STATE = "asyncdiff"
 """The key of a checkpoint's metadata that holds its state as JSON."""
 
@@ -124,9 +130,7 @@ class RunDirectory:
 
     def forget_after(self, iteration: int) -> None:
         """Drop what a killed run left behind: the metrics of later iterations, which will be run
-        again, a torn last line, and files that were being written."""
-        for part in self.checkpoints.glob(".*.part"):
-            part.unlink(missing_ok=True)
+        again, and a torn last line."""
         if self.metrics.exists():
             kept = [row for row in self.rows() if row["iteration"] <= iteration]
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
@@ -144,7 +148,7 @@ class RunDirectory:
         path = self.file(checkpoint.iteration)
         state = {**checkpoint.state, "identity": self.identity, "sha256": digest(checkpoint)}
         metadata = {STATE: json.dumps(state)}
-        write_atomically(path, lambda file: save_file(checkpoint.tensors, file, metadata))
+        write_atomically(path, lambda file: file.write_bytes(save(checkpoint.tensors, metadata)))
         kept = {*self._files()[-keep:], path, *(() if best is None else (self.file(best),))}
         for old in self._files():
             if old not in kept:
@@ -183,6 +187,25 @@ class RunDirectory:
         if own != self.identity:
             raise AsyncDiffError(f"checkpoint {path} is of another recipe or backbone: skipped")
         return checkpoint
+
+    def is_kept(self) -> bool:
+        """Whether the module to use is there with all its files."""
+        return all((self.tpm / name).is_file() for name in MODULE)
+
+    def keep(self, module: TimestepPredictionModule) -> None:
+        """Write the module to use, the weights last.
+
+        Raises:
+            AsyncDiffError: if it cannot be written.
+        """
+        try:
+            with temporary(self.tpm, directory=True) as directory:
+                module.save_pretrained(directory)
+                files = {name: (directory / name).read_bytes() for name in MODULE}
+        except (OSError, SafetensorError) as error:
+            raise AsyncDiffError(f"cannot write {self.tpm}: {error}") from None
+        for name, content in files.items():
+            write_atomically(self.tpm / name, partial(Path.write_bytes, data=content))
 
     def _files(self) -> list[Path]:
         return sorted(self.checkpoints.glob("[0-9]*.safetensors"))

@@ -1,6 +1,6 @@
 """The results of an evaluation: one row per image, in Parquet files that are complete or not there.
 
-settings.json    what all rows share; another evaluation is refused
+settings.json    what all rows share, written with the first; another evaluation is refused
 parts/*.parquet  the rows, in files that pandas, polars and DuckDB read
 images/*.png     the images, if they are kept
 
@@ -18,6 +18,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +28,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import inside, write_atomically, write_text
+from asyncdiff_cli.engine.files import REFUSED, inside, write_atomically, write_text
 from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.locks import hold, turn
 
 FORMAT = 1
 SETTINGS = "settings.json"
@@ -81,17 +83,18 @@ class Store:
 
     Args:
         path: its directory.
+        settings: of one that is yet to be made there; else they are read.
 
     Raises:
         InputError: if the directory holds none, or one of another format.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, settings: dict[str, Any] | None = None) -> None:
+        self.path, self._begun = path, settings is None
         self._held: pa.Table | None = None
         self._written: list[list[Path]] = []  # the parts of this process, by how often compacted
         try:
-            self.settings: dict[str, Any] = json.loads(
+            self.settings: dict[str, Any] = settings or json.loads(
                 (path / SETTINGS).read_text(encoding="utf-8")
             )
             version = self.settings["format"]
@@ -109,20 +112,41 @@ class Store:
     def open(cls, path: Path, settings: Mapping[str, Any]) -> Store:
         """The store at `path`: a new one where there is nothing, else one of equal settings.
 
+        Nothing is written before the first row.
+
         Args:
             settings: JSON values that all rows share, with `rewards` by name.
 
         Raises:
             InputError: if there is something else, naming what differs.
-            AsyncDiffError: if it cannot be written.
         """
         wanted = json.loads(json.dumps({"format": FORMAT, **settings}))
-        if cls.is_new(path):
-            write_text(path / SETTINGS, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
-        store = cls(path)
-        if changed := differing(store.settings, wanted):
-            raise InputError(f"{path} was evaluated with another {changed}: give another --out")
+        store = cls(path, wanted if cls.is_new(path) else None)
+        store._check(wanted)
         return store
+
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        if changed := differing(self.settings, wanted):
+            raise InputError(
+                f"{self.path} was evaluated with another {changed}: give another --out"
+            )
+
+    def begin(self) -> None:
+        """Write the settings of a new store, which come before all else that is in it.
+
+        Raises:
+            InputError: if another process has begun one of other settings since it was opened.
+            AsyncDiffError: if it cannot be written.
+        """
+        if self._begun:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with turn(self.path):
+            if self.is_new(self.path):
+                text = json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n"
+                write_text(self.path / SETTINGS, text)
+            Store(self.path)._check(self.settings)
+        self._begun = True
 
     @staticmethod
     def is_new(path: Path) -> bool:
@@ -133,8 +157,10 @@ class Store:
         """
         if (path / SETTINGS).exists():
             return False
-        # what is hidden is left of one that was killed before it began
-        if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
+        # what is hidden, and images that were refused, are left of one that ended before it began
+        if path.exists() and (
+            not path.is_dir() or any(file.name != REFUSED for file in path.glob("[!.]*"))
+        ):
             raise InputError(f"{path} is there already and no evaluation: give another --out")
         return True
 
@@ -163,6 +189,7 @@ class Store:
 
     def add(self, table: pa.Table) -> Path:
         """As `write`, for rows of the store's schema."""
+        self.begin()
         keys = [list(row.values()) for row in table.select(Key._fields).to_pylist()]
         digest = hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]
         path = self.path / "parts" / f"{keys[0][0]:06d}-{digest}.parquet"
@@ -236,7 +263,7 @@ class Store:
 
     def held(self) -> Store:
         """This store with its rows in memory, for who reads them often: as they are by now."""
-        store = Store(self.path)
+        store = Store(self.path, self.settings)
         store._held = self.read()
         return store
 
@@ -308,6 +335,30 @@ def _unseen(table: pa.Table, seen: set[Key]) -> pa.Table:
     return table.filter(pa.array(fresh, pa.bool_()))
 
 
+@contextmanager
+def reserved(path: Path, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
+    """Hold the directory of a store, as `hold`; one that dead processes left without a row is new.
+
+    Args:
+        shard: (i, n) for every n-th prompt from the i-th on.
+    """
+    with hold(path, shard) as alone:
+        if alone:
+            _remove_without_rows(path)
+        yield
+
+
+def _remove_without_rows(path: Path) -> None:
+    """Remove the settings, and the images of rows that were never written."""
+    with suppress(InputError):  # what is no store is left alone
+        if not Store(path).parts():
+            for image in (path / IMAGES).glob("[0-9]*.png"):
+                image.unlink()
+            (path / SETTINGS).unlink()
+            with suppress(OSError):
+                (path / IMAGES).rmdir()
+
+
 def _distinct(table: pa.Table) -> pa.Table:
     """The first row of each key, sorted by key."""
     keys = table.select(Key._fields).combine_chunks()
@@ -347,8 +398,6 @@ def merge(sources: Sequence[Path], out: Path) -> Store:
     for store in stores[1:]:
         if changed := differing(stores[0].settings, store.settings):
             raise InputError(f"{store.path} and {stores[0].path} differ in {changed}")
-    if out.exists():
-        raise InputError(f"{out} is there already: give another directory")
     table = pa.concat_tables([store.read() for store in stores])
     labels = [label for label, _ in described(table)]
     if label := next((label for label in labels if labels.count(label) > 1), None):
@@ -356,11 +405,15 @@ def merge(sources: Sequence[Path], out: Path) -> Store:
     files = {
         name: _find(name, stores) for name in filter(None, table["image"].unique().to_pylist())
     }
-    merged = Store.open(out, {k: v for k, v in stores[0].settings.items() if k != "format"})
-    for name, file in files.items():
-        write_atomically(merged.image(name), partial(shutil.copyfile, file))
-    if len(table):
-        merged.add(_distinct(table))
+    with reserved(out):
+        if not Store.is_new(out):
+            raise InputError(f"{out} is there already: give another directory")
+        merged = Store(out, stores[0].settings)
+        merged.begin()
+        for name, file in files.items():
+            write_atomically(merged.image(name), partial(shutil.copyfile, file))
+        if len(table):
+            merged.add(_distinct(table))
     return merged
 
 

@@ -22,7 +22,6 @@ from asyncdiff_cli.engine import grpo
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.comparison import relative_composite
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import share
 from asyncdiff_cli.engine.heldout import HeldOut, columns, compare
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies import Policy, Synchronous
@@ -395,14 +394,11 @@ class Trainer:
         module = copy.deepcopy(self.current)
         if self.best is not None and self.best != self.iteration:
             module.load_state_dict(self._weights(self.run.read(self.run.file(self.best)).tensors))
-        fingerprint = LearnedDeviation(module).fingerprint
+        wanted = LearnedDeviation(module).fingerprint
         with suppress(AsyncDiffError):  # for a torn one
-            there = self.run.tpm.is_dir()  # else the path would be tried as a hub repository
-            if there and LearnedDeviation.load(self.run.tpm).fingerprint == fingerprint:
+            if self.run.is_kept() and LearnedDeviation.load(self.run.tpm).fingerprint == wanted:
                 return False
-        module.save_pretrained(self.run.tpm)
-        for file in self.run.tpm.iterdir():
-            share(file)  # safetensors writes for the owner alone
+        self.run.keep(module)
         return True
 
     def checkpoint(self) -> Checkpoint:

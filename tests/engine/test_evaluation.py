@@ -49,6 +49,7 @@ from tests.engine.test_tpm import randomised
 from tests.training import assert_close, small_recipe
 
 TEXTS = ["a cat", "a dog on a red background", "an owl", "ein Bär", "a bee", "a cat and a dog"]
+
 POLICIES = "baseline,fixed:0.5,detail-daemon"
 MIXED = (
     "baseline,fixed:-0.5@2,schedule:0.5/0.1,detail-daemon,velocity-scale:0.8,time-shift,"
@@ -263,11 +264,9 @@ def test_what_is_drawn_is_not_encoded_again(opened, encoded):
 def test_text_of_another_encoder_is_not_used(opened, pipelines, tmp_path, encoded):
     model = Path(shutil.copytree(pipelines["sd3"], tmp_path / "model"))
     opened(backbone=str(model))
-    (tmp_path / "store" / "settings.json").unlink()  # it was killed before that
     encoded.clear()
     opened(backbone=str(model))
     assert encoded == []
-    (tmp_path / "store" / "settings.json").unlink()
     weights = next((model / "text_encoder").glob("*.safetensors"))
     tensors = {name: value * 1.1 for name, value in load_file(weights).items()}
     save_file(tensors, weights, metadata={"format": "pt"})
@@ -395,7 +394,7 @@ def test_another_policy_more_prompts_and_another_gamma_are_added(opened, monkeyp
     ],
 )
 def test_what_rows_share_does_not_change(opened, changes, message):
-    opened()
+    opened().store.begin()
     with pytest.raises(InputError, match=f"store was evaluated with .*{message}"):
         opened(**changes)
 
@@ -570,14 +569,14 @@ def test_no_two_policies_share_a_file(one, other):
 
 def test_a_score_that_is_no_number_keeps_the_image_and_names_it(opened, monkeypatch, tmp_path):
     finish(opened(limit=2))
-    honest = Sharpness.score
+    honest = Sharpness._score
 
     def score(self, images, prompts):
         scores = honest(self, images, prompts).clone()
         scores[3] = float("nan")
         return scores
 
-    monkeypatch.setattr(Sharpness, "score", score)
+    monkeypatch.setattr(Sharpness, "_score", score)
     evaluation = opened()
     with pytest.raises(AsyncDiffError, match="sharpness is nan for image 3, which is kept as "):
         finish(evaluation)
@@ -587,6 +586,17 @@ def test_a_score_that_is_no_number_keeps_the_image_and_names_it(opened, monkeypa
     assert len(evaluation.store.keys()) == 6
     monkeypatch.undo()
     assert sum(finish(opened())) == 12
+
+
+def test_a_failure_before_the_first_row_leaves_the_store_to_other_settings(
+    opened, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(Sharpness, "_score", lambda *_: torch.tensor([math.nan]))
+    with pytest.raises(AsyncDiffError, match="is kept as "):
+        finish(opened(limit=1, size=32, policies="baseline"))
+    assert [path.name for path in (tmp_path / "store").glob("[!.]*")] == ["refused"]
+    monkeypatch.undo()
+    assert finish(opened(limit=1, policies="baseline")) == [1]
 
 
 MINI = ModelChoice("mini", device="cpu")
@@ -614,7 +624,12 @@ MINI = ModelChoice("mini", device="cpu")
         ({"limit": 0}, "--limit is a whole number from 1"),
         ({"batch_size": 0}, "--batch-size is a whole number from 1"),
         ({"kept_images": -1}, "is from 0"),
-        ({"seed": -1}, "--seed is a whole number from 0"),
+        ({"seed": -1}, "--seed: Input should be greater"),
+        ({"seed": 2**63}, "--seed: Input should be less"),
+        ({"guidance": math.nan}, "--guidance: Input should be a finite number"),
+        ({"guidance": math.inf}, "--guidance: Input should be a finite number"),
+        ({"guidance": -5.0}, "--guidance: Input should be greater"),
+        ({"size": 0}, "--size"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(options, message):

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine import AsyncDiffError, InputError
 from asyncdiff_cli.engine import store as store_module
 from asyncdiff_cli.engine.gallery import store_panel
 from asyncdiff_cli.engine.report import write_report
-from asyncdiff_cli.engine.store import COLUMNS, FORMAT, Key, Store, merge
+from asyncdiff_cli.engine.store import COLUMNS, FORMAT, Key, Store, merge, reserved
 
 SETTINGS = {
     "backbone": "mini",
@@ -62,7 +62,14 @@ def rows_of(store):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.open(tmp_path / "store", SETTINGS)
+    return begun(tmp_path / "store")
+
+
+def begun(path, **changes):
+    """A store without rows, whose settings are written."""
+    store = Store.open(path, {**SETTINGS, **changes})
+    store.begin()
+    return store
 
 
 def test_every_column_is_read_back_as_it_was(store):
@@ -106,6 +113,8 @@ def test_a_store_is_made_where_there_is_nothing(tmp_path):
         store = Store.open(path, SETTINGS)
         assert store.settings == {"format": FORMAT, **SETTINGS}
         assert store.rewards == ("sharpness", "noise")
+        assert not path.exists() or not os.listdir(path)  # before the first row
+        store.begin()
         assert os.listdir(path) == ["settings.json"]
         assert Store(path).settings == store.settings
 
@@ -123,7 +132,7 @@ def test_a_store_of_equal_settings_is_gone_on_with(store):
 
 def test_tuples_are_the_lists_that_json_makes_of_them(tmp_path):
     for _ in range(2):
-        Store.open(tmp_path / "store", {**SETTINGS, "sizes": (1, 2)})
+        begun(tmp_path / "store", sizes=(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +351,7 @@ def test_polars_reads_it(filled):
 
 def with_images(path, **settings):
     """A store of a prompt per name's first letter, whose image is its own bytes."""
-    store = Store.open(path, {**SETTINGS, **settings})
+    store = begun(path, **settings)
     number = int(path.name[-1])
     name = f"images/{number}.png"
     store.image(name).parent.mkdir()
@@ -366,7 +375,7 @@ def test_stores_are_merged_with_their_images(tmp_path):
 
 
 def test_empty_stores_are_merged(tmp_path):
-    Store.open(tmp_path / "a", SETTINGS)
+    begun(tmp_path / "a")
     assert merge([tmp_path / "a"], tmp_path / "out").keys() == set()
 
 
@@ -382,9 +391,62 @@ def test_what_cannot_be_merged(tmp_path):
         merge([], out)
     assert not out.exists()
     out.mkdir()
-    with pytest.raises(InputError, match="out is there already: give another directory"):
+    (out / "mine.txt").touch()
+    with pytest.raises(InputError, match="out is there already and no evaluation: give another"):
         merge([tmp_path / "a1"], out)
-    assert not any(out.iterdir())
+    assert os.listdir(out) == ["mine.txt"]
+    with pytest.raises(InputError, match="a2 is there already: give another directory"):
+        merge([tmp_path / "a1"], tmp_path / "a2")
+
+
+def test_a_merge_that_was_killed_is_given_again(tmp_path, monkeypatch):
+    for n in range(2):
+        with_images(tmp_path / f"shard{n}")
+    monkeypatch.setattr(Store, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge([tmp_path / "shard0"], tmp_path / "out")
+    assert (tmp_path / "out" / "images" / "0.png").exists()
+    monkeypatch.undo()
+    merged = merge([tmp_path / "shard1"], tmp_path / "out")
+    assert rows_of(merged) == [row(1, image="images/1.png"), row(9)]
+    assert os.listdir(tmp_path / "out" / "images") == ["1.png"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_what_ended_before_its_first_row_leaves_the_directory_to_other_settings(tmp_path):
+    path = tmp_path / "store"
+    (begun(path).image("images/000000-baseline.png").parent).mkdir()
+    (path / "images" / "000000-baseline.png").touch()
+    with reserved(path, (0, 2)), reserved(path, (1, 2)):
+        begun(path)  # by a shard that is at work
+        with pytest.raises(InputError, match="another seed"):
+            begun(path, seed=43)
+    with reserved(path):
+        begun(path, seed=43).write([row()])
+    with reserved(path), pytest.raises(InputError, match="another seed"):
+        begun(path)
+    assert os.listdir(path / "parts") == [Store(path).parts()[0].name]
+
+
+def test_what_is_no_store_is_not_cleared(tmp_path):
+    (tmp_path / "settings.json").write_text('{"rewards": []}')
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").touch()
+    with reserved(tmp_path):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["images", "settings.json"]
+
+
+def test_two_that_begin_at_once_have_the_settings_of_the_first(tmp_path):
+    first, second, third = (Store.open(tmp_path, {**SETTINGS, "seed": seed}) for seed in (1, 2, 1))
+    first.write([row(0)])
+    with pytest.raises(InputError, match=r"another seed \(1, now 2\)"):
+        second.write([row(1)])
+    third.write([row(2)])
+    assert rows_of(Store(tmp_path)) == [row(0), row(2)]
 
 
 def test_a_missing_image_is_named_and_nothing_is_written(tmp_path):
@@ -404,8 +466,8 @@ def outside(tmp_path):
         *("images/link.png", "settings.json", "images/\0.png", "images/pipe.png"),
     )
     for number, name in enumerate(names):
-        store = Store.open(secret.parent / f"store{number}", SETTINGS)
-        (store.path / "images").mkdir(parents=True)
+        store = begun(secret.parent / f"store{number}")
+        (store.path / "images").mkdir()
         (store.path / "images" / "link.png").symlink_to(secret)
         os.mkfifo(store.path / "images" / "pipe.png")
         store.write([row(image=name)])

@@ -1,0 +1,44 @@
+"""Every command that writes refuses a directory that another one is writing to."""
+
+import os
+
+import pytest
+
+from asyncdiff_cli.engine import comparing, jobs, launch
+from asyncdiff_cli.engine.locks import hold
+from asyncdiff_cli.engine.recipes import load_recipe, to_yaml
+from tests.engine.test_store import begun, row
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Nothing is loaded."""
+    for module in (comparing, jobs, launch):
+        for name in ("load_choice", "encode_first", "load_prompts"):
+            monkeypatch.setattr(module, name, None, raising=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sample", "a cat"),
+        ("train", "--recipe", "mini"),
+        ("train", "--resume", "out"),
+        ("eval", "--limit", 1),
+        ("eval", "--limit", 1, "--guidance", 3, "--shard", "2/3"),
+        ("sweep", "--gammas", "1,2"),
+        ("merge", "store"),
+    ],
+)
+def test_a_directory_that_is_in_use_is_refused_at_once(asyncdiff, tmp_path, no_model, command):
+    begun(tmp_path / "store").write([row()])
+    if "--resume" in command:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "recipe.yaml").write_text(to_yaml(load_recipe("mini")))
+    where = () if "--resume" in command else ("--out", "out")
+    shard = None if command[0] in ("sample", "train") else (0, 1)
+    with hold(tmp_path / "out", shard):
+        outcome = asyncdiff(*command, *where)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: out is being written by process {os.getpid()} on ")
+    assert outcome.err.count("\n") == 1
