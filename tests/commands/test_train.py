@@ -299,7 +299,8 @@ def test_a_signal_stops_a_run_that_can_go_on(train, pipelines, tmp_path, number)
     given = settings(
         {"iterations": 500, "evaluation": {"every": 0}, "checkpoint": {"every": 400, "keep": 1}}
     )
-    (tmp_path / "p.txt").write_text("a cat")  # else 500 are encoded
+    prompts = "\n".join(f"a cat and {n} dogs" for n in range(40))  # mini has more to encode
+    (tmp_path / "p.txt").write_text(prompts)
     run = Forked(
         *("train", "--recipe", "mini", "--backbone", pipelines["sd3"], "--device", "cpu"),
         *("--prompts", tmp_path / "p.txt", "--out", tmp_path / "r", *given),
