@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import AsyncDiffWarning
+from asyncdiff_cli.engine.messages import is_first, is_leader
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies import StepState
@@ -30,13 +31,15 @@ def as_json(value: Mapping[str, Any]) -> None:
 
 
 def error(text: str) -> None:
-    """Why a command failed: one line."""
-    _to_stderr(f"error: {text}")
+    """Why a command failed: one line, of the process that failed first if there are several."""
+    if is_first("error"):
+        _to_stderr(f"error: {text}")
 
 
 def warning(text: str) -> None:
-    """What a user should know although the command goes on: one line."""
-    _to_stderr(f"warning: {text}")
+    """What a user should know although the command goes on: one line, once for all processes."""
+    if is_first(text):
+        _to_stderr(f"warning: {text}")
 
 
 def _to_stderr(text: str) -> None:
@@ -138,7 +141,7 @@ def _bars() -> Any:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_leader()),
         transient=True,
     )
 
@@ -200,7 +203,7 @@ def status(text: str) -> Iterator[Callable[[int, int | None], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (console.is_terminal and is_leader()):
         yield lambda done, total: None
         return
     with console.status(text) as shown:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -20,6 +21,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.messages import SAID
 
 PATIENCE = timedelta(hours=3)
 """How long a process waits for the others: the first may be downloading a model."""
@@ -140,15 +142,16 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
-    children = [
-        subprocess.Popen(
-            line,
-            env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)},
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-        for n in range(processes)
-    ]
-    return _wait(children)
+    with TemporaryDirectory(prefix="asyncdiff-") as said:
+        children = [
+            subprocess.Popen(
+                line,
+                env={**shared, SAID: said, "RANK": str(n), "LOCAL_RANK": str(n)},
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+            for n in range(processes)
+        ]
+        return _wait(children)
 
 
 def _end_with_parent() -> None:
@@ -202,4 +205,4 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
         return INTERRUPTED
     if killed := [-code for code in codes if code < 0]:
         raise AsyncDiffError(f"a process of this run has died of signal {killed[0]}")
-    return codes[0] if codes else 0
+    return max(codes, default=0)  # those that waited for one with bad input end with 1

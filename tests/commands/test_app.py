@@ -8,6 +8,7 @@ import pytest
 import asyncdiff_cli
 from asyncdiff_cli import app as command_line
 from asyncdiff_cli import render
+from asyncdiff_cli.engine.messages import SAID
 
 NO_TORCH = """
 import sys
@@ -105,3 +106,22 @@ def test_the_debug_option_shows_the_traceback():
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "InputError: there is no file nowhere.png" in done.stderr
+
+
+def test_of_several_processes_the_first_that_fails_says_why(asyncdiff, monkeypatch, tmp_path):
+    """Also of another error: that of a process that waited for the one that failed."""
+    monkeypatch.setenv(SAID, str(tmp_path))
+    first, second = asyncdiff("inspect", "a.png"), asyncdiff("inspect", "b.png")
+    assert (first.code, first.err) == (2, "error: there is no file a.png\n")
+    assert (second.code, second.err) == (2, "")
+
+
+def test_several_processes_warn_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(SAID, str(tmp_path))
+    for text in ("it is slow", "it is slow", "it is large"):
+        render.warning(text)
+    assert capsys.readouterr().err == "warning: it is slow\nwarning: it is large\n"
+    monkeypatch.delenv(SAID)
+    for _ in range(2):
+        render.warning("it is slow")
+    assert capsys.readouterr().err == "warning: it is slow\n" * 2

@@ -176,6 +176,14 @@ def test_bad_input_is_refused_by_the_launcher_alone(tmp_path, sd3_directory):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("codes", [(1, 2), (2, 1), (0, 2), (2, 0)])
+def test_the_exit_code_is_that_of_the_one_with_bad_input(codes):
+    children = [
+        SimpleNamespace(poll=lambda n=n: n, returncode=n, terminate=lambda: None) for n in codes
+    ]
+    assert module._wait(children) == 2
+
+
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
