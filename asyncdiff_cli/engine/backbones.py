@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.schedulers import (
     check_class,
+    check_names,
     check_scheduler,
     grid_name,
     make_scheduler,
@@ -202,6 +203,7 @@ def load_backbone(
     )
     scheduler, grid, setup = choice.scheduler, choice.grid, Setup.of(choice)
     setup.check(device, provisional)
+    check_names(scheduler, grid)
     check_choice("parts", parts, PARTS)
     source = find_source(name, model_path, revision, setup.quantize)
     device, dtype = resolve_device(device, dtype, source.entry)

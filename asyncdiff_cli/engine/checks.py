@@ -63,7 +63,11 @@ def check_model_path(path: Path) -> None:
                 f"{path} is not a diffusers pipeline: it has no model_index.json; {wanted}"
             )
     elif not path.exists():
-        raise InputError(f"there is no file or directory {path}: {wanted}")
+        if path.suffix in (*SINGLE_FILES, *PICKLES):
+            raise InputError(f"there is no file {path}: {wanted}")
+        raise InputError(
+            f"{path} is not a diffusers pipeline: there is no such directory; {wanted}"
+        )
     elif path.suffix.lower() in PICKLES:
         raise InputError(
             f"{path} is a pickle, which can hold code and is not read: convert it; {files}"

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from asyncdiff_cli.engine.checks import check_choice, check_model_path, check_unicode
+from asyncdiff_cli.engine.checks import check_model_path, check_unicode, unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.policy_specs import read_policy
@@ -255,15 +255,15 @@ class ModelChoice:
             InputError: for what is not.
         """
         known = {
-            "solver": (self.scheduler, SCHEDULER_CLASSES),
-            "grid": (self.grid, GRIDS),
-            "dtype": (self.dtype, DTYPES),
-            "quantize": (self.quantize, QUANTIZATIONS),
-            "offload": (self.offload, OFFLOADS),
+            "solver": ("scheduler", self.scheduler, SCHEDULER_CLASSES),
+            "grid": ("grid", self.grid, GRIDS),
+            "dtype": ("dtype", self.dtype, DTYPES),
+            "quantize": ("quantization", self.quantize, QUANTIZATIONS),
+            "offload": ("offload", self.offload, OFFLOADS),
         }
-        for kind, (value, names) in known.items():
-            if value is not None:
-                check_choice(kind, value, names)
+        for option, (kind, value, names) in known.items():
+            if value is not None and value not in names:
+                raise InputError(f"--{option}: {unknown(kind, value, names)}")
         for text in self.lora:
             LoRA.parse(text).check()
         if self.model_path is not None:

@@ -25,7 +25,7 @@ def check_names(scheduler: str | None, grid: str | None) -> None:
         InputError: for an unknown name.
     """
     if scheduler is not None:
-        check_choice("solver", scheduler, SCHEDULERS)
+        check_choice("scheduler", scheduler, SCHEDULERS)
     if grid is not None:
         check_choice("grid", grid, GRIDS)
 

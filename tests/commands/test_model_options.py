@@ -156,10 +156,10 @@ def test_bad_ones_are_one_line_from_every_command(asyncdiff, command):
     for bad, line in (
         (("--quantize", "int9"), "int9"),
         (("--offload", "group", "--device", "cpu"), "frees a GPU"),
-        (("--solver", "eular"), "unknown solver 'eular'"),
+        (("--solver", "eular"), "--solver: unknown scheduler 'eular'; did you mean 'euler'?"),
         (("--lora", "no/where.safetensors"), "there is no LoRA no/where.safetensors"),
         (("--lora", "someone/style@nan"), "nan is outside [-10, 10]"),
-        (("--model-path", "nowhere.gguf"), "there is no file or directory nowhere.gguf"),
+        (("--model-path", "nowhere.gguf"), "there is no file nowhere.gguf"),
     ):
         outcome = asyncdiff(command, *words, *more, *bad)
         assert outcome.code == 2, (command, bad, outcome.err)

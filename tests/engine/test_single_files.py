@@ -115,7 +115,7 @@ def test_weights_are_those_of_the_file_under_either_suffix(sd3, tmp_path, weight
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda path: None, "there is no file or directory"),
+        (lambda path: None, "is not a diffusers pipeline: there is no such directory"),
         (lambda path: path.mkdir(), "it has no model_index.json; give a pipeline's directory"),
         (lambda path: path.write_text("x"), "is not a model: give a pipeline's directory"),
     ],
