@@ -55,6 +55,47 @@ def slurm(tmp_path):
     return run
 
 
+ACCELERATE = """#!/bin/bash
+printf '%s\\n' "$*" >> told
+"""
+
+
+@pytest.fixture
+def accelerate(slurm, tmp_path):
+    """Nothing is launched, but told."""
+    fake = tmp_path / "bin" / "accelerate"
+    fake.write_text(ACCELERATE)
+    fake.chmod(0o755)
+
+
+@pytest.mark.usefixtures("accelerate")
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("eval.sbatch", "eval --limit 4"),
+        ("train.sbatch", "train --recipe flux-coco --out runs/flux-coco --limit 4"),
+    ],
+)
+def test_each_machine_launches_the_command_with_its_own_rank(slurm, tmp_path, script, arguments):
+    done = slurm(script, "--limit", 4, PORT="4321")
+    assert done.returncode == 0, done.stderr
+    assert sorted((tmp_path / "told").read_text().splitlines()) == [
+        f"launch --config_file {tmp_path}/config.yaml --machine_rank {rank}"
+        f" --main_process_ip 127.0.0.1 --main_process_port 4321 -m asyncdiff_cli {arguments}"
+        for rank in (0, 1)
+    ]
+
+
+@pytest.mark.usefixtures("accelerate")
+def test_a_training_goes_on_where_its_run_is(slurm, tmp_path):
+    (tmp_path / "runs" / "mini").mkdir(parents=True)
+    (tmp_path / "runs" / "mini" / "recipe.yaml").touch()
+    assert slurm("train.sbatch", "iterations=2", RECIPE="mini").returncode == 0
+    for line in (tmp_path / "told").read_text().splitlines():
+        assert line.endswith("-m asyncdiff_cli train --resume runs/mini iterations=2")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would share the first GPU")
 def test_two_machines_evaluate_into_one_store(slurm, tmp_path):
     done = slurm(
