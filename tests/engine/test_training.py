@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -41,11 +42,30 @@ from tests.training import (
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory, sd3_directory):
+def whole(tmp_path_factory, sd3_directory):
+    """Uninterrupted runs, each trained once; copy one to change it."""
+    directory, kept = tmp_path_factory.mktemp("runs"), {}
+
+    def run(**changes):
+        key = json.dumps(changes, sort_keys=True)
+        if key not in kept:
+            trained(directory / str(len(kept)), sd3_directory, **changes)
+            kept[key] = directory / str(len(kept))
+        return kept[key]
+
+    return run
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A whole run that may be changed, at `r`."""
+    return lambda **changes: shutil.copytree(whole(**changes), tmp_path / "r")
+
+
+@pytest.fixture
+def reference(whole):
     """An uninterrupted run with samples; leave it as it is."""
-    path = tmp_path_factory.mktemp("runs") / "whole"
-    trained(path, sd3_directory, samples={"every": 2, "count": 2})
-    return path
+    return whole(samples={"every": 2, "count": 2})
 
 
 def failing_at(iteration: int, monkeypatch: pytest.MonkeyPatch, spoil) -> None:
@@ -164,20 +184,22 @@ def test_the_module_is_the_best_by_held_out_reward(tmp_path, sd3_directory):
     assert all(torch.equal(kept[k], v) for k, v in trainer.tpm.state_dict().items())
 
 
-def test_without_evaluations_it_is_the_last(tmp_path, sd3_directory):
-    trained(tmp_path / "r", sd3_directory, evaluation={"every": 0})
+def test_without_evaluations_it_is_the_last(tmp_path, sd3_directory, copied):
+    copied(evaluation={"every": 0})
     assert all("held_out" not in row and "composite" not in row for row in rows(tmp_path / "r"))
     trainer = open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0})
     kept = LearnedDeviation.load(tmp_path / "r" / "tpm").tpm.state_dict()
     assert all(torch.equal(kept[k], v) for k, v in trainer.tpm.state_dict().items())
 
 
-def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path, sd3_directory):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        trained(tmp_path / name, sd3_directory, seed=seed)
-    assert module_bytes(tmp_path / "a") == module_bytes(tmp_path / "b")
-    assert rows(tmp_path / "a") == rows(tmp_path / "b")
-    assert abs(module_weights(tmp_path / "a") - module_weights(tmp_path / "c")).max() > 1e-3
+def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(
+    tmp_path, sd3_directory, whole
+):
+    trained(tmp_path / "again", sd3_directory)
+    assert module_bytes(whole()) == module_bytes(tmp_path / "again")
+    assert rows(whole()) == rows(tmp_path / "again")
+    other = whole(seed=2)
+    assert abs(module_weights(whole()) - module_weights(other)).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -192,7 +214,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path, 
     ids=["plain", "average", "steps", "sparse", "baseline"],
 )
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, sd3_directory, changes):
-    changes = {"iterations": 6, **changes}
+    changes = {"iterations": 4, **changes}
     whole = trained(tmp_path / "whole", sd3_directory, **changes)
     rng = random.Random(str(changes))
     stop_at(open_run(tmp_path / "cut", sd3_directory, **changes).train(), rng.randrange(3))
@@ -209,6 +231,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, sd3_directory, chan
 def test_every_place_to_stop_at_is_good(tmp_path, sd3_directory):
     """Between any two events, with fewer checkpoints than iterations."""
     changes = {"iterations": 3, "checkpoint": {"every": 2, "keep": 1}, "learning_rate": 0.02}
+    changes |= {"num_inference_steps": 2, "group_size": 2}
     whole = trained(tmp_path / "whole", sd3_directory, **changes)
     for count in range(len(whole) + 1):
         path = tmp_path / f"cut{count}"
@@ -238,18 +261,18 @@ def test_mini_is_trained_by_its_own_rewards(tmp_path):
     assert row["grad_norm"] > 0
 
 
-def test_a_longer_run_goes_on_where_the_shorter_ended(tmp_path, sd3_directory):
+def test_a_longer_run_goes_on_where_the_shorter_ended(tmp_path, sd3_directory, whole):
     changes = {"evaluation": {"every": 0}}
-    trained(tmp_path / "long", sd3_directory, iterations=4, **changes)
+    long = whole(**changes)
     trained(tmp_path / "cut", sd3_directory, iterations=2, **changes)
     trained(tmp_path / "cut", sd3_directory, True, iterations=4, **changes)
-    assert module_bytes(tmp_path / "cut") == module_bytes(tmp_path / "long")
-    assert rows(tmp_path / "cut") == rows(tmp_path / "long")
+    assert module_bytes(tmp_path / "cut") == module_bytes(long)
+    assert rows(tmp_path / "cut") == rows(long)
     assert load_recipe(str(tmp_path / "cut" / "recipe.yaml")).iterations == 4
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path, sd3_directory):
-    trained(tmp_path / "r", sd3_directory, iterations=1)
+def test_a_finished_run_has_nothing_left_to_do(tmp_path, sd3_directory, copied):
+    copied(iterations=1)
     before = module_bytes(tmp_path / "r")
     with pytest.raises(InputError, match="all 1 iterations are done: add iterations=N to go on"):
         trained(tmp_path / "r", sd3_directory, True, iterations=1)
@@ -257,8 +280,8 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path, sd3_directory):
 
 
 @pytest.mark.parametrize("left", [None, 0, 100])
-def test_a_run_killed_while_it_wrote_its_module_writes_it(tmp_path, sd3_directory, left):
-    trained(tmp_path / "r", sd3_directory, iterations=2)
+def test_a_run_killed_while_it_wrote_its_module_writes_it(tmp_path, sd3_directory, copied, left):
+    copied(iterations=2)
     before, file = module_bytes(tmp_path / "r"), tmp_path / "r" / "tpm" / "model.safetensors"
     if left is None:
         for each in (tmp_path / "r" / "tpm").iterdir():
@@ -320,10 +343,9 @@ def test_in_the_baselines_units_a_group_counts_by_how_much_it_differs(tmp_path, 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_score_that_is_no_number_stops_the_run_and_leaves_it_good(
-    tmp_path, sd3_directory, monkeypatch, value
+    tmp_path, sd3_directory, whole, monkeypatch, value
 ):
     changes = {"evaluation": {"every": 0}}
-    trained(tmp_path / "whole", sd3_directory, **changes)
     with monkeypatch.context() as patch:
         failing_at(3, patch, lambda scores: torch.full_like(scores, value))
         with pytest.raises(AsyncDiffError) as caught:
@@ -334,8 +356,8 @@ def test_a_score_that_is_no_number_stops_the_run_and_leaves_it_good(
     (kept,) = (tmp_path / "cut" / "refused").iterdir()
     Image.open(kept).load()
     trained(tmp_path / "cut", sd3_directory, True, **changes)
-    assert module_bytes(tmp_path / "cut") == module_bytes(tmp_path / "whole")
-    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert module_bytes(tmp_path / "cut") == module_bytes(whole(**changes))
+    assert rows(tmp_path / "cut") == rows(whole(**changes))
 
 
 def test_without_a_checkpoint_yet_the_error_says_so(tmp_path, sd3_directory, monkeypatch):
@@ -379,10 +401,9 @@ def test_gradients_that_are_no_numbers_stop_the_run_before_they_are_applied(
 
 
 def test_a_run_that_is_stopped_keeps_the_last_complete_iteration(
-    tmp_path, sd3_directory, monkeypatch
+    tmp_path, sd3_directory, whole, monkeypatch
 ):
     changes = {"evaluation": {"every": 0}, "checkpoint": {"every": 100, "keep": 1}}
-    trained(tmp_path / "whole", sd3_directory, **changes)
 
     def interrupt(scores):
         raise KeyboardInterrupt
@@ -397,8 +418,9 @@ def test_a_run_that_is_stopped_keeps_the_last_complete_iteration(
         f" `asyncdiff train --resume {tmp_path / 'cut'}`"
     )
     trained(tmp_path / "cut", sd3_directory, True, **changes)
-    assert module_bytes(tmp_path / "cut") == module_bytes(tmp_path / "whole")
-    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    unbroken = whole(evaluation={"every": 0})  # kept more often
+    assert module_bytes(tmp_path / "cut") == module_bytes(unbroken)
+    assert rows(tmp_path / "cut") == rows(unbroken)
 
 
 def test_a_stop_before_the_first_iteration_leaves_a_run_that_starts_again(
@@ -568,9 +590,10 @@ def test_without_patience_training_goes_on(tmp_path, sd3_directory, monkeypatch)
 
 
 @pytest.mark.parametrize("damage", ["torn", "flipped", "foreign"])
-def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(tmp_path, sd3_directory, damage):
-    trained(tmp_path / "whole", sd3_directory)
-    trained(tmp_path / "r", sd3_directory)
+def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(
+    tmp_path, sd3_directory, whole, copied, damage
+):
+    copied()
     file = tmp_path / "r" / "checkpoints" / "000004.safetensors"
     content = bytearray(file.read_bytes())
     if damage == "torn":
@@ -579,8 +602,8 @@ def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(tmp_path, sd3_dire
         content[-100] ^= 1
         file.write_bytes(content)
     else:
-        trained(tmp_path / "other", sd3_directory, learning_rate=1e-4)
-        file.write_bytes((tmp_path / "other" / "checkpoints" / file.name).read_bytes())
+        other = whole(learning_rate=0.02, evaluation={"every": 0})
+        file.write_bytes((other / "checkpoints" / file.name).read_bytes())
     refused = []
     recipe = small_recipe(sd3_directory)
     trainer = open_trainer(recipe, tmp_path / "r", True, "cpu", on_warning=refused.append)
@@ -589,12 +612,12 @@ def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(tmp_path, sd3_dire
     (message,) = refused
     assert message.startswith(f"checkpoint {file} {why}")
     list(trainer.train())
-    assert module_bytes(tmp_path / "r") == module_bytes(tmp_path / "whole")
-    assert rows(tmp_path / "r") == rows(tmp_path / "whole")
+    assert module_bytes(tmp_path / "r") == module_bytes(whole())
+    assert rows(tmp_path / "r") == rows(whole())
 
 
-def test_with_no_good_checkpoint_left_there_is_no_going_on(tmp_path, sd3_directory):
-    trained(tmp_path / "r", sd3_directory)
+def test_with_no_good_checkpoint_left_there_is_no_going_on(tmp_path, sd3_directory, copied):
+    copied()
     for file in (tmp_path / "r" / "checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:50])
     before = (tmp_path / "r" / "metrics.jsonl").read_bytes()
@@ -604,8 +627,8 @@ def test_with_no_good_checkpoint_left_there_is_no_going_on(tmp_path, sd3_directo
     assert (tmp_path / "r" / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_backbone_is_another_run(tmp_path, sd3_directory):
-    trained(tmp_path / "r", sd3_directory, iterations=1)
+def test_another_backbone_is_another_run(tmp_path, sd3_directory, copied):
+    copied(iterations=1)
     pipe = tiny_sd3()
     with torch.no_grad():
         pipe.transformer.proj_out.bias += 0.1
@@ -617,9 +640,8 @@ def test_another_backbone_is_another_run(tmp_path, sd3_directory):
     assert "another recipe or backbone" in refused[0]
 
 
-def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, sd3_directory):
+def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, sd3_directory, whole):
     changes = {"checkpoint": {"every": 2, "keep": 2}}
-    trained(tmp_path / "whole", sd3_directory, **changes)
     stop_at(open_run(tmp_path / "cut", sd3_directory, **changes).train(), 6)  # in iteration 4
     assert rows(tmp_path / "cut")[-1]["iteration"] == 4
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
@@ -627,7 +649,7 @@ def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, sd3_
     open_run(tmp_path / "cut", sd3_directory, True, **changes)
     assert rows(tmp_path / "cut")[-1]["iteration"] == 2
     trained(tmp_path / "cut", sd3_directory, True, **changes)
-    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert rows(tmp_path / "cut") == rows(whole())  # whatever is kept
 
 
 def test_every_metric_is_plain_json(reference):
