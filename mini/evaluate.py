@@ -28,7 +28,7 @@ from mini.questions import NEEDS, Question, ask
 from mini.scenes import Batch, Scene, Scenes
 from mini.settings import Settings
 
-NOISY = 256  # pictures whose residual noise is estimated
+NOISY = 128  # pictures whose residual noise is estimated
 FIGURE_PROMPTS = ("a cat on grass", "a red car left of a dog on bricks")
 FIGURE_DEVIATIONS = (0.0, 0.5, 1.0)
 SHEET = 10  # pictures on its side

@@ -299,23 +299,22 @@ def _chances(phrase: Phrase, found: Found) -> Tensor:
     return found.presence * found.thing[:, NAMES[phrase.thing]]
 
 
-def counts(chances: Tensor) -> Tensor:
+def counts(chances: Sequence[float]) -> list[float]:
     """The Poisson binomial distribution of how many of independent events happen."""
-    distribution = torch.zeros(len(chances) + 1, dtype=torch.float64)
-    distribution[0] = 1
-    for chance in chances.double().clamp(0, 1):
-        moved = distribution.roll(1)
-        moved[0] = 0
-        distribution = (1 - chance) * distribution + chance * moved
+    distribution = [1.0]
+    for chance in chances:
+        stays = [(1 - chance) * p for p in distribution]
+        moves = [chance * p for p in distribution]
+        distribution = [a + b for a, b in zip([*stays, 0.0], [0.0, *moves], strict=True)]
     return distribution
 
 
 def at_least(chances: Tensor, count: int) -> float:
-    return float(counts(chances)[count:].sum().clamp(0, 1))
+    return sum(counts(chances.tolist())[count:])
 
 
 def exactly(chances: Tensor, count: int) -> float:
-    return float(counts(chances)[count])
+    return dict(enumerate(counts(chances.tolist()))).get(count, 0.0)
 
 
 def _inside(place: str, found: Found) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 RESAMPLES = 2000
-FEW = 10  # resamples of what takes longer
+FEW = 6  # resamples of what takes longer
 
 
 def summary(values: Sequence[float]) -> dict[str, float | list[float] | int]:

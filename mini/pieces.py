@@ -25,7 +25,7 @@ def split(
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=target) as whole:
-        with tarfile.open(fileobj=whole, mode="w:xz", preset=1) as archive:
+        with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=1) as archive:
             for name in sorted(names or (path.name for path in source.iterdir())):
                 if (source / name).exists():
                     archive.add(source / name, name)
@@ -54,5 +54,5 @@ def join(source: Path, target: Path) -> None:
         for path in paths:
             whole.write(path.read_bytes())
         whole.seek(0)
-        with tarfile.open(fileobj=whole, mode="r:xz") as archive:
+        with tarfile.open(fileobj=whole, mode="r:gz") as archive:
             archive.extractall(target, filter="data")

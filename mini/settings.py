@@ -147,8 +147,8 @@ class Settings:
     shares: dict[str, float] = field(
         default_factory=lambda: {
             "judge": 0.12,
-            "vae": 0.22,
-            "transformer": 0.46,
+            "vae": 0.20,
+            "transformer": 0.44,
             "reward_clip": 0.07,
             "reward_quality": 0.03,
         }

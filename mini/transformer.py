@@ -34,7 +34,7 @@ from mini.text import Towers, load_tokenizer, tokens
 from mini.training import Budget, Run, adamw, stream
 
 PART = 4096  # scenes in a file of latents
-ENCODED = 64  # scenes encoded at once
+ENCODED = 128  # scenes encoded at once
 ALIGNED = 64  # channels that the judge's features are projected to, at random
 
 
@@ -94,33 +94,39 @@ def fill_cache(
 ) -> Cache:
     """Draw and encode the scenes in parts, so that an interrupted run goes on.
 
-    The directory is named after the VAE's weights: a VAE that was trained further has its own.
+    The directory is named after the weights: a VAE that was trained further has its own.
     """
     own, device = settings.transformer, composer.device
-    digest = hashlib.sha256(vae.encoder.conv_out.weight.float().cpu().numpy().tobytes())
-    directory = work / f"latents-{digest.hexdigest()[:8]}"
+    weights = torch.cat([vae.encoder.conv_out.weight.flatten(), judge.lateral.weight.flatten()])
+    digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()[:8]
+    directory = work / f"latents-{digest}-{own.cache}"
     directory.mkdir(parents=True, exist_ok=True)
     projection = aligned_projection(settings, device)
 
-    def draw(part: int) -> Batch:
-        first = part * ENCODED
-        last = min(first + ENCODED, own.cache)
-        return Batch.of([scene_of(scenes, own.seed, index) for index in range(first, last)])
+    def draw(number: int) -> Batch:
+        indices = range(number * ENCODED, min((number + 1) * ENCODED, own.cache))
+        return Batch.of([scene_of(scenes, own.seed, index) for index in indices])
 
-    loaded = []
-    for number in range(-(-own.cache // PART)):
-        path = directory / f"{number:04}.safetensors"
-        if not path.exists():
-            first, last = number * PART // ENCODED, min((number + 1) * PART, own.cache)
-            parts = stream(draw, first, -(-last // ENCODED), settings.workers)
-            encoded = [_encode(composer, judge, vae, projection, batch) for batch in parts]
-            columns = [torch.cat(column).contiguous() for column in zip(*encoded, strict=True)]
-            partial = path.with_suffix(".partial")
-            save_file(dict(zip(("latents", "features"), columns, strict=True)), partial)
-            partial.rename(path)
-            print(f"latents: {min((number + 1) * PART, own.cache)} of {own.cache}", flush=True)
-        loaded.append(load_file(path, device=str(device)))
-    return Cache(*(torch.cat([part[name] for part in loaded]) for name in ("latents", "features")))
+    paths = [directory / f"{part:04}.safetensors" for part in range(-(-own.cache // PART))]
+    first = sum(path.exists() for path in paths)  # they were written in this order
+    encoded: list[tuple[Tensor, Tensor]] = []
+    batches = range(first * PART // ENCODED, -(-own.cache // ENCODED))
+    drawn = stream(draw, batches.start, batches.stop, settings.workers)
+    for number, batch in zip(batches, drawn, strict=True):
+        encoded.append(_encode(composer, judge, vae, projection, batch))
+        if (number + 1) * ENCODED % PART == 0 or number + 1 == batches.stop:
+            _write(encoded, paths[number * ENCODED // PART])
+            encoded.clear()
+    parts = [load_file(path, device=str(device)) for path in paths]
+    return Cache(*(torch.cat([part[name] for part in parts]) for name in ("latents", "features")))
+
+
+def _write(encoded: list[tuple[Tensor, Tensor]], path: Path) -> None:
+    columns = [torch.cat(column).contiguous() for column in zip(*encoded, strict=True)]
+    partial = path.with_suffix(".partial")
+    save_file(dict(zip(("latents", "features"), columns, strict=True)), partial)
+    partial.rename(path)
+    print(f"latents: {path.name}", flush=True)
 
 
 def aligned_projection(settings: Settings, device: torch.device) -> Tensor:

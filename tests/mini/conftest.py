@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mini.art import SIDE, Drawing, Sprites, dominant_hue
+from mini.art import SIDE, Drawing, Sprites, dominant_hue, file_name
 from mini.compose import Composer
 from mini.scenes import Scenes
 from mini.settings import SIZE
@@ -50,8 +50,6 @@ def composer(sprites: Sprites) -> Composer:
 
 def write_package(directory: Path, package: str, files: dict[str, bytes]) -> None:
     """An npm package's archive, as `mini.art.download` leaves it."""
-    from mini.art import file_name
-
     with tarfile.open(directory / file_name(package), "w:gz") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)

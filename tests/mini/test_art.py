@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ RING = '<circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-wid
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The packages in their real layout; emojibase knows two labels."""
-    import io
 
     pytest.importorskip("resvg_py")
     entries = [{"label": "ball", "hexcode": "1F600"}, {"label": "red box", "hexcode": "1F601"}]

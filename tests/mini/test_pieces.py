@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ from mini.pieces import join, split
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    import random
 
     directory = tmp_path / "source"
     (directory / "judge").mkdir(parents=True)
