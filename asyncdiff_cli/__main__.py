@@ -1,5 +1,23 @@
-"""`python -m asyncdiff_cli`, for launchers that start modules."""
+"""The `asyncdiff` script, and `python -m asyncdiff_cli` for launchers that start modules."""
 
-from asyncdiff_cli.app import main
+try:
+    import os
+    import signal
+    import sys
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
-main()
+
+def main() -> None:
+    """Run this process's command line. There is nothing to tidy up before it has been imported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+
+    from asyncdiff_cli.app import run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -22,9 +22,9 @@ from asyncdiff_cli.commands.score import score
 from asyncdiff_cli.commands.sweep import sweep
 from asyncdiff_cli.commands.train import train
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code
 
 DEBUG = "ASYNCDIFF_DEBUG"
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="Asynchronous timestep conditioning for text-to-image flow models.",
@@ -75,16 +75,17 @@ def options(
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code.
 
-    0 for success, 1 for a failure, 2 for bad input, 130 if interrupted. An error is one line on
-    stderr, or its traceback with `--debug`.
+    0 for success, 1 for a failure, 2 for bad input, 130 or 143 if a signal ended it. An error is
+    one line on stderr, or its traceback with `--debug`.
     """
     args = sys.argv[1:] if args is None else list(args)
     render.quiet_imports()
     try:
         command = typer.main.get_command(app)
-        code = command(args, prog_name="asyncdiff", standalone_mode=False, obj=args)
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        with as_interrupts():
+            code = command(args, prog_name="asyncdiff", standalone_mode=False, obj=args)
+    except KeyboardInterrupt as interrupt:
+        return exit_code(interrupt)
     except Exception as error:
         if os.environ.get(DEBUG):
             raise

@@ -21,13 +21,13 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.interrupts import exit_code
 from asyncdiff_cli.engine.messages import SAID
 
 PATIENCE = timedelta(hours=3)
 """How long a process waits for the others: the first may be downloading a model."""
 GRACE = 30.0
 """Seconds that processes get to leave all in order, once another has died."""
-INTERRUPTED = 130
 CPU = "cpu"
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl."""
@@ -142,16 +142,17 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
     }
+    children: list[subprocess.Popen[bytes]] = []
     with TemporaryDirectory(prefix="asyncdiff-") as said:
-        children = [
-            subprocess.Popen(
-                line,
-                env={**shared, SAID: said, "RANK": str(n), "LOCAL_RANK": str(n)},
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
-            for n in range(processes)
-        ]
-        return _wait(children)
+        try:
+            for rank in range(processes):
+                own = {SAID: said, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                begin = _end_with_parent if sys.platform == "linux" else None
+                children.append(subprocess.Popen(line, env=shared | own, preexec_fn=begin))
+            return _wait(children)
+        finally:
+            for child in children:
+                child.kill()
 
 
 def _end_with_parent() -> None:
@@ -169,40 +170,36 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        child.terminate()
+
+
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     """Wait for processes, and stop the others once one has failed; the exit code.
 
     Raises:
         AsyncDiffError: if a signal killed one.
     """
-    interrupted, deadline = False, float("inf")
+    stopped: KeyboardInterrupt | None = None
+    deadline = float("inf")
     codes: list[int] = []  # of those that have failed of themselves
-
-    def stop(*signals: object) -> None:
-        nonlocal interrupted
-        interrupted = interrupted or bool(signals)
-        for child in children:
-            child.terminate()
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        while None in (ended := [child.poll() for child in children]):
+    while None in (ended := [child.poll() for child in children]):
+        try:
             if not codes and (codes := [code for code in ended if code]):
-                deadline = time.monotonic() + GRACE
-                if not interrupted:
-                    stop()
+                _stop(children)
+                deadline = min(deadline, time.monotonic() + GRACE)
             if time.monotonic() > deadline:
                 for child in children:
                     child.kill()
-            try:
-                time.sleep(0.1)
-            except KeyboardInterrupt:  # the processes got it too, and end
-                interrupted = True
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            time.sleep(0.1)
+        except KeyboardInterrupt as interrupt:  # which may have come to this process alone
+            stopped = stopped or interrupt
+            _stop(children)
+            deadline = min(deadline, time.monotonic() + GRACE)
     codes = codes or [child.returncode for child in children if child.returncode]
-    if interrupted and codes:
-        return INTERRUPTED
+    if stopped is not None and codes:
+        return exit_code(stopped)
     if killed := [-code for code in codes if code < 0]:
         raise AsyncDiffError(f"a process of this run has died of signal {killed[0]}")
     return max(codes, default=0)  # those that waited for one with bad input end with 1

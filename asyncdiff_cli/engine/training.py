@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import signal
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +21,7 @@ from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.comparison import relative_composite
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.heldout import HeldOut, columns, compare
+from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code, ignore_interrupts
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies import Policy, Synchronous
 from asyncdiff_cli.engine.prompts import PromptSet
@@ -48,13 +47,13 @@ from asyncdiff_cli.engine.watch import Snapshot, Watch
 Event = tuple[str, dict[str, Any]]
 """("iteration" | "evaluation" | "warning", JSON values)."""
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-
 
 class InterruptedRunError(AsyncDiffError):
     """Someone stopped the training; a checkpoint of the last complete iteration is written."""
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def new_tpm(recipe: Recipe, backbone: Backbone) -> TimestepPredictionModule:
@@ -147,7 +146,7 @@ class Trainer:
                 if self.stopped
                 else f"all {self.recipe.iterations} iterations are done: add iterations=N to go on"
             )
-        with terminated_as_interrupt():
+        with as_interrupts():
             yield from self._train()
 
     def _train(self) -> Iterator[Event]:
@@ -159,10 +158,11 @@ class Trainer:
                 now = self.iteration + 1
                 yield from self._advance()
             self._finish()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self._save_complete()
             raise InterruptedRunError(
-                f"stopped after iteration {self._complete.iteration}; {self._hint()}"
+                f"stopped after iteration {self._complete.iteration}; {self._hint()}",
+                exit_code(interrupt),
             ) from None
         except AsyncDiffError as error:
             kind = type(error)
@@ -514,32 +514,3 @@ def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             found[prefix + name] = value
     return found
-
-
-@contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM interrupt the block as ctrl-C does: that is how launchers end a run.
-
-    After the block both do what they did before.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in INTERRUPTS}
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def ignore_interrupts() -> None:
-    """Until the end of `terminated_as_interrupt`: a launcher repeats what a terminal has sent."""
-    if threading.current_thread() is threading.main_thread():
-        for number in INTERRUPTS:
-            signal.signal(number, signal.SIG_IGN)

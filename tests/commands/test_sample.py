@@ -340,17 +340,19 @@ def test_a_backbone_with_a_vocabulary_says_what_it_does_not_know(draw, pipelines
     assert len(unknown.out.split()) == 2
 
 
-def test_an_interrupt_leaves_complete_files(draw, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_complete_files(draw, monkeypatch, number):
     steps = iter(range(100))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(*_):
         if next(steps) == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
 
     monkeypatch.setattr(render.Progress, "step", interrupt)
     outcome = draw("a cat", "-n", 3, "--batch-size", 1)
-    assert outcome.code == 130
-    assert "Traceback" not in outcome.err
+    signal.signal(signal.SIGINT, before)
+    assert (outcome.code, outcome.err) == (128 + number, "")
     assert files() == ["0000-a-cat-seed0.png"]
 
 

@@ -309,7 +309,7 @@ def test_a_signal_stops_a_run_that_can_go_on(train, pipelines, tmp_path, number)
     assert lines[2].startswith("iteration 3 of 500")
     run.send_signal(number)
     _, rest = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 128 + number
     last = rest.splitlines()[-1]
     (complete,) = checkpoints(tmp_path / "r")
     assert complete >= 3

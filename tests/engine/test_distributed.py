@@ -162,7 +162,7 @@ def test_a_signal_ends_them_together(tmp_path, sd3_directory, number):
             process.send_signal(number)
     run.send_signal(number)
     _, err = run.communicate(timeout=90)
-    assert run.returncode == 130
+    assert run.returncode == 128 + number
     assert gone(processes)
     (complete,) = checkpoints(tmp_path / "r")
     (line,) = (line for line in err.splitlines() if line.startswith("error"))
