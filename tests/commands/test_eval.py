@@ -1,6 +1,8 @@
 """`asyncdiff eval`, `sweep`, `histogram`, `panel` and `merge`, as they are typed."""
 
 import csv
+import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -8,17 +10,28 @@ from PIL import Image
 from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
 from asyncdiff_cli.engine.store import Store
 
-FAST = ("--steps", 2, "--limit", 3, "--rewards", "sharpness", "--images", 2)
+FAST = ("--steps", 2, "--limit", 3, "--rewards", "sharpness", "--images", 2, "--size", 32)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test leaves its store for the others."""
+    return tmp_path_factory.mktemp("kept") / "store"
 
 
 @pytest.fixture
-def evaluated(asyncdiff):
-    """A store of three policies."""
-    outcome = asyncdiff(
-        "eval", "--policies", "baseline,fixed:0.5,fixed:0.5@2", *FAST, "--out", "store", "--json"
-    )
-    assert (outcome.code, outcome.err) == (0, "")
-    return outcome.json
+def evaluated(asyncdiff, kept, tmp_path):
+    """A store of three policies, and what was told of it."""
+    told = kept.with_suffix(".json")
+    if not told.exists():
+        policies = "baseline,fixed:0.5,fixed:0.5@2"
+        outcome = asyncdiff("eval", "--policies", policies, *FAST, "--out", "store", "--json")
+        assert (outcome.code, outcome.err) == (0, "")
+        shutil.copytree(tmp_path / "store", kept)
+        told.write_text(outcome.out)
+    else:
+        shutil.copytree(kept, tmp_path / "store")
+    return json.loads(told.read_text())
 
 
 def test_eval_reports_every_row_beside_the_baseline(evaluated, tmp_path):

@@ -323,26 +323,27 @@ def test_more_shards_than_prompts(opened):
     assert (shard.pending(), finish(shard)) == ([], [])
 
 
-@pytest.mark.parametrize("stop", range(5))
-def test_what_goes_on_draws_exactly_what_is_missing(opened, monkeypatch, stop):
+def test_what_goes_on_draws_exactly_what_is_missing(opened, monkeypatch):
     shape = {"batch_size": 3, "limit": 5, "policies": "baseline,fixed:0.5"}
-    first = opened(**shape)
-    before = sum(finish(first, stop))
-    batches = drawn_seeds(monkeypatch)
-    again = opened(**shape)
-    missing = again.pending()
-    assert len(missing) == 10 - before
-    assert {key(again.seed, cell) for cell in missing}.isdisjoint(first.store.keys())
-    assert sum(finish(again)) == len(missing)
-    noises = sorted(key(again.seed, cell).seed for cell in missing)
-    assert sorted(itertools.chain(*batches)) == noises
-    assert opened(**shape).pending() == []
     whole = opened("whole", **shape)
     finish(whole)
-    assert_alike(again.store, whole.store)
-    assert (
-        again.store.read()["sharpness"].to_pylist() == whole.store.read()["sharpness"].to_pylist()
-    )
+    for stop in range(5):
+        first = opened(f"stopped{stop}", **shape)
+        before = sum(finish(first, stop))
+        batches = drawn_seeds(monkeypatch)
+        again = opened(f"stopped{stop}", **shape)
+        missing = again.pending()
+        assert len(missing) == 10 - before
+        assert {key(again.seed, cell) for cell in missing}.isdisjoint(first.store.keys())
+        assert sum(finish(again)) == len(missing)
+        noises = sorted(key(again.seed, cell).seed for cell in missing)
+        assert sorted(itertools.chain(*batches)) == noises
+        assert opened(f"stopped{stop}", **shape).pending() == []
+        assert_alike(again.store, whole.store)
+        ours, theirs = (
+            store.read()["sharpness"].to_pylist() for store in (again.store, whole.store)
+        )
+        assert ours == theirs
 
 
 def test_a_deleted_part_is_drawn_again(opened):

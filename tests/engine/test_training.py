@@ -445,7 +445,7 @@ def test_a_stop_after_an_evaluation_keeps_the_best_that_is_complete(
         "learning_rate": 0.02,
         "iterations": 6,
     }
-    for seed in range(20):  # until there is another best, and not right after the one before
+    for seed in range(2, 20):  # until there is another best, and not right after the one before
         whole, changes["seed"] = tmp_path / f"whole{seed}", seed
         trained(whole, sd3_directory, **changes)
         found = [row["best"] for row in rows(whole) if "best" in row]
