@@ -24,6 +24,7 @@ from asyncdiff_cli.engine.adapters import (
 )
 from asyncdiff_cli.engine.checks import check_gamma, unknown_pipeline
 from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
+from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
 from asyncdiff_cli.engine.sampler import stacked
@@ -62,6 +63,8 @@ class Trace:
         self._deviations: list[Tensor] = []
         self._call: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
         self._grid: tuple[int, int] | None = None
+        self._sigmas: Tensor | None = None
+        self._checks = DeferredChecks()
         self._time.clear()
 
     def _called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -75,20 +78,23 @@ class Trace:
             raise AsyncDiffError("the pipeline's transformer was replaced: attach after that")
         if scheduler.step_index is None:  # as the step itself would begin
             scheduler._init_step_index(timestep)
-        sigma = scheduler.sigmas[scheduler.step_index].to(velocity.device)
+        if self._sigmas is None:  # once a run: they may be on the CPU
+            self._sigmas = scheduler.sigmas.to(velocity.device)
+        sigma = self._sigmas[scheduler.step_index]
         if not self._cond_sigmas:
             self._cond_sigmas.append(sigma.expand(len(velocity)))
         return scaled(self._policy, self._gamma, velocity, sigma, self._cond_sigmas[-1])
 
     def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
         """Choose the time of the next evaluation, now that the scheduler has taken this step."""
-        assert self._call is not None  # _stepping has seen to it
+        assert self._call is not None  # _stepping has seen to both
+        assert self._sigmas is not None
         text = self._adapter.text_of_call(*self._call, len(latents))
         if self._grid is None:  # once a run: a GPU is waited for
             self._grid = self._adapter.grid_of_call(self._call[1], latents)
         self._call = None
 
-        sigmas = scheduler.sigmas.to(latents.device)
+        sigmas = self._sigmas
         k, index = scheduler.step_index - 1, len(self._deviations)
         evaluations = len(scheduler.timesteps) - (k - index)  # image-to-image starts late
         state = StepState(
@@ -103,6 +109,7 @@ class Trace:
             pooled_prompt_embeds=text.pooled,
             grid=self._grid,
             prompt_embeds_mask=text.prompt_embeds_mask,
+            checks=self._checks,
         )
         check_finite(result, state)
         self._time.clear()
@@ -111,6 +118,8 @@ class Trace:
             self._deviations.append(deviation)
             self._cond_sigmas.append(cond_sigma)
             self._time.set(state.sigma_next, cond_sigma)
+        else:
+            self._checks.settle()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.deferred import is_finite, to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
 
@@ -37,13 +38,25 @@ def ask(policy: Policy, state: StepState) -> Tensor:
     deviation = policy(state)
     if deviation.ndim and len(deviation) not in (1, batch):
         raise InputError(f"the policy has {len(deviation)} deviations for {batch} images")
-    if not (deviation.abs() <= policy.bound).all():  # also NaN
-        check_finite(state.velocity, state)  # which a learned policy passes on
-        raise AsyncDiffError(
-            f"the policy's deviation after {state.progress} is outside"
-            f" [-{policy.bound:g}, {policy.bound:g}]: {deviation.tolist()}"
-        )
-    return deviation.to(device=device, dtype=torch.float32).expand(batch)
+    within = (deviation.abs() <= policy.bound).all()  # which NaN is not
+    progress, from_cpu = state.progress, deviation.device != device  # a GPU's would hold the state
+    finite = torch.tensor(True) if from_cpu else is_finite(state.velocity)
+    state.checks.require(within, lambda: _outside(policy.bound, deviation, finite, progress))
+    return to_device(deviation.to(torch.float32), device).expand(batch)
+
+
+def _outside(bound: float, deviation: Tensor, finite: Tensor, progress: str) -> AsyncDiffError:
+    """Why a deviation is not within the bound: a learned policy passes NaN on.
+
+    Args:
+        finite: whether the velocity is.
+    """
+    if deviation.isnan().any() and not finite:
+        return _not_finite(progress)
+    return AsyncDiffError(
+        f"the policy's deviation after {progress} is outside"
+        f" [-{bound:g}, {bound:g}]: {deviation.tolist()}"
+    )
 
 
 def cond_sigma_of(policy: Policy, state: StepState, gamma: float, deviation: Tensor) -> Tensor:
@@ -76,13 +89,17 @@ def scaled(
 
 
 def check_finite(latents: Tensor, state: StepState) -> None:
-    """Stop a run that has gone bad, by its latents or its velocity.
+    """Have a run stopped that has gone bad, by the latents after a step.
 
     Raises:
-        AsyncDiffError: naming the step, for NaN or infinity.
+        AsyncDiffError: naming the step, for NaN or infinity; on a GPU when the checks are settled.
     """
-    if not torch.isfinite(latents).all():
-        raise AsyncDiffError(
-            f"NaN or infinity in the latents after {state.progress}; in fp16 try bf16 or fp32,"
-            " otherwise a smaller gamma or guidance"
-        )
+    progress = state.progress
+    state.checks.require(is_finite(latents), lambda: _not_finite(progress))
+
+
+def _not_finite(progress: str) -> AsyncDiffError:
+    return AsyncDiffError(
+        f"NaN or infinity in the latents after {progress}; in fp16 try bf16 or fp32, otherwise a"
+        " smaller gamma or guidance"
+    )

@@ -8,7 +8,7 @@ the previous time (noisier). Scaling by γ comes later and is not a policy's bus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_choice, check_deviation
+from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import InputError
 
 
@@ -50,6 +51,8 @@ class StepState:
     """Rows and columns of packed latents' tokens; None where they are not packed."""
     prompt_embeds_mask: Tensor | None = None
     """bool [B, tokens], True where a token is not padding; None where none is."""
+    checks: DeferredChecks = field(default_factory=DeferredChecks)
+    """What is looked at of the run's numbers."""
 
     @property
     def progress(self) -> str:

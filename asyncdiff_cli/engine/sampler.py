@@ -13,6 +13,7 @@ from asyncdiff_cli.engine import checks, desync
 from asyncdiff_cli.engine.adapters import Guidance
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
+from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies import Policy, StepState, Synchronous
 from asyncdiff_cli.engine.sequences import join_sequences
@@ -68,14 +69,13 @@ def integrate(
         timesteps = torch.cat([timesteps, (desync.TIMESTEPS * sigmas[-1:]).to(timesteps)])
         sigmas = torch.cat([sigmas, torch.zeros_like(sigmas[-1:])])
     cond_sigma = sigmas[0].expand(len(latents))  # line 2: t*_0 = t_0
-    cond_sigmas, deviations = [cond_sigma], []
+    cond_sigmas, deviations, checks = [cond_sigma], [], DeferredChecks()
 
     for k, t in enumerate(timesteps):
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
         v = scaled(policy, gamma, v, sigmas[k], cond_sigma)  # Eq. 19, for the policies that do
-        state = StepState(
-            k, len(timesteps), sigmas[k], sigmas[k + 1], cond_sigma, latents, v, *embeds, grid, mask
-        )
+        times = sigmas[k], sigmas[k + 1], cond_sigma
+        state = StepState(k, len(timesteps), *times, latents, v, *embeds, grid, mask, checks)
         if k + 1 < len(timesteps):  # lines 8 to 10
             deviation, cond_sigma = decide(policy, gamma, state, sigmas[0])
             cond_sigmas.append(cond_sigma)
@@ -87,6 +87,7 @@ def integrate(
         check_finite(latents, state)
         if on_step is not None:
             on_step(state)
+    checks.settle()
     return latents, cond_sigmas, deviations
 
 

@@ -54,8 +54,9 @@ class Observation:
             embeds = embeds.masked_fill(~state.prompt_embeds_mask[..., None], PADDING)
 
         def each(value: Tensor | float) -> Tensor:
-            number = torch.as_tensor(value, dtype=torch.float32, device=state.latents.device)
-            return number.expand(batch)[None]
+            if not isinstance(value, Tensor):  # a GPU is waited for if a number is copied to it
+                value = torch.full([], value, device=state.latents.device)
+            return value.float().expand(batch)[None]
 
         return cls(
             latents=unpacked(state.latents, state.grid)[None],
@@ -234,11 +235,17 @@ class TimestepPredictionModule(
     def device(self) -> torch.device:
         return self.readout.device
 
-    def forward(self, seen: Observation) -> tuple[Tensor, Tensor]:
-        """α − 1 and β − 1 of each decision, fp32 [S, B], above 0."""
+    def forward(
+        self, seen: Observation, constant: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """α − 1 and β − 1 of each decision, fp32 [S, B], above 0.
+
+        Args:
+            constant: `self.constant(seen)`, where it is known.
+        """
         decisions = len(seen.latents)
-        text = self._text(seen.prompt_embeds, seen.pooled_prompt_embeds)
-        patches, times = self._patches(seen), self._times(seen)
+        text, places = self.constant(seen) if constant is None else constant
+        patches, times = self._patches(seen) + places, self._times(seen)
         text = text.repeat(decisions, 1, 1)
         # What is seen reaches the head without the blocks too, which at first pass nothing on: else
         # the module would move all steps and images alike before it can tell them apart.
@@ -256,12 +263,19 @@ class TimestepPredictionModule(
         latents, velocity = (t.flatten(0, 1).float() for t in (seen.latents, seen.velocity))
         sigma = seen.sigma.flatten()[:, None, None, None]
         spatial = torch.cat([latents, velocity, desync.clean_estimate(latents, velocity, sigma)], 1)
-        height, width = spatial.shape[-2:]
         patch = self.patch_size
+        height, width = spatial.shape[-2:]
         padding = (0, -width % patch, 0, -height % patch)
         places = functional.pixel_unshuffle(functional.pad(tame(spatial), padding), patch)
+        return self.patches(places.flatten(2).mT)
+
+    def constant(self, seen: Observation) -> tuple[Tensor, Tensor]:
+        """What is the same at each decision of a run: the tokens of the text, [B, 1 + text_tokens,
+        width], and where the patches are, [places, width]."""
+        text = self._text(seen.prompt_embeds, seen.pooled_prompt_embeds)
+        sides = (-(-side // self.patch_size) for side in seen.latents.shape[-2:])
         rows, columns = (
-            fourier((torch.arange(n, device=self.device) + 0.5) / n) for n in places.shape[-2:]
+            fourier((torch.arange(side, device=self.device) + 0.5) / side) for side in sides
         )
         grid = torch.cat(
             [
@@ -270,7 +284,7 @@ class TimestepPredictionModule(
             ],
             dim=-1,
         )
-        return self.patches(places.flatten(2).mT) + self.places(grid.flatten(0, 1))
+        return text, self.places(grid.flatten(0, 1))
 
     def _text(self, sequence: Tensor, pooled: Tensor) -> Tensor:
         """Pooled embedding, and sequence pooled by attention, [B, 1 + text_tokens, width]."""

@@ -347,13 +347,13 @@ def _denoising(adapter: Adapter, work: Work) -> tuple[Denoiser, Tensor, Tensor]:
     """The velocity field that `sample` would integrate, its noise, and a timestep."""
     pipe, size = adapter.pipe, (work.height, work.width)
     guidance = Guidance(work.guidance, work.guidance)
-    text = _conditions(adapter, work, adapter.does_cfg(guidance, work.negative))
+    text = empty_conditions(adapter, work, adapter.does_cfg(guidance, work.negative))
     latents = adapter.prepare_latents((work.batch, *size), text.prompt_embeds.dtype, None, None)
     timestep = torch.full([], float(desync.TIMESTEPS), device=pipe._execution_device)
     return adapter.denoiser(text, guidance, *size), latents, timestep
 
 
-def _conditions(adapter: Adapter, work: Work, do_cfg: bool) -> TextConditions:
+def empty_conditions(adapter: Adapter, work: Work, do_cfg: bool) -> TextConditions:
     """What encoding prompts of the full length gives, zeros in its place."""
     pipe, channels = adapter.pipe, adapter.channels
     tokens = _tokens(pipe, work)

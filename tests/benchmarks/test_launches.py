@@ -1,0 +1,16 @@
+import pytest
+import torch
+
+from asyncdiff_cli.engine.tracing import Work
+from benchmarks.launches import METHODS, rows
+from tests.conftest import TINY
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "qwen-image"])
+def test_no_step_waits_for_the_gpu(family, tmp_path):
+    TINY[family]().save_pretrained(tmp_path)
+    counts = rows(tmp_path, torch.float16, Work(2, 16, 16, 5.0, tokens=8))
+    assert {name: own.waits for name, own in counts.items()} == dict.fromkeys(METHODS, 0)
+    extra = {name: own.operations - counts["stock"].operations for name, own in counts.items()}
+    assert 0 < extra["fixed"] <= 40
+    assert extra["fixed"] < extra["learned"] <= 220
