@@ -45,7 +45,7 @@ def main() -> None:
         move(options)
         return
 
-    from mini import art, pack, stages
+    from mini import art, pack, stages, training
     from mini.settings import Settings
 
     sprites = art.make(options.work)
@@ -58,6 +58,8 @@ def main() -> None:
     settings = getattr(Settings, kind)()
     if options.scale != 1:
         settings = settings.scaled(options.scale)
+    for stage in options.more:
+        training.reopen(options.work / stage)
     deadline = process_start() + 60 * options.minutes if options.minutes else None
     out = options.out or options.work / "out"
     plan = stages.Plan(settings, sprites, options.work, out, deadline, options.threads)
@@ -75,6 +77,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where the models go; default WORK/out")
     parser.add_argument("--only", nargs="+", help="files and directories of WORK to split")
     parser.add_argument("--minutes", type=float, help="time for all stages")
+    parser.add_argument(
+        "--more", nargs="+", default=[], metavar="STAGE", help="complete stages to train for longer"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the settings' steps")
     parser.add_argument("--smoke", action="store_true", help="tiny networks, two steps")
     parser.add_argument("--cpu", action="store_true", help="the steps and batches for a CPU")

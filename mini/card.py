@@ -35,6 +35,7 @@ def _tables(metrics: dict) -> dict[str, str]:
     mini = metrics["mini"]
     sets = {"real scenes, others": mini.get("real"), "real scenes, decoded": mini.get("vae")}
     sets |= {f"K = {steps}": row for steps, row in mini.get("by_steps", {}).items()}
+    sets |= {f"guidance {g}": row for g, row in mini.get("by_guidance", {}).items()}
     measured = ("set", "Fréchet", "spectrum, dB", "detail, dB", "judge", "noise")
     deviations = [
         (steps, d, *_set(row), _change(row["scores_change"]), _change(row["noise_change"]))

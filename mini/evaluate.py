@@ -58,9 +58,16 @@ class Evaluation:
     def late(self) -> bool:
         return time.monotonic() > self.deadline
 
-    def draw(self, prompts: Sequence[str], steps: int, deviation: float = 0.0) -> Tensor:
+    def draw(
+        self,
+        prompts: Sequence[str],
+        steps: int,
+        deviation: float = 0.0,
+        guidance: float | None = None,
+    ) -> Tensor:
         """Pictures [N, 3, H, W] in [-1, 1]; the n-th prompt has the n-th seed."""
         own, drawn = self.settings.evaluation, []
+        guidance = self.settings.sampling.guidance if guidance is None else guidance
         for start in range(0, len(prompts), own.batch):
             part = list(prompts[start : start + own.batch])
             generators = [
@@ -71,7 +78,7 @@ class Evaluation:
                 part,
                 policy=FixedDeviation(deviation),
                 num_inference_steps=steps,
-                guidance_scale=self.settings.sampling.guidance,
+                guidance_scale=guidance,
                 max_sequence_length=self.settings.transformer.padding,
                 generator=generators,
                 output_type="pt",
@@ -88,7 +95,7 @@ class Evaluation:
         """All measures by name, in order of importance until the deadline."""
         self.measured["steps"] = self.settings.sampling.steps
         self.measured["guidance"] = self.settings.sampling.guidance
-        for part in (self._categories, self._sets, self._deviations):
+        for part in (self._categories, self._sets, self._guidances, self._deviations):
             if not self.late:
                 part()
         return self.measured
@@ -134,6 +141,18 @@ class Evaluation:
             if not self.late:
                 looked = self._look(self.draw(self._prompts, steps))
                 self.measured["by_steps"][steps] = self._compare(looked)
+
+    def _guidances(self) -> None:
+        """Guidance on prompts apart, to choose the default by."""
+        own, steps = self.settings.evaluation, self.settings.sampling.steps
+        apart = self._world[own.pictures :][: own.guided]
+        prompts = [say(request) for request, _ in apart]
+        self.measured["by_guidance"] = {}
+        for guidance in own.guidances:
+            if not self.late:
+                pictures = self.draw(prompts, steps, guidance=guidance)
+                row = self._compare(self._look(pictures, own.pictures))
+                self.measured["by_guidance"][guidance] = row
 
     @cached_property
     def _prompts(self) -> list[str]:

@@ -117,6 +117,8 @@ class Evaluation:
     questions: int = 256
     pictures: int = 2_048  # for the Fréchet distance and the spectrum
     steps: tuple[int, ...] = (5, 8, 10, 15, 28, 50)
+    guidances: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0, 5.0)
+    guided: int = 512  # pictures, of prompts apart, that guidance is compared on
     deviations: tuple[float, ...] = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
     deviated: tuple[int, ...] = (5, 8, 10, 15)
     figure_steps: tuple[int, ...] = (5, 8, 10, 15, 28)
@@ -168,7 +170,7 @@ class Settings:
             transformer=replace(base.transformer, cache=24_576, batch=32, steps=12_000, ema=0.998),
             clip=replace(base.clip, batch=96, steps=1_500),
             quality=replace(base.quality, bases=4, steps=900),
-            evaluation=replace(base.evaluation, questions=100, pictures=512, batch=32),
+            evaluation=replace(base.evaluation, questions=100, pictures=512, guided=128, batch=32),
             workers=0,
         )
 
@@ -186,7 +188,7 @@ class Settings:
             transformer=less(self.transformer, "steps", "cache"),
             clip=less(self.clip, "steps"),
             quality=less(self.quality, "steps", "measured"),
-            evaluation=less(self.evaluation, "questions", "pictures"),
+            evaluation=less(self.evaluation, "questions", "pictures", "guided"),
         )
 
     @classmethod
@@ -204,6 +206,7 @@ class Settings:
             quality=Quality(widths=(8, 8), hidden=8, groups=4, bases=2, steps=2, measured=4),
             evaluation=Evaluation(
                 questions=2, pictures=4, steps=(1, 2), deviations=(0.0, 0.5), deviated=(2,),
+                guidances=(1.5, 3.0), guided=2,
                 figure_steps=(1, 2), batch=4,
             ),
             sampling=Sampling(steps=2),

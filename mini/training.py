@@ -68,6 +68,9 @@ def stream(draw: Callable[[int], Any], first: int, steps: int, workers: int) -> 
 class Run:
     """A training run in ``directory``: ``checkpoint.pt`` to resume from, ``log.jsonl`` to read.
 
+    When the rate begins to fall, ``stable.pt`` is kept beside the checkpoint: `reopen` goes on from
+    there, for longer.
+
     Bound by steps, the state of step n is a function of the settings alone: batches are drawn from
     generators seeded by (seed, step), so that an interrupted run and an uninterrupted one see the
     same data. Bound by seconds, the rate follows the share of the time that has passed, and a run
@@ -115,6 +118,10 @@ class Run:
             return self.progress >= 1 or self.step >= self.budget.steps
         return self.progress >= 1 or self.budget.seconds <= 0
 
+    @property
+    def _stable(self) -> Path:
+        return self.directory / "stable.pt"
+
     def train(
         self, loss_at: Callable[[Any], dict[str, Tensor]], draw: Callable[[int], Any]
     ) -> None:
@@ -125,6 +132,7 @@ class Run:
         most = self.budget.steps if self.budget.seconds is None else 10**9
         begun = saved = logged = time.monotonic()
         first, resumed = self.step, self.progress
+        falling = self.progress >= 1 - self.decay
         for batch in stream(draw, self.step, most, self.workers):
             with torch.autocast(device.type, torch.bfloat16):
                 losses = loss_at(batch)
@@ -137,6 +145,9 @@ class Run:
             else:
                 share = (now - begun) / self.budget.seconds
                 self.progress = min(1.0, resumed + (1 - resumed) * share)
+            if self.progress >= 1 - self.decay and not falling:
+                falling = True
+                self.save(self._stable)
             if self.step % LOG_STEPS == 0 or self.step == first + 1 or self.done:
                 self._log(losses, now - logged)
                 logged = now
@@ -171,8 +182,9 @@ class Run:
         with (self.directory / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
-    def save(self) -> None:
+    def save(self, path: Path | None = None) -> None:
         """Replace the checkpoint; one of a run that is complete has no optimizer to go on with."""
+        path = path or self._checkpoint
         complete = self.progress >= 1
         state = {
             "step": self.step,
@@ -180,9 +192,21 @@ class Run:
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizers": [] if complete else [each.state_dict() for each in self.optimizers],
         }
-        partial = self._checkpoint.with_suffix(".partial")
+        partial = path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self._checkpoint)
+        os.replace(partial, path)
+
+
+def reopen(directory: Path) -> None:
+    """Let a complete run go on from where its rate began to fall, with another budget.
+
+    Raises:
+        FileNotFoundError: the run has not come that far.
+    """
+    state = torch.load(directory / "stable.pt", weights_only=True, map_location="cpu")
+    partial = directory / "checkpoint.partial"
+    torch.save({**state, "progress": 0.0}, partial)
+    os.replace(partial, directory / "checkpoint.pt")
 
 
 def rate_at(step: int, progress: float, warmup: int, decay: float) -> float:

@@ -27,7 +27,7 @@ from mini.text import tokens
 def work(sprites: Sprites, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``python -m mini all --smoke`` leaves."""
     directory = tmp_path_factory.mktemp("work")
-    sprites.save(directory / "sprites.webp")
+    _saved(sprites, directory)
     arguments = ["mini", "all", "--smoke", "--work", str(directory), "--threads", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
@@ -71,6 +71,26 @@ def test_the_package_for_another_machine_runs_from_itself(work: Path, tmp_path: 
     run = [sys.executable, "-m", "mini", "split", "--work", "work", "--out", "pieces"]
     subprocess.run(run, cwd=tmp_path / "pack", check=True, capture_output=True)
     assert (tmp_path / "pack" / "pieces" / "pieces.json").exists()
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_the_call_on_a_gpu(sprites: Sprites, tmp_path: Path) -> None:
+    """The networks and batches of the real one, a step in a hundred, bound by time."""
+    pack.gather(_saved(sprites, tmp_path), tmp_path / "pack")
+    own = tmp_path / "pack"
+    for command in (
+        ["all", "--minutes", "6", "--scale", "0.01", "--work", "work"],
+        ["split", "--work", "work/out", "--out", "pieces"],
+    ):
+        subprocess.run([sys.executable, "-m", "mini", *command], cwd=own, check=True)
+    pieces = sorted((own / "pieces").glob("piece-*"))
+    assert sum(path.stat().st_size for path in pieces) < 60e6
+    assert json.loads((own / "work" / "out" / "metrics.json").read_text())["trained"]
+
+
+def _saved(sprites: Sprites, directory: Path) -> Path:
+    sprites.save(directory / "sprites.webp")
+    return directory / "sprites.webp"
 
 
 def test_what_is_trained_is_what_the_pipeline_feeds(work: Path) -> None:

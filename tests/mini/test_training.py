@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mini import training
 from mini.muon import Muon
-from mini.training import Budget, Run, rate_at
+from mini.training import Budget, Run, rate_at, reopen
 from mini.transformer import sample_times
 
 
@@ -52,6 +52,15 @@ def test_a_run_bound_by_time_ends_with_it_and_goes_on_from_its_share(
     assert (run.progress, run.done) == (1.0, True)
     assert run.step == pytest.approx(5 + 6, abs=1)
     assert fit(tmp_path, Budget(0, seconds=6.0))[0].step == run.step  # which is complete
+
+
+def test_a_complete_run_goes_on_from_where_its_rate_began_to_fall(tmp_path: Path) -> None:
+    fit(tmp_path, Budget(12))
+    assert fit(tmp_path, Budget(20))[0].step == 12
+    reopen(tmp_path)
+    longer = fit(tmp_path, Budget(20))
+    assert longer[0].step == 20
+    assert torch.equal(longer[1], fit(tmp_path.with_name("whole"), Budget(20))[1])
 
 
 def test_no_time_leaves_a_run_as_it_is(tmp_path: Path) -> None:
