@@ -43,23 +43,25 @@ def histogram(
         EVALUATION,
         distributions,
         is_store,
+        told_apart,
         write_histogram,
     )
-    from asyncdiff_cli.engine.files import kept_apart
+    from asyncdiff_cli.engine.files import check_writable, kept_apart
     from asyncdiff_cli.engine.plots import check_suffix
     from asyncdiff_cli.engine.requests import ModelChoice
     from asyncdiff_cli.engine.store import Store
 
     check_suffix(out)
+    check_writable(out)
     stores = []
-    for path in paths:
+    for path, name in zip(paths, told_apart(paths), strict=True):
         if is_store(path):
-            stores.append((path.name, Store(path)))
+            stores.append((name, Store(path)))
             continue
         wanted = comparison_of_run(path, limit, ModelChoice(device=device))
         drawn = draw(wanted, path / EVALUATION)
         if drawn is not None:
-            stores.append((path.name, drawn[0]))
+            stores.append((name, drawn[0]))
     found = distributions(stores, policy)
     written = write_histogram(found, out)
     if warning := kept_apart(out, written[0]):

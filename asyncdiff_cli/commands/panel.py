@@ -53,12 +53,13 @@ def panel(
     asyncdiff panel "a cat" "a dog" --policies baseline,learned,velocity-scale
     """
     from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
-    from asyncdiff_cli.engine.files import kept_apart
+    from asyncdiff_cli.engine.files import check_writable, kept_apart
     from asyncdiff_cli.engine.gallery import check_panel, figure_5, store_panel
     from asyncdiff_cli.engine.provenance import save_apart
     from asyncdiff_cli.engine.store import Store
 
     check_panel(prompts, store, rows, policies, out, model)
+    check_writable(out)
     if store is not None:
         kept = parse_numbers("--rows", rows, int) or None
         image, provenance = store_panel(Store(store), kept)

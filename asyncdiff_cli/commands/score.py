@@ -66,7 +66,7 @@ def score(
 
     asyncdiff score outputs --rewards mini_clip,noise --csv scores.csv
     """
-    from asyncdiff_cli.engine.files import kept_apart
+    from asyncdiff_cli.engine.files import check_writable, kept_apart
     from asyncdiff_cli.engine.scoring import (
         parse_reward_paths,
         parse_rewards,
@@ -76,6 +76,8 @@ def score(
 
     names = parse_rewards(rewards)
     files = parse_reward_paths(reward_path or [], names)
+    if csv is not None:
+        check_writable(csv)
     start = time.perf_counter()
     render.quiet_libraries()
     with render.count("pictures") as count:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import holds, unused, write_text
 from asyncdiff_cli.engine.plots import check_suffix, histogram_csv, histogram_figure, save_figure
 from asyncdiff_cli.engine.store import SETTINGS, Store
-from asyncdiff_cli.engine.summary import Result, summarize
+from asyncdiff_cli.engine.summary import Result, Summary, summarize
 
 EVALUATION = "evaluation"
 """The directory of a run that holds its module's evaluation."""
@@ -44,7 +44,7 @@ def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> di
                 continue
             label = [name] if len(stores) > 1 else []
             if len(stores) == 1 or sum(r.setting.gamma == 1 for r in summary.results) > 2:
-                label.append(setting.policy.partition(":")[0])
+                label.append(_short(setting.policy, summary))
             if several_steps:
                 label.append(f"{setting.steps} steps")
             found[", ".join(label)] = result
@@ -54,6 +54,35 @@ def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> di
             f"{names}: no deviations of {policy or 'a policy that chooses by the image'} at γ = 1"
         )
     return found
+
+
+def _short(policy: str, summary: Summary) -> str:
+    """A policy's name, with what is behind its colon if there is another of that name."""
+    name = policy.partition(":")[0]
+    policies = {r.setting.policy for r in summary.results}
+    alike = [other for other in policies if other.partition(":")[0] == name]
+    return policy if len(alike) > 1 else name
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """A label per directory: its name, with as many of those above as no other one shares.
+
+    Raises:
+        InputError: for a directory that is there twice.
+    """
+    every = [path.resolve().parts for path in paths]
+    for path, own in zip(paths, every, strict=True):
+        if every.count(own) > 1:
+            raise InputError(f"{path} is given twice")
+    return [next("/".join(end) for end in _ends(own) if _alone(end, every)) for own in every]
+
+
+def _ends(parts: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (parts[-count:] for count in range(1, len(parts) + 1))
+
+
+def _alone(end: Sequence[str], every: Sequence[Sequence[str]]) -> bool:
+    return sum(parts[-len(end) :] == end for parts in every) == 1
 
 
 def write_histogram(found: Mapping[str, Result], path: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import itertools
 import os
 import re
@@ -30,14 +32,38 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         AsyncDiffError: if it cannot be written.
     """
+    with _place(path), temporary(path) as own:
+        write(own)
+        with own.open("rb") as file:
+            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
+        share(own)
+        os.replace(own, path)
+
+
+def check_writable(path: Path) -> None:
+    """A file could be written, which is asked before there is something to write.
+
+    What a dead process left of it is removed.
+
+    Raises:
+        AsyncDiffError: if not.
+    """
+    with _place(path), temporary(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with suppress(FileNotFoundError):
+            path.stat()  # a name may be too long, and its temporary one not
+        _remove_dead(path.parent, _prefix(path))
+
+
+@contextmanager
+def _place(path: Path) -> Iterator[None]:
+    """Make the directory of a file that the block writes, and name the file if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as own:
-            write(own)
-            with own.open("rb") as file:
-                os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
-            share(own)
-            os.replace(own, path)
+        yield
+    except FileExistsError:
+        raise AsyncDiffError(f"cannot write {path}: {path.parent} is not a directory") from None
     except OSError as error:
         raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -63,23 +89,32 @@ def temporary(path: Path, directory: bool = False) -> Iterator[Path]:
 
 def _make(path: Path, directory: bool) -> tuple[int, Path]:
     make = tempfile.mkdtemp if directory else tempfile.mkstemp
-    made = make(dir=path.parent, prefix=f".{path.stem[:STEM]}-", suffix=".part")
+    made = make(dir=path.parent, prefix=_prefix(path), suffix=".part")
     if isinstance(made, str):
         return os.open(made, os.O_RDONLY), Path(made)
     return made[0], Path(made[1])
 
 
+def _prefix(path: Path) -> str:
+    return f".{path.stem[:STEM]}-"
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove what dead processes were writing to a directory and its `FOLDERS`."""
     for folder in FOLDERS:
-        for path in (directory / folder).glob(".*.part"):
-            if TEMPORARY.fullmatch(path.name) and not path.is_symlink():
-                with suppress(OSError):
-                    _remove_dead(path)
+        _remove_dead(directory / folder)
 
 
-def _remove_dead(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+def _remove_dead(directory: Path, prefix: str = ".") -> None:
+    for path in directory.glob(f"{glob.escape(prefix)}*.part"):
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    kind = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    descriptor = os.open(path, kind | getattr(os, "O_NOFOLLOW", 0))
     try:
         if lock(descriptor, without=False):
             _remove(path)

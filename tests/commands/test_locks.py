@@ -4,10 +4,33 @@ import os
 
 import pytest
 
-from asyncdiff_cli.engine import comparing, jobs, launch
+from asyncdiff_cli.engine import comparing, jobs, launch, scoring
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.recipes import load_recipe, to_yaml
 from tests.engine.test_store import begun, row
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sample", "a cat", "--out", "notes.txt/below"),
+        ("eval", "--limit", 1, "--out", "notes.txt/below"),
+        ("train", "--recipe", "mini", "--out", "notes.txt/below"),
+        ("panel", "a cat", "--out", "notes.txt/panel.png"),
+        ("histogram", "store", "--out", "notes.txt/histogram.png"),
+        ("score", "store", "--csv", "notes.txt/scores.csv"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_loaded(
+    asyncdiff, tmp_path, no_model, monkeypatch, command
+):
+    monkeypatch.setattr(scoring, "load_reward", None, raising=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    outcome = asyncdiff(*command)
+    assert outcome.code in (1, 2)
+    assert outcome.err.startswith("error: cannot write ")
+    assert "ot a directory" in outcome.err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import temporary, write_text
+from asyncdiff_cli.engine.files import check_writable, temporary, write_text
 from asyncdiff_cli.engine.locks import hold, turn
 
 
@@ -113,6 +113,21 @@ def test_where_nothing_can_be_written_is_told_at_once(tmp_path):
     (tmp_path / ".lock").symlink_to(tmp_path / "file")
     with pytest.raises(AsyncDiffError, match="cannot write to "), hold(tmp_path):
         pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_files_place_is_tried_before_there_is_something_to_write(tmp_path):
+    write_text(tmp_path / "file", "mine")
+    (tmp_path / "folder").mkdir()
+    for name in ("file/below.png", "folder", "x" * 300):
+        with pytest.raises(AsyncDiffError, match="cannot write "):
+            check_writable(tmp_path / name)
+    dead = tmp_path / ".a-12345678.part"
+    for name in (dead.name, ".ab-12345678.part", ".a-1.part"):
+        (tmp_path / name).touch()
+    check_writable(tmp_path / "a.png")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file", "folder", ".ab-12345678.part", ".a-1.part"}
     assert (tmp_path / "file").read_text() == "mine"
 
 

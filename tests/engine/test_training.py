@@ -18,6 +18,7 @@ from asyncdiff_cli.engine import (
     encoding,
     sample,
 )
+from asyncdiff_cli.engine.files import umask
 from asyncdiff_cli.engine.launch import open_trainer
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
@@ -291,6 +292,21 @@ def test_a_run_killed_while_it_wrote_its_module_writes_it(tmp_path, sd3_director
         file.write_bytes(before[:left])
     assert trained(tmp_path / "r", sd3_directory, True, iterations=2) == []
     assert module_bytes(tmp_path / "r") == before
+
+
+@pytest.mark.parametrize("lacking", ["README.md", "config.json"])
+def test_a_run_is_done_when_its_module_has_all_files(tmp_path, sd3_directory, lacking):
+    changes = {"iterations": 1, "evaluation": {"every": 0}}
+    trained(tmp_path / "r", sd3_directory, **changes)
+    files = {file.name: file.read_bytes() for file in (tmp_path / "r" / "tpm").iterdir()}
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    (tmp_path / "r" / "tpm" / lacking).unlink()
+    (tmp_path / "r" / "tpm" / "model.safetensors").chmod(0o600)
+    assert trained(tmp_path / "r", sd3_directory, True, **changes) == []
+    assert {file.name: file.read_bytes() for file in (tmp_path / "r" / "tpm").iterdir()} == files
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "r" / "tpm").iterdir()}
+    assert modes == {0o666 & ~umask()}
+    assert not any(path.name.endswith(".part") for path in (tmp_path / "r").rglob("*"))
 
 
 def test_an_average_is_what_is_evaluated_and_kept(tmp_path, sd3_directory):

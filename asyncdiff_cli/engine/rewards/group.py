@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.rewards import get, read_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.rewards.composite import composite, parse_weights
@@ -95,7 +95,7 @@ class RewardGroup:
                 with lent(reward.model, self.device):
                     scores[name] = reward.score(images, prompts)
             except BadScoreError as error:
-                kept = _kept(images[error.index], self.keep, f"{name}-image{error.index}-")
+                kept = _kept(images[error.index], self.keep, f"{name}-image{error.index}")
                 raise AsyncDiffError(f"{error}, which is kept as {kept}") from None
         return scores
 
@@ -106,12 +106,9 @@ class RewardGroup:
 
 def _kept(image: Image.Image, directory: Path, prefix: str) -> str:
     """A new file of an image, where it can be looked at."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=directory, prefix=prefix, suffix=".png", delete=False
-    ) as file:
-        image.save(file, format="PNG")
-    return file.name
+    path = unused(directory / f"{prefix}.png", lambda path: not path.exists())
+    write_atomically(path, lambda file: image.save(file, format="PNG"))
+    return str(path)
 
 
 def tensors_of(model: nn.Module | None) -> list[Tensor]:
