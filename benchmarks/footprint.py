@@ -23,24 +23,11 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine.memory import ALLOWANCE, GIB, footprint
 from asyncdiff_cli.engine.registry import OFFLOADS, REGISTRY
 from asyncdiff_cli.engine.tracing import Work
-from benchmarks.gpu.architecture import ARCHITECTURES, build
+from benchmarks.gpu.architecture import ARCHITECTURES, build, write_configuration
 
 QUANTIZED = (None, "int8", "nf4")
 """fp8 takes as much as int8, but for a byte a row."""
 CUDA = torch.device("cuda")
-
-
-def write_configuration(name: str, directory: Path) -> None:
-    """A backbone's pipeline without weights."""
-    pipe = build(ARCHITECTURES[name], "meta", torch.float16)
-    pipe.save_config(directory)
-    for component, part in pipe.components.items():
-        if part is None:
-            continue
-        if hasattr(part, "save_config"):
-            part.save_config(directory / component)
-        else:  # of transformers, whose models keep their configuration as an object
-            getattr(part, "config", part).save_pretrained(directory / component)
 
 
 def rows(name: str, batch: int, size: int) -> list[dict[str, Any]]:
@@ -48,7 +35,7 @@ def rows(name: str, batch: int, size: int) -> list[dict[str, Any]]:
     entry, found = REGISTRY[name], []
     work = Work(batch, size, size, entry.guidance_scale, tokens=entry.max_sequence_length)
     with TemporaryDirectory() as directory:
-        write_configuration(name, Path(directory))
+        write_configuration(build(ARCHITECTURES[name], "meta", torch.float16), Path(directory))
         for quantize in QUANTIZED:
             for offload in OFFLOADS:
                 if quantize is not None and offload == "sequential":

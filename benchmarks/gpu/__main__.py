@@ -1,146 +1,105 @@
 """The real backbones at full size with random weights, which need no download: what they cost.
 
-    python -m benchmarks.gpu [--backbone flux|sd35] [--layers N] [--compile] [--json] [--out FILE]
+    python -m benchmarks.gpu [--backbones flux,sd35] [--budget SECONDS] [--out FILE]
 
-Builds the architecture in fp16 and measures, at 512×512: time per image and the denoiser's TFLOP/s
-as a share of a matrix product's; what the policies add to the stock pipeline, and the training to
-its bare rollout, in interleaved rounds; the peak memory of each offload and quantization; and
-whether D = 0 returns the stock pipeline's bits. A section that fails is reported and the others
-go on. Sections take fewer rounds, and rows of the memory are left out, rather than run over
---budget.
+Builds the architectures in fp16 and measures, at 512×512, in this order: whether D = 0 returns the
+stock pipeline's bits; what the policies add to the stock pipeline, and the training to its bare
+rollout, in interleaved rounds; peaks of memory beside their estimates; the denoiser's TFLOP/s as a
+share of a matrix product's; and the same with compiled blocks. A row is written to FILE, as JSON,
+as soon as it is known. One that fails says why, and so does one that the budget, which counts from
+the start of the process, has no time for; the others go on.
+
+Nothing is downloaded. `python -m benchmarks.gpu.pack` gathers all that it needs in one folder.
 """
 
 from __future__ import annotations
 
-import gc
 import json as json_module
-import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine import Backbone, InputError
+from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.checks import check_choice
-from asyncdiff_cli.engine.files import write_text
-from benchmarks.gpu import tables
+from benchmarks.gpu import compiled, exactness, memory, speed, tables, training
 from benchmarks.gpu.architecture import ARCHITECTURES, parameters
-from benchmarks.gpu.compiled import measure_compiled
-from benchmarks.gpu.exactness import measure_exactness
-from benchmarks.gpu.memory import measure_memory, write
-from benchmarks.gpu.settings import SECTIONS, OverBudgetError, Settings
-from benchmarks.gpu.speed import Timings, measure_overhead, measure_speed, timings
-from benchmarks.gpu.training import measure_training
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Journal, Row, Task, perform
+from benchmarks.gpu.settings import SECTIONS, Settings
 
-WIDE = 160
+TASKS: Mapping[str, Callable[[Bench], Iterator[Task]]] = {
+    "exactness": exactness.tasks,
+    "overhead": speed.overhead,
+    "training": training.tasks,
+    "memory": memory.tasks,
+    "speed": speed.speed,
+    "compile": compiled.tasks,
+}
+WIDE = 200
 """Columns of a table where there is no terminal."""
 
 
-@dataclass
-class Run:
-    """The backbone and what sections share. Each method of a section returns its report."""
-
-    settings: Settings
-    sections: tuple[str, ...]
-    backbone: Backbone | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def loaded(self) -> Backbone:
-        """The backbone, built when it is first needed."""
-        if self.backbone is None:
-            self.backbone = self.settings.make_backbone()
-        return self.backbone
-
-    @cached_property
-    def timings(self) -> Timings:
-        """The same rounds tell the speed and the overhead."""
-        return timings(self.loaded, self.settings, policies="overhead" in self.sections)
-
-    def exactness(self) -> dict[str, Any]:
-        return measure_exactness(self.loaded, self.settings)
-
-    def speed(self) -> dict[str, Any]:
-        return measure_speed(self.loaded, self.settings, self.timings)
-
-    def overhead(self) -> dict[str, Any]:
-        return measure_overhead(self.timings)
-
-    def training(self) -> dict[str, Any]:
-        known = self.sections[: self.sections.index("training")]
-        per_image = self.timings.per_image if {"speed", "overhead"} & {*known} else 0.0
-        return measure_training(self.loaded, self.settings, per_image)
-
-    def compile(self) -> dict[str, Any]:
-        return measure_compiled(self.loaded, self.settings)
-
-    def memory(self) -> dict[str, Any]:
-        if self.settings.where.type != "cuda":
-            return {"reason": "CUDA only: there is no peak to read on this device"}
-        with tempfile.TemporaryDirectory(dir=self.settings.scratch) as directory:
-            size = write(self.loaded, Path(directory))
-            self.backbone = None  # each configuration gets the GPU for itself
-            gc.collect()
-            torch.cuda.empty_cache()
-            rows = list(measure_memory(Path(directory), self.settings))
-        return {"weight_bytes": size, "rows": rows}
-
-
-def describe(run: Run) -> dict[str, Any]:
+def describe(bench: Bench) -> list[Row]:
     """What the numbers belong to."""
-    settings, backbone = run.settings, run.loaded
+    settings, begun = bench.settings, time.perf_counter()
+    backbone = bench.loaded
     components = backbone.pipe.components.items()
     sizes = {n: parameters(m) for n, m in components if isinstance(m, torch.nn.Module)}
-    return {
-        "backbone": settings.backbone,
-        "layers": settings.layers,
-        "tiny": settings.tiny,
-        "parameters": sizes,
-        "device": backbone.device_name,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "size": settings.size,
-        "steps": settings.evaluations,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "diffusers": version("diffusers"),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    return [
+        {
+            "parameters": sum(sizes.values()),
+            "build_seconds": time.perf_counter() - begun,
+            "halved": bench.halved,
+            "layers": settings.layers,
+            "tiny": settings.tiny,
+            "device": backbone.device_name,
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "size": settings.size,
+            "steps": settings.evaluations,
+            "threads": torch.get_num_threads(),
+            **{name: version(name) for name in ("torch", "diffusers", "transformers")},
+            "date": time.strftime("%Y-%m-%d"),
+        }
+    ]
 
 
-@contextmanager
-def failures(report: dict[str, Any], name: str) -> Iterator[None]:
-    """A section that raises leaves its reason in the report; how it came to it is on stderr."""
-    try:
-        yield
-    except OverBudgetError as error:
-        report[name] = {"reason": str(error)}
-    except Exception as error:
-        traceback.print_exc()
-        kind, text = type(error).__name__, " ".join(str(error).split())
-        report[name] = {"reason": f"{kind}: {text}", "failed": True}
+def run(benches: Mapping[str, Bench], sections: Sequence[str], journal: Journal) -> None:
+    """Every section for each backbone, of which one is on the device at a time."""
+    names, described = list(benches), set()
+    for section in sections:
+        for name in names:
+            for other in names:
+                if other != name:
+                    benches[other].release()
+            bench = benches[name]
+            measure = partial(perform, journal=journal, settings=bench.settings)
+            if name not in described:
+                described.add(name)
+                measure(
+                    [Task({}, partial(describe, bench))], {"section": "model", "backbone": name}
+                )
+            measure(TASKS[section](bench), {"section": section, "backbone": name})
+        names.reverse()  # what is on the device goes on with the next section
 
 
-def parse_sections(text: str | None, compiled: bool) -> tuple[str, ...]:
-    """The sections to run, in their order.
+def parse_names(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Those of the known names that are listed with commas, in their own order; None for all.
 
     Raises:
         InputError: for one that does not exist.
     """
-    default = [name for name in SECTIONS if name != "compile"]
-    chosen = [*(default if text is None else text.split(",")), *(["compile"] if compiled else [])]
+    chosen = known if text is None else text.split(",")
     for name in chosen:
-        check_choice("section", name, SECTIONS)
-    return tuple(name for name in SECTIONS if name in chosen)
+        check_choice(kind, name, known)
+    return tuple(name for name in known if name in chosen)
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -158,31 +117,14 @@ def parse_batches(text: str) -> tuple[int, ...]:
     return batches
 
 
-def perform(run: Run, console: Console, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Run the sections, and print and keep each as soon as there is something."""
-    begun = time.perf_counter()
-    run.report.update(describe(run), sections={})
-    console.print(", ".join(f"{k} {v}" for k, v in run.report.items() if k != "sections"))
-    for name in run.sections:
-        start, sections = time.perf_counter(), run.report["sections"]
-        with failures(sections, name):
-            run.settings.check_left(0)
-            sections[name] = getattr(run, name)()
-        sections[name]["section_seconds"] = round(time.perf_counter() - start, 2)
-        run.report["seconds"] = round(time.perf_counter() - begun, 2)
-        console.print(tables.table(name, sections[name]))
-        keep(run.report)
-    return run.report
-
-
 def main(
-    backbone: Annotated[str, typer.Option(help="flux or sd35.")] = "flux",
+    backbones: Annotated[str | None, typer.Option(help="Default flux,sd35.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Blocks of each kind.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
     dtype: Annotated[str | None, typer.Option(help="Default fp16, on a CPU fp32.")] = None,
     size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 512,
     steps: Annotated[int | None, typer.Option(min=2, help="Default: the paper's.")] = None,
-    batches: Annotated[str, typer.Option(help="Images at once.")] = "1,4,16",
+    batches: Annotated[str, typer.Option(help="Images at once.")] = "1,4",
     rounds: Annotated[int, typer.Option(min=3, help="At most.")] = 12,
     group: Annotated[int, typer.Option(min=2, help="Images of a training iteration.")] = 16,
     product: Annotated[
@@ -190,45 +132,35 @@ def main(
         typer.Option(min=1, help="Side of the matrix product. Default 8192, on a CPU 1024."),
     ] = None,
     sections: Annotated[str | None, typer.Option(help=f"Of {','.join(SECTIONS)}.")] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="Also the section compile.")] = False,
     compiler: Annotated[str, typer.Option(help="The backend of torch.compile.")] = "inductor",
     scratch: Annotated[Path | None, typer.Option(help="A disk with room for the weights.")] = None,
     budget: Annotated[float, typer.Option(min=1, help="Seconds, as a whole.")] = 570.0,
     tiny: Annotated[bool, typer.Option(help="A toy's widths, to try the benchmark out.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Keep the JSON object in this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON lines.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Add the rows, as JSON lines, to this file.")
+    ] = None,
 ) -> None:
-    """Measure a backbone of random weights; tables go to stderr with --json."""
+    """Measure backbones of random weights; a table of each section is printed at the end."""
     render.quiet_libraries()
-    check_choice("backbone", backbone, ARCHITECTURES)
-    settings = Settings(
-        backbone=backbone,
-        device=device,
-        dtype=dtype,
-        layers=layers,
-        tiny=tiny,
-        size=size,
-        steps=steps,
-        batches=parse_batches(batches),
-        rounds=rounds,
-        group=group,
-        product=product,
-        compiler=compiler,
-        scratch=scratch,
-        budget=budget,
-    )
     console = Console(stderr=json)
     if not console.is_terminal:
         console.width = WIDE
-
-    def keep(report: dict[str, Any]) -> None:
-        if out is not None:
-            write_text(out, json_module.dumps(report, indent=1) + "\n")
-
-    report = perform(Run(settings, parse_sections(sections, compile_)), console, keep)
-    if json:
-        print(json_module.dumps(report))
-    if any(section.get("failed") for section in report["sections"].values()):
+    given = {
+        "device": device, "dtype": dtype, "layers": layers, "tiny": tiny, "size": size,
+        "steps": steps, "batches": parse_batches(batches), "rounds": rounds, "group": group,
+        "product": product, "compiler": compiler, "scratch": scratch, "budget": budget,
+    }  # fmt: skip
+    names = parse_names("backbone", backbones, tuple(ARCHITECTURES))
+    benches = {name: Bench(Settings(backbone=name, **given)) for name in names}
+    journal = Journal(out, lambda row: print(json_module.dumps(row), flush=True))
+    run(benches, parse_names("section", sections, SECTIONS), journal)
+    if not json:
+        for section in dict.fromkeys(row["section"] for row in journal.rows):
+            console.print(
+                tables.table(section, [r for r in journal.rows if r["section"] == section])
+            )
+    if journal.failed:
         raise typer.Exit(1)
 
 

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +35,13 @@ from transformers import (
     T5Tokenizer,
 )
 
-from asyncdiff_cli.engine import REGISTRY, Backbone, backbone_from_pipeline
+from asyncdiff_cli.engine import (
+    REGISTRY,
+    AsyncDiffError,
+    Backbone,
+    backbone_from_pipeline,
+    sample,
+)
 
 Config = Mapping[str, Any]
 
@@ -263,6 +270,49 @@ def make_backbone(
     length = architecture.max_sequence_length
     backbone.entry = dataclasses.replace(REGISTRY[name], size=size, max_sequence_length=length)
     return backbone
+
+
+def write_configuration(pipe: Any, directory: Path) -> None:
+    """A pipeline without weights."""
+    pipe.save_config(directory)
+    for component, part in pipe.components.items():
+        if part is None:
+            continue
+        if hasattr(part, "save_config"):
+            part.save_config(directory / component)
+        else:  # of transformers, whose models keep their configuration as an object
+            getattr(part, "config", part).save_pretrained(directory / component)
+
+
+def cast(backbone: Backbone, dtype: torch.dtype) -> Backbone:
+    """The same pipeline in another dtype, in place."""
+    for part in backbone.pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype=dtype)
+    made = backbone_from_pipeline(backbone.pipe)
+    made.entry = backbone.entry
+    return made
+
+
+@torch.no_grad()
+def calm(backbone: Backbone, tries: int = 4) -> int:
+    """Halve the transformer's matrices until one evaluation is finite; how often that was.
+
+    Raises:
+        AsyncDiffError: if it is not, after so many tries.
+    """
+    for halved in range(tries):
+        try:
+            sample(backbone, ["a cat"], num_inference_steps=1, output_type="latent")
+        except AsyncDiffError:
+            if halved + 1 == tries:
+                raise
+            for layer in backbone.pipe.transformer.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    layer.weight.mul_(0.5)
+        else:
+            return halved
+    raise AssertionError("unreachable")
 
 
 def parameters(model: torch.nn.Module) -> int:

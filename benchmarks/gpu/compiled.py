@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,13 +11,18 @@ from torch._dynamo.utils import counters
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, Policy, Synchronous, sample
 from asyncdiff_cli.engine.setup import compile_blocks
-from benchmarks.gpu.settings import Settings
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.speed import LEARNED_AIM, compared, fresh_module, timed
-from benchmarks.overhead import STOCK, measure, methods
+from benchmarks.overhead import LEAST, STOCK, measure, methods
 
 AIMS = {"sample, synchronous": 1.0, "sample, fixed": 1.0, "sample, learned": LEARNED_AIM}
 """Times the compiled stock pipeline's seconds: 1 is no slower, as far as the interval can tell."""
 GAMMAS = (0.0, 0.5, 1.5)
+COMPILING = 40.0
+"""Seconds that inductor takes for a block of each kind, at least."""
+PART = 0.08
+"""Of the budget: after it no more rounds are begun than the least number."""
 
 
 def graphs() -> int:
@@ -38,30 +44,34 @@ def recompilations(backbone: Backbone, learned: Policy) -> int:
     return graphs() - before
 
 
-def measure_compiled(backbone: Backbone, settings: Settings) -> dict[str, Any]:
-    """Seconds of each policy over the stock pipeline's, both with compiled blocks, batch 1."""
+def tasks(bench: Bench) -> Iterator[Task]:
+    """Each policy over the stock pipeline, both with compiled blocks; and recompilations.
+
+    The blocks stay compiled.
+    """
+    least = LEAST * (1 + len(AIMS)) * bench.seconds(1) + COMPILING * (bench.device.type == "cuda")
+    yield Task({"batch": 1, "backend": bench.settings.compiler}, partial(_rounds, bench), least)
+
+
+def _rounds(bench: Bench) -> Iterator[Row]:
+    backbone, settings = bench.loaded, bench.settings
     learned = fresh_module(backbone)
     every = methods(backbone, 1, settings.evaluations, learned)
     draw = {name: every[name] for name in (STOCK, *AIMS)}
     draw[STOCK]()
     eager = timed(backbone.device, draw[STOCK])
     torch._dynamo.reset()
-    compile_blocks(backbone.pipe.transformer, settings.compiler)
-    before = graphs()
-    first = timed(backbone.device, draw[STOCK])
-    seconds = measure(draw, settings.rounds, settings.share(0.1))
-    rows = []
-    for name, aim in AIMS.items():
-        row = {"batch": 1, "method": name, **compared(seconds[name], seconds[STOCK], aim)}
-        rows.append({**row, "reached": row["low" if aim == 1 else "ratio"] <= aim})
-    found = {
-        "backend": settings.compiler,
-        "first_seconds": first,
-        "eager_seconds": eager,
-        "compiled_seconds": float(np.median(seconds[STOCK])),
-        "graphs": graphs() - before,
-        "recompilations": recompilations(backbone, learned),
-        "rows": rows,
-    }
-    torch._dynamo.reset()  # what is compiled holds on to the weights
-    return found
+    try:
+        compile_blocks(backbone.pipe.transformer, settings.compiler)
+        before = graphs()
+        first = timed(backbone.device, draw[STOCK])
+        yield {"method": STOCK, "eager_seconds": eager, "first_seconds": first}
+        seconds = measure(draw, settings.rounds, settings.share(PART))
+        compiled = float(np.median(seconds[STOCK]))
+        yield {"method": STOCK, "compiled_seconds": compiled, "graphs": graphs() - before}
+        for name, aim in AIMS.items():
+            row = {"method": name, **compared(seconds[name], seconds[STOCK], aim)}
+            yield {**row, "reached": row["low" if aim == 1 else "ratio"] <= aim}
+        yield {"recompilations": recompilations(backbone, learned)}
+    finally:
+        torch._dynamo.reset()  # what is compiled holds on to the weights

@@ -1,8 +1,11 @@
-"""Whether D = 0 returns the untouched pipeline's bits on this device: each dtype and solver."""
+"""Whether D = 0 returns the untouched pipeline's bits on this device: each dtype and solver.
+
+The stock pipeline is drawn with twice: where it differs from itself, nothing else can be compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,11 +14,14 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, Synchronous, attach, sample
 from asyncdiff_cli.engine.schedulers import SCHEDULERS, make_scheduler
-from benchmarks.gpu.architecture import ARCHITECTURES, make_backbone
+from benchmarks.gpu.architecture import ARCHITECTURES, cast, make_backbone
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.speed import embeddings
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+HALVES = ("fp16", "bf16")
 BATCH, STEPS, PIXELS = 2, 3, 64
 STOCK = "stock"
 
@@ -42,35 +48,58 @@ def ways(backbone: Backbone) -> dict[str, Callable[[str], Tensor]]:
     unscaled = partial(sample, backbone, policy=FixedDeviation(0.5), gamma=0.0)
     return {
         STOCK: partial(draw, backbone.pipe),
+        "stock, again": partial(draw, backbone.pipe),
         "sample, synchronous": partial(draw, synchronous),
         "sample, γ = 0": partial(draw, unscaled),
         "attach, synchronous": attached,
     }
 
 
-def compare(backbone: Backbone) -> dict[str, bool]:
-    """Whether the latents and the images of each way equal the stock pipeline's to the bit."""
+def compare(backbone: Backbone) -> Row:
+    """Whether the latents and the images of each way equal the stock pipeline's to the bit, and
+    the largest difference where they do not.
+
+    Raises:
+        ValueError: if the weights overflow in this dtype.
+    """
     drawn = {
         name: [draw(kind) for kind in ("latent", "pt")] for name, draw in ways(backbone).items()
     }
     stock = drawn.pop(STOCK)
     if not all(bool(values.isfinite().all()) for values in stock):
         raise ValueError("the random weights overflow, so nothing is compared")
-    return {name: all(map(torch.equal, own, stock)) for name, own in drawn.items()}
+    equal = {name: all(map(torch.equal, own, stock)) for name, own in drawn.items()}
+    largest = {
+        name: max(
+            float((a.float() - b.float()).abs().max()) for a, b in zip(own, stock, strict=True)
+        )
+        for name, own in drawn.items()
+        if not equal[name]
+    }
+    return {"equal": equal, **({"largest_difference": largest} if largest else {})}
 
 
-def measure_exactness(backbone: Backbone, settings: Settings) -> dict[str, Any]:
-    """Toys of both families in each dtype under each solver, and this run's backbone as it is."""
-    rows = []
-    for name, architecture in ARCHITECTURES.items():
-        for label, dtype in DTYPES.items():
-            toy = make_backbone(name, architecture.narrowed(), settings.where, dtype, PIXELS)
-            family, config = toy.adapter.family, toy.pipe.scheduler.config
-            for solver in SCHEDULERS:
-                toy.pipe.scheduler = make_scheduler(solver, family, config)
-                row = {"backbone": f"{name}, tiny", "dtype": label, "solver": solver}
-                rows.append({**row, "equal": compare(toy)})
-    label = next(name for name, dtype in DTYPES.items() if dtype is backbone.dtype)
-    row = {"backbone": backbone.name, "dtype": label, "solver": backbone.scheduler}
-    rows.append({**row, "equal": compare(backbone)})
-    return {"rows": rows, "all_equal": all(all(row["equal"].values()) for row in rows)}
+def tasks(bench: Bench) -> Iterator[Task]:
+    """The backbone as it is in both halves of a float, and a toy of its kind with each solver."""
+    for label in HALVES:
+        yield Task({"model": "whole", "dtype": label}, partial(_whole, bench, DTYPES[label]))
+    for label, dtype in DTYPES.items():
+        for solver in SCHEDULERS:
+            key = {"model": "toy", "dtype": label, "solver": solver}
+            yield Task(key, partial(_toy, bench.settings, dtype, solver))
+
+
+def _whole(bench: Bench, dtype: torch.dtype) -> list[Row]:
+    before = bench.loaded.dtype
+    try:
+        return [compare(cast(bench.loaded, dtype))]
+    finally:
+        cast(bench.loaded, before)
+
+
+def _toy(settings: Settings, dtype: torch.dtype, solver: str) -> list[Row]:
+    architecture = ARCHITECTURES[settings.backbone].narrowed()
+    toy = make_backbone(settings.backbone, architecture, settings.where, dtype, PIXELS)
+    family, config = toy.adapter.family, toy.pipe.scheduler.config
+    toy.pipe.scheduler = make_scheduler(solver, family, config)
+    return [compare(toy)]

@@ -1,8 +1,8 @@
-"""The peak of a GPU's memory while one image is drawn, for each offload and quantization.
+"""The peak of a GPU's memory beside its estimate: of batches, and for each way to hold a model.
 
     python -m benchmarks.gpu.memory DIRECTORY --quantize nf4 --offload none
 
-is one row, in a process of its own, so that a peak is of nothing else. The pipeline is loaded as
+is one way, in a process of its own, so that a peak is of nothing else. The pipeline is loaded as
 `asyncdiff` loads any; the prompt passes through the text encoders.
 """
 
@@ -15,8 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
@@ -27,13 +29,17 @@ from asyncdiff_cli.engine import Backbone, load_backbone, sample
 from asyncdiff_cli.engine.memory import footprint
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
 from asyncdiff_cli.engine.tracing import Work
-from benchmarks.gpu.architecture import parameters
+from benchmarks.gpu.architecture import parameters, write_configuration
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.settings import OverBudgetError, Settings
 
 NONE = "none"
+READABLE = ("cuda",)
+"""Kinds of devices that know their peak."""
 STEPS = 2
 LEAST_SECONDS = 30.0
-"""A row takes about so long, so with less left of the budget none is begun."""
+"""A row in a process of its own takes about so long, so with less left none is begun."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,20 +67,60 @@ def write(backbone: Backbone, directory: Path) -> int:
     return size
 
 
-def measure_memory(directory: Path, settings: Settings) -> Iterator[dict[str, Any]]:
-    """A row per configuration; one that cannot be measured says why."""
-    for quantize, offload in configurations():
-        row = {"quantize": quantize, "offload": offload}
-        try:
-            settings.check_left(LEAST_SECONDS)
-        except OverBudgetError as error:
-            yield {**row, "reason": str(error)}
-            continue
-        yield {**row, **run_apart(directory, settings, quantize, offload)}
+def tasks(bench: Bench) -> Iterator[Task]:
+    """Peaks of batches as the backbone is, and of one image in each other way to hold it.
+
+    Raises:
+        OverBudgetError: on a CPU, which has no peak to read.
+    """
+    settings = bench.settings
+    if settings.where.type not in READABLE:
+        raise OverBudgetError("there is no peak to read on a CPU")
+    with TemporaryDirectory(dir=settings.scratch) as place:
+        write_configuration(bench.loaded.pipe, Path(place))
+        for batch in (*settings.batches, settings.group):
+            yield Task({"batch": batch}, partial(_peak, bench, Path(place), batch))
+    with TemporaryDirectory(dir=settings.scratch) as place:
+        yield Task({}, partial(_written, bench, Path(place)), settings.reserve)
+        if not (Path(place) / "model_index.json").is_file():
+            return
+        bench.release()  # each configuration gets the GPU for itself
+        least = LEAST_SECONDS
+        for quantize, offload in configurations():
+            key, begun = {"batch": 1, "quantize": quantize, "offload": offload}, time.monotonic()
+            measure = partial(run_apart, Path(place), settings, quantize, offload)
+            yield Task(key, lambda measure=measure: [measure()], least + settings.reserve)
+            least = max(least, time.monotonic() - begun)
 
 
-def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) -> dict[str, Any]:
-    """One configuration in a new process: what it measured, or the reason why it did not."""
+def _written(bench: Bench, directory: Path) -> Iterator[Row]:
+    yield {"weight_bytes": write(bench.loaded, directory)}
+
+
+def _peak(bench: Bench, directory: Path, batch: int) -> Iterator[Row]:
+    """Of a batch, all models together."""
+    backbone, device = bench.loaded, bench.device
+    entry, side = backbone.entry, backbone.size
+    work = Work(batch, side, side, entry.guidance_scale, tokens=entry.max_sequence_length)
+    estimated = footprint(directory, backbone.dtype, work, device=device).peak
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    sample(backbone, ["a cat"] * batch, num_inference_steps=STEPS)
+    peak = torch.cuda.max_memory_allocated(device)
+    yield {
+        "peak_bytes": peak,
+        "reserved_bytes": torch.cuda.max_memory_reserved(device),
+        "estimated_bytes": estimated,
+        "peak_over_estimate": peak / estimated,
+    }
+
+
+def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) -> Row:
+    """One configuration in a new process.
+
+    Raises:
+        RuntimeError: with the reason why there is nothing measured.
+    """
     dtype = str(settings.precision).removeprefix("torch.")
     arguments = {
         "--quantize": quantize,
@@ -90,15 +136,18 @@ def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) 
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=max(LEAST_SECONDS, settings.left),
+            timeout=max(LEAST_SECONDS, settings.left - settings.reserve),
         )
     except subprocess.TimeoutExpired:
-        return {"reason": f"stopped when --budget {settings.budget:g} was used up"}
+        raise RuntimeError(f"stopped, to stay within --budget {settings.budget:g}") from None
     try:
-        return json.loads(done.stdout.splitlines()[-1])
+        row = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = [f"exit code {done.returncode}", *done.stderr.splitlines()][-1]
-        return {"reason": f"died: {last}"}
+        raise RuntimeError(f"died: {last}") from None
+    if "reason" in row:
+        raise RuntimeError(row["reason"])
+    return row
 
 
 def draw_one(

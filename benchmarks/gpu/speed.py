@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,34 +17,24 @@ from asyncdiff_cli.engine.launch import RECIPES
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rollout import Canvas, joined
 from asyncdiff_cli.engine.training import new_tpm
-from benchmarks.gpu.settings import OverBudgetError, Settings
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Row, Task
 from benchmarks.overhead import LEAST, STOCK, measure, median_interval, methods
 
 FIXED_AIM, LEARNED_AIM = 1.005, 1.02
 """Times the stock pipeline's seconds."""
-EVERY_BATCH = (STOCK, "sample, fixed", "sample, learned")
-"""What is timed at each batch size; the other ways at the first one only."""
+SAMPLED = ("sample, fixed", "sample, learned")
+"""What is timed at each batch size."""
+ATTACHED = ("attach, fixed", "attach, learned")
+"""What is timed at the first batch size, after the others."""
+PART = 0.08
+"""Of the budget: after it no more rounds are begun than the least number."""
 WARM_UP_STEPS = 2
 """They choose the kernels of a batch size; the steps after these are alike."""
 PRODUCTS, REPEATS = 10, 20
 """Matrix products in a timing, and timings of which the best counts."""
 LOOPS, LOOP_STEPS = 3, 3
 """Runs of the denoiser's loop that are timed, and evaluations in each."""
-
-
-@dataclass
-class Timings:
-    """Seconds of rounds [rounds] by batch size and method, and of what there was no time for."""
-
-    seconds: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    per_image: float = 0.0
-    """The stock pipeline's seconds at the last batch size; 0 before there is any."""
-
-    @property
-    def left_out(self) -> list[dict[str, Any]]:
-        """The rows of a table that there was no time for."""
-        return [{"batch": batch, "reason": reason} for batch, reason in self.reasons.items()]
 
 
 def synchronize(device: torch.device) -> None:
@@ -123,62 +113,6 @@ def fresh_module(backbone: Backbone) -> LearnedDeviation:
     return LearnedDeviation(new_tpm(load_recipe(RECIPES[name]), backbone).to(backbone.device))
 
 
-def timings(backbone: Backbone, settings: Settings, policies: bool) -> Timings:
-    """Seconds of each method by batch size, from interleaved rounds.
-
-    Args:
-        policies: whether to time them beside the stock pipeline, or that alone.
-    """
-    learned, found = fresh_module(backbone), Timings()
-    for batch in settings.batches:
-        first = batch == settings.batches[0]
-        short, whole = (
-            {
-                name: draw
-                for name, draw in methods(backbone, batch, steps, learned).items()
-                if name == STOCK or (policies and (first or name in EVERY_BATCH))
-            }
-            for steps in (WARM_UP_STEPS, settings.evaluations)
-        )
-        try:
-            settings.check_left(LEAST * len(whole) * batch * found.per_image)
-        except OverBudgetError as error:
-            found.reasons[batch] = str(error)
-            continue
-        for draw in short.values():
-            draw()
-        limit = settings.share(0.08)
-        found.seconds[batch] = measure(whole, settings.rounds, limit, warm_up=False)
-        found.per_image = float(np.median(found.seconds[batch][STOCK])) / batch
-    return found
-
-
-def measure_speed(backbone: Backbone, settings: Settings, found: Timings) -> dict[str, Any]:
-    """Time per image, and the denoiser's FLOP/s as a share of a matrix product's."""
-    side = settings.product or (8192 if backbone.device.type == "cuda" else 1024)
-    peak = product_rate(backbone.device, backbone.dtype, side)
-    flops, rows = evaluation_flops(backbone), []
-    for batch, own in found.seconds.items():
-        rate = batch * flops / loop_seconds(backbone, batch)
-        per_image = float(np.median(own[STOCK])) / batch
-        rows.append(
-            {
-                "batch": batch,
-                "rounds": len(own[STOCK]),
-                "seconds_per_image": per_image,
-                "images_per_second": 1 / per_image,
-                "denoiser_tflops": rate / 1e12,
-                "share_of_product": rate / peak,
-            }
-        )
-    return {
-        "product_tflops": peak / 1e12,
-        "product_side": side,
-        "evaluation_tflop": flops / 1e12,
-        "rows": [*rows, *found.left_out],
-    }
-
-
 def compared(ours: np.ndarray, theirs: np.ndarray, aim: float) -> dict[str, Any]:
     """The median of the rounds' ratios, its interval, and whether it reaches an aim."""
     ratio, low, high = median_interval(ours / theirs)
@@ -192,12 +126,51 @@ def compared(ours: np.ndarray, theirs: np.ndarray, aim: float) -> dict[str, Any]
     }
 
 
-def measure_overhead(found: Timings) -> dict[str, Any]:
-    """Each method's seconds over the stock pipeline's of the same round."""
-    rows: list[dict[str, Any]] = []
-    for batch, own in found.seconds.items():
-        for name in (n for n in own if n != STOCK):
-            aim = LEARNED_AIM if name.endswith("learned") else FIXED_AIM
-            row = {"batch": batch, "method": name}
-            rows.append({**row, **compared(own[name], own[STOCK], aim)})
-    return {"rows": [*rows, *found.left_out]}
+def overhead(bench: Bench) -> Iterator[Task]:
+    """The policies over the stock pipeline in interleaved rounds; `attach` once they are known."""
+    batches = bench.settings.batches
+    for batch, ways in (*((batch, SAMPLED) for batch in batches), (batches[0], ATTACHED)):
+        least = LEAST * (1 + len(ways)) * bench.seconds(batch)
+        yield Task({"batch": batch}, partial(_rounds, bench, batch, ways), least)
+
+
+def _rounds(bench: Bench, batch: int, ways: Sequence[str]) -> Iterator[Row]:
+    backbone, settings = bench.loaded, bench.settings
+    learned = fresh_module(backbone)
+    short, whole = (
+        {name: methods(backbone, batch, steps, learned)[name] for name in (STOCK, *ways)}
+        for steps in (WARM_UP_STEPS, settings.evaluations)
+    )
+    for draw in short.values():
+        draw()
+    found = measure(whole, settings.rounds, settings.share(PART), warm_up=False)
+    stock = found.pop(STOCK)
+    each = bench.per_image[batch] = float(np.median(stock)) / batch
+    yield {"method": STOCK, "rounds": len(stock), "seconds_per_image": each}
+    for name, seconds in found.items():
+        aim = LEARNED_AIM if name.endswith("learned") else FIXED_AIM
+        yield {"method": name, **compared(seconds, stock, aim)}
+
+
+def speed(bench: Bench) -> Iterator[Task]:
+    """The denoiser's FLOP/s beside a matrix product's."""
+    found: Row = {}  # the first task's, for the others
+    yield Task({"of": "matrix product"}, lambda: [found.update(_product(bench)) or found])
+    for batch in bench.settings.batches:
+        least = bench.seconds(batch)
+        yield Task({"batch": batch}, partial(_denoiser, bench, batch, found), least)
+
+
+def _product(bench: Bench) -> Row:
+    side = bench.settings.product or (8192 if bench.device.type == "cuda" else 1024)
+    rate = product_rate(bench.device, bench.loaded.dtype, side)
+    return {
+        "side": side,
+        "tflops": rate / 1e12,
+        "evaluation_tflop": evaluation_flops(bench.loaded) / 1e12,
+    }
+
+
+def _denoiser(bench: Bench, batch: int, found: Row) -> Iterator[Row]:
+    rate = batch * found["evaluation_tflop"] / loop_seconds(bench.loaded, batch)
+    yield {"of": "denoiser", "tflops": rate, "share_of_product": rate / found["tflops"]}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import RunDirectory
 from asyncdiff_cli.engine.training import Trainer
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.speed import compared
 from benchmarks.overhead import LEAST
@@ -27,6 +30,8 @@ from benchmarks.train import ROLLOUTS_ONLY, measure
 
 AIM = 1.03
 """Times the seconds of the bare rollout."""
+PART = 0.12
+"""Of the budget: after it no more rounds are begun than the least number."""
 WARM_UP = 1
 """Rounds that are not counted; the sections before have warmed up the backbone."""
 
@@ -80,23 +85,19 @@ def make_trainer(backbone: Backbone, settings: Settings, path: Path) -> Trainer:
     )
 
 
-def measure_training(backbone: Backbone, settings: Settings, per_image: float) -> dict[str, Any]:
-    """Seconds of iterations over those of the same images through the stock pipeline.
+def tasks(bench: Bench) -> Iterator[Task]:
+    """Iterations over the same images through the stock pipeline."""
+    least = 2 * (WARM_UP + LEAST) * bench.seconds(bench.settings.group)
+    yield Task({"images": bench.settings.group}, partial(_rounds, bench), least)
 
-    Args:
-        per_image: the stock pipeline's seconds, as far as they are known.
 
-    Raises:
-        OverBudgetError: if there is no time for the least number of rounds.
-    """
-    settings.check_left(2 * (WARM_UP + LEAST) * settings.group * per_image)
+def _rounds(bench: Bench) -> Iterator[Row]:
+    settings = bench.settings
     with TemporaryDirectory() as directory:
-        trainer = make_trainer(backbone, settings, Path(directory) / "run")
-        limit = settings.share(0.15)
-        ours, theirs, _ = measure(trainer, settings.rounds, limit, WARM_UP)
-    return {
-        "images": settings.group,
-        "steps": trainer.recipe.num_inference_steps,
+        trainer = make_trainer(bench.loaded, settings, Path(directory) / "run")
+        ours, theirs, _ = measure(trainer, settings.rounds, settings.share(PART), WARM_UP)
+    yield {
+        "method": "iteration / bare rollout",
         "iteration_seconds": float(np.median(ours)),
         "bare_seconds": float(np.median(theirs)),
         **compared(ours, theirs, AIM),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,35 +10,24 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from asyncdiff_cli.engine import AsyncDiffError, InputError
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
-from asyncdiff_cli.engine.schedulers import SCHEDULERS
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import memory, tables
-from benchmarks.gpu.architecture import ARCHITECTURES, make_models, parameters
+from benchmarks.gpu import architecture, exactness, memory, pack, tables
+from benchmarks.gpu.architecture import ARCHITECTURES, cast, make_models, parameters
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.rows import Journal, Task, perform
 from benchmarks.gpu.settings import SECTIONS, OverBudgetError, Settings
-from benchmarks.gpu.speed import Timings, compared, embeddings, evaluation_flops, timings
+from benchmarks.gpu.speed import compared, embeddings, evaluation_flops
 from benchmarks.overhead import STOCK
 
 SMALL = {"device": "cpu", "tiny": True, "size": 64, "steps": 2}
-ARGUMENTS = [
-    *("--device", "cpu", "--tiny", "--layers", "1", "--size", "64", "--steps", "2"),
-    *("--batches", "1,2", "--rounds", "3", "--group", "4", "--product", "64"),
-    *("--compile", "--compiler", "eager", "--json"),
-]
 
 
 def invoke(*arguments):
     app = typer.Typer()
     app.command()(gpu.main)
-    return CliRunner().invoke(app, [*ARGUMENTS, *arguments])
-
-
-def check_exactness(section):
-    found = {(row["backbone"], row["dtype"], row["solver"]) for row in section["rows"][:-1]}
-    dtypes = ("fp32", "bf16", "fp16")
-    toys = [f"{name}, tiny" for name in ARCHITECTURES]
-    assert found == {(b, d, s) for b in toys for d in dtypes for s in SCHEDULERS}
-    assert section["all_equal"], section
+    return CliRunner().invoke(app, [*pack.TOY, "--json", *arguments])
 
 
 def on_meta(architecture):
@@ -115,70 +105,119 @@ def test_random_weights_have_the_dtype_and_draw_finite_conditions():
         assert backbone.name == name
 
 
-@pytest.mark.parametrize(
-    ("name", "chosen"),
-    [("flux", SECTIONS), ("sd35", SECTIONS[1:])],  # exactness is of both families
-)
-def test_every_section_is_reported(name, chosen, tmp_path):
-    out = tmp_path / "report.json"
-    result = invoke("--backbone", name, "--sections", ",".join(chosen), "--out", str(out))
+def of(rows, section):
+    return [row for row in rows if row["section"] == section]
+
+
+def test_every_section_is_reported_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(exactness, "SCHEDULERS", ["unipc"])
+    out = tmp_path / "rows.jsonl"
+    result = invoke("--batches", "1,2", "--out", str(out))
     assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert json.loads(out.read_text()) == report
-    assert (report["backbone"], report["device"], report["steps"]) == (name, "cpu", 2)
-    sections = report["sections"]
-    assert tuple(sections) == chosen
-    if "exactness" in chosen:
-        check_exactness(sections["exactness"])
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+    assert {(row["device"], row["steps"], row["halved"]) for row in of(rows, "model")} == {
+        ("cpu", 2, 0)
+    }
+    order = dict.fromkeys(row["section"] for row in rows if row["section"] != "model")
+    assert tuple(order) == SECTIONS
+    for name in ARCHITECTURES:
+        check_sections([row for row in rows if row["backbone"] == name])
 
-    for row in sections["speed"]["rows"]:
-        assert row["seconds_per_image"] * row["images_per_second"] == pytest.approx(1)
-        rate = row["share_of_product"] * sections["speed"]["product_tflops"]
-        assert row["denoiser_tflops"] == pytest.approx(rate)
-    assert [row["batch"] for row in sections["speed"]["rows"]] == [1, 2]
 
-    ratios = sections["overhead"]["rows"]
-    ways = [f"{w}, {p}" for w in ("sample", "attach") for p in ("synchronous", "fixed", "learned")]
-    assert [row["method"] for row in ratios if row["batch"] == 1] == ways
-    assert [row["method"] for row in ratios if row["batch"] == 2] == [ways[1], ways[2]]
-    for row in [*ratios, sections["training"], *sections["compile"]["rows"]]:
+def check_sections(rows):
+    found = of(rows, "exactness")
+    whole = [row["dtype"] for row in found if row["model"] == "whole"]
+    assert whole == ["fp16", "bf16"]
+    toys = {(row["dtype"], row["solver"]) for row in found if row["model"] == "toy"}
+    assert toys == {(dtype, "unipc") for dtype in ("fp16", "bf16", "fp32")}
+    ways = {"stock, again", "sample, synchronous", "sample, γ = 0", "attach, synchronous"}
+    assert all(row["equal"] == dict.fromkeys(ways, True) for row in found), found
+    ratios = [row for row in of(rows, "overhead") if row["method"] != STOCK]
+    assert [(row["batch"], row["method"], row["aim"]) for row in ratios] == [
+        *((batch, f"sample, {n}", aim) for batch in (1, 2) for n, aim in AIMS.items()),
+        *((1, f"attach, {n}", aim) for n, aim in AIMS.items()),
+    ]
+    assert [row["aim"] for row in of(rows, "training")] == [1.03]
+    for row in [*ratios, *of(rows, "training")]:
         assert 0 < row["low"] <= row["ratio"] <= row["high"]
         assert row["rounds"] == 3
-    assert {row["aim"] for row in ratios if row["method"].endswith("learned")} == {1.02}
-    assert {row["aim"] for row in ratios if row["method"].endswith("fixed")} == {1.005}
-    assert sections["training"]["aim"] == 1.03
-    assert sections["training"]["images"] == 4
-    assert sections["compile"]["graphs"] > 0
-    assert sections["compile"]["recompilations"] == 0
-    assert "CUDA only" in sections["memory"]["reason"]
+    assert [row["skipped"] for row in of(rows, "memory")] == ["there is no peak to read on a CPU"]
+    product, *denoiser = of(rows, "speed")
+    for row in denoiser:
+        assert row["share_of_product"] * product["tflops"] == pytest.approx(row["tflops"])
+    compiled = {key: value for row in of(rows, "compile") for key, value in row.items()}
+    assert compiled["graphs"] > 0
+    assert compiled["recompilations"] == 0
 
 
-def test_a_section_that_fails_does_not_end_the_run(monkeypatch):
-    def fail(*_):
+AIMS = {"fixed": 1.005, "learned": 1.02}
+
+
+def test_a_row_that_fails_says_why_and_the_others_go_on(tmp_path):
+    settings, journal = Settings(**SMALL), Journal(tmp_path / "rows.jsonl")
+
+    def rows():
+        yield {"seconds": 1}
         raise RuntimeError("no such\nkernel")
 
-    monkeypatch.setattr(gpu, "measure_speed", fail)
-    result = invoke("--sections", "memory,speed", "--layers", "1")
+    def tasks():
+        yield Task({"batch": 1}, rows)
+        yield Task({"batch": 4}, lambda: [{"seconds": 2}], seconds=1e6)
+        yield Task({"batch": 2}, lambda: [{"seconds": 3}])
+        raise torch.OutOfMemoryError("while the next one is prepared")
+
+    perform(tasks(), {"section": "speed"}, journal, settings)
+    kept = [json.loads(line) for line in journal.file.read_text().splitlines()]
+    assert kept == journal.rows
+    assert [row.get("batch") for row in kept] == [1, 1, 4, 2, None]
+    assert [row.get("seconds") for row in kept] == [1, None, None, 3, None]
+    assert kept[1]["failed"] == "RuntimeError: no such kernel"
+    assert "of --budget 570" in kept[2]["skipped"]
+    assert kept[4]["failed"].startswith("OutOfMemoryError")
+    assert journal.failed
+    assert tables.table("speed", kept).row_count == 5
+
+
+def test_a_failure_is_told_by_the_exit_code(monkeypatch):
+    monkeypatch.setitem(gpu.TASKS, "speed", lambda bench: iter([Task({}, lambda: [1 / 0])]))
+    result = invoke("--sections", "speed", "--backbones", "sd35")
     assert result.exit_code == 1
-    sections = json.loads(result.stdout)["sections"]
-    assert sections["speed"]["reason"] == "RuntimeError: no such kernel"
-    assert list(sections) == ["speed", "compile", "memory"]
+    assert "ZeroDivisionError" in json.loads(result.stdout.splitlines()[-1])["failed"]
 
 
-def test_what_the_budget_has_no_time_for_is_left_out_and_said():
-    settings = Settings(batches=(1, 2), rounds=3, budget=1e4, **SMALL)
-    backbone = settings.make_backbone()
-    late = dataclasses.replace(settings, budget=0.0)
+def test_the_budget_counts_from_the_start_of_the_process():
+    settings = Settings(**SMALL, budget=1e6)
+    assert settings.left < 1e6 - 1  # python, torch and pytest have taken more than that
     with pytest.raises(OverBudgetError, match="--budget 0"):
-        late.check_left(1.0)
-    nothing = timings(backbone, late, policies=False)
-    assert list(nothing.reasons) == [1, 2]
-    assert [row["batch"] for row in nothing.left_out] == [1, 2]
-    some = timings(backbone, settings, policies=False)
-    assert {batch: list(own) for batch, own in some.seconds.items()} == {1: [STOCK], 2: [STOCK]}
-    assert some.per_image > 0
-    empty = {"product_side": 1, "product_tflops": 1.0, "evaluation_tflop": 1.0}
-    assert tables.table("speed", {**empty, "rows": Timings(reasons={4: "late"}).left_out})
+        dataclasses.replace(settings, budget=0.0).check_left(0)
+    assert Bench(settings).seconds(4) == 0
+    assert Bench(settings, per_image={1: 2.0, 4: 1.0}).seconds(16) == 16
+    with pytest.raises(InputError, match="section"):
+        gpu.parse_names("section", "sped", SECTIONS)
+
+
+def test_weights_that_overflow_are_halved(monkeypatch):
+    backbone = Settings(backbone="sd35", **SMALL).make_backbone()
+    layer = backbone.pipe.transformer.transformer_blocks[0].ff.net[2]
+    before, tries = layer.weight.clone(), []
+
+    def sample(*_, **__):
+        tries.append(1)
+        if len(tries) < 3:
+            raise AsyncDiffError("NaN or infinity in the latents")
+
+    monkeypatch.setattr(architecture, "sample", sample)
+    assert architecture.calm(backbone) == 2
+    assert torch.equal(layer.weight, before / 4)
+
+
+def test_a_pipeline_is_cast_in_place():
+    backbone = Settings(backbone="flux", **SMALL).make_backbone()
+    other = cast(backbone, torch.bfloat16)
+    assert other.pipe is backbone.pipe
+    assert (other.dtype, other.entry) == (torch.bfloat16, backbone.entry)
+    assert {p.dtype for p in other.pipe.text_encoder_2.parameters()} == {torch.bfloat16}
 
 
 def test_a_ratio_is_compared_with_its_aim():
@@ -206,24 +245,95 @@ def test_a_row_of_memory_is_measured_in_its_own_process(tmp_path):
     assert row["host_peak_bytes"] > 0
     assert row["peak_bytes"] is None  # there is no GPU
     assert row["estimated_bytes"] > 4 * sum(map(parameters, models))
-    title = tables.memory({"weight_bytes": 1, "rows": [{"quantize": "a", "offload": "b", **row}]})
-    assert title.row_count == 1
 
 
 def test_a_row_of_memory_that_fails_says_why(tmp_path, monkeypatch):
-    settings = Settings(**SMALL)
     (tmp_path / "model_index.json").write_text("{}")
     arguments = [str(tmp_path), "--device", "cpu", "--dtype", "float32", "--quantize", "int9"]
     app = typer.Typer()
     app.command()(memory.main)
     result = CliRunner().invoke(app, arguments)
     assert "InputError" in json.loads(result.stdout)["reason"]
-    rows = list(memory.measure_memory(tmp_path, dataclasses.replace(settings, budget=0.0)))
-    assert all("--budget 0" in row["reason"] for row in rows)
+
+    def run(*_, **__):
+        return SimpleNamespace(stdout=result.stdout, stderr="", returncode=0)
+
+    monkeypatch.setattr(memory.subprocess, "run", run)
+    with pytest.raises(RuntimeError, match="InputError"):
+        memory.run_apart(tmp_path, Settings(**SMALL), "int9", "none")
 
     class Full:
         free = 10
 
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda _: Full)
     with pytest.raises(OSError, match="--scratch"):
-        memory.write(settings.make_backbone(), tmp_path)
+        memory.write(Settings(**SMALL).make_backbone(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_peaks_stand_beside_their_estimates(name, tmp_path, monkeypatch):
+    """All of the section but the GPU: its counters, and the processes that it starts."""
+    bench, journal = Bench(Settings(backbone=name, **SMALL, group=3, scratch=tmp_path)), Journal()
+    monkeypatch.setattr(memory, "READABLE", ("cpu",))
+    for counter in ("max_memory_allocated", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, counter, lambda device: 1 << 20)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    started = []
+    monkeypatch.setattr(memory, "run_apart", lambda *given: started.append(given[2:]) or {})
+    perform(memory.tasks(bench), {"section": "memory"}, journal, bench.settings)
+    assert not journal.failed, journal.rows
+    peaks = [row for row in journal.rows if "peak_bytes" in row]
+    assert [row["batch"] for row in peaks] == [1, 4, 3]
+    assert peaks[0]["estimated_bytes"] < peaks[1]["estimated_bytes"]
+    assert started == memory.configurations()
+    assert bench._backbone is None  # it leaves the GPU to them
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_wheels(monkeypatch):
+    def download(folder, python, wheels):
+        folder.mkdir()
+        (folder / "x.whl").write_bytes(bytes(1000))
+
+    monkeypatch.setattr(pack, "download", download)
+
+
+def test_the_folder_has_the_code_without_its_weights(no_wheels, tmp_path):
+    folder = tmp_path / "check"
+    size = pack.pack(folder, "3.12")
+    names = {file.name for file in folder.rglob("*") if file.is_file()}
+    assert {
+        "run.sh",
+        "LICENSE",
+        "x.whl",
+        "sampler.py",
+        "flux-coco.yaml",
+        "vocabulary.json",
+    } <= names
+    assert not any(name.endswith((".safetensors", ".png", ".pyc")) for name in names)
+    assert size == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert size < 8 * pack.MIB
+    with pytest.raises(InputError, match="is there already"):
+        pack.pack(folder, "3.12")
+    with pytest.raises(AsyncDiffError, match="MiB, and 0 are taken"):
+        pack.pack(tmp_path / "other", "3.12", limit=0)
+
+
+def test_nothing_but_what_the_machine_has_is_linked(tmp_path):
+    names = set(pack.needed(["torch", "transformers"]))
+    assert {"torch", "transformers", "tokenizers", "numpy"} <= names
+    assert not names & {"diffusers", "pydantic", "pytest", "open-clip-torch"}
+    pack.link(["safetensors"], tmp_path / "outside")
+    linked = {path.name.partition("-")[0] for path in (tmp_path / "outside").iterdir()}
+    assert linked == {"safetensors"}
+
+
+@pytest.mark.slow
+def test_the_folder_runs_by_itself(tmp_path):
+    """It asks the package index for wheels."""
+    app = typer.Typer()
+    app.command()(pack.main)
+    result = CliRunner().invoke(app, [str(tmp_path / "check"), "--python", "3.12"])
+    assert result.exit_code == 0, result.output
+    assert "rows of it on this CPU" in result.stdout
