@@ -20,9 +20,10 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, load_backbone, sample
 from asyncdiff_cli.engine.rewards.noise import noise_level
+from mini.answers import score
 from mini.compose import Composer, sheet, to_images
 from mini.grammar import Request, say
-from mini.judge import Found, JudgeNet, look, score
+from mini.judge import Found, JudgeNet, look
 from mini.measures import frechet_summary, spectrum, spectrum_error, summary
 from mini.questions import NEEDS, Question, ask
 from mini.scenes import Batch, Scene, Scenes

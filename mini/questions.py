@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from mini.answers import answers
 from mini.grammar import OPPOSITE, PLACES, Phrase, Request, say
-from mini.judge import Found, answers
+from mini.judge import Found
 from mini.scenes import (
     Scenes,
     colour_held_out,

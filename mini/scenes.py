@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 
 import torch
@@ -320,11 +320,11 @@ class Batch:
     y: Tensor
     angle: Tensor  # radians
     mirrored: Tensor
-    ground: Tensor = field()  # [B], index into `GROUNDS`
-    ground_colour: Tensor = field()  # [B], index into `COLOURS`, -1 for a material
-    numbers: Tensor = field()  # [B, `NUMBERS_PER_GROUND`]
-    noise: Tensor = field()  # [B], int64
-    light: Tensor = field()  # [B, 3]
+    ground: Tensor  # [B], index into `GROUNDS`
+    ground_colour: Tensor  # [B], index into `COLOURS`, -1 for a material
+    numbers: Tensor  # [B, `NUMBERS_PER_GROUND`]
+    noise: Tensor  # [B], int64
+    light: Tensor  # [B, 3]
 
     def __len__(self) -> int:
         return len(self.ground)

@@ -41,6 +41,29 @@ class Budget:
     seconds: float | None = None
 
 
+class _Clock:
+    """How much of a budget is used up, and the time since something was done."""
+
+    def __init__(self, progress: float, budget: Budget) -> None:
+        self.resumed, self.budget, self.begun = progress, budget, time.monotonic()
+        self.last = {"log": self.begun, "save": self.begun}
+
+    def progress(self, step: int) -> float:
+        if self.budget.seconds is None:
+            return step / self.budget.steps
+        share = (time.monotonic() - self.begun) / self.budget.seconds
+        return min(1.0, self.resumed + (1 - self.resumed) * share)
+
+    def passed(self, name: str) -> float:
+        return time.monotonic() - self.last[name]
+
+    def since(self, name: str) -> float:
+        """Seconds since the last call, or since the beginning."""
+        passed = self.passed(name)
+        self.last[name] += passed
+        return passed
+
+
 class Draws(Dataset):
     """The batch of a step, drawn from a generator that is seeded by the step."""
 
@@ -118,10 +141,6 @@ class Run:
             return self.progress >= 1 or self.step >= self.budget.steps
         return self.progress >= 1 or self.budget.seconds <= 0
 
-    @property
-    def _stable(self) -> Path:
-        return self.directory / "stable.pt"
-
     def train(
         self, loss_at: Callable[[Any], dict[str, Tensor]], draw: Callable[[int], Any]
     ) -> None:
@@ -130,32 +149,28 @@ class Run:
             return
         device = next(next(iter(self.modules.values())).parameters()).device
         most = self.budget.steps if self.budget.seconds is None else 10**9
-        begun = saved = logged = time.monotonic()
-        first, resumed = self.step, self.progress
-        falling = self.progress >= 1 - self.decay
+        clock, first = _Clock(self.progress, self.budget), self.step + 1
         for batch in stream(draw, self.step, most, self.workers):
             with torch.autocast(device.type, torch.bfloat16):
                 losses = loss_at(batch)
             losses["loss"].backward()
             self._update()
             self.step += 1
-            now = time.monotonic()
-            if self.budget.seconds is None:
-                self.progress = self.step / self.budget.steps
-            else:
-                share = (now - begun) / self.budget.seconds
-                self.progress = min(1.0, resumed + (1 - resumed) * share)
-            if self.progress >= 1 - self.decay and not falling:
-                falling = True
-                self.save(self._stable)
-            if self.step % LOG_STEPS == 0 or self.step == first + 1 or self.done:
-                self._log(losses, now - logged)
-                logged = now
-            if now - saved > SAVE_SECONDS or self.done:
+            stable, self.progress = self._stable, clock.progress(self.step)
+            if stable and not self._stable:
+                self.save("stable.pt")
+            if self.step % LOG_STEPS == 0 or self.step == first or self.done:
+                self._log(losses, clock.since("log"))
+            if clock.passed("save") > SAVE_SECONDS or self.done:
                 self.save()
-                saved = time.monotonic()
+                clock.since("save")
             if self.done:
                 break
+
+    @property
+    def _stable(self) -> bool:
+        """Whether the rate has not begun to fall."""
+        return self.progress < 1 - self.decay
 
     def _update(self) -> None:
         scale = rate_at(self.step, self.progress, self.warmup, self.decay)
@@ -182,9 +197,9 @@ class Run:
         with (self.directory / "log.jsonl").open("a") as log:
             log.write(line + "\n")
 
-    def save(self, path: Path | None = None) -> None:
-        """Replace the checkpoint; one of a run that is complete has no optimizer to go on with."""
-        path = path or self._checkpoint
+    def save(self, name: str = "checkpoint.pt") -> None:
+        """Replace the file; one of a run that is complete has no optimizer to go on with."""
+        path = self.directory / name
         complete = self.progress >= 1
         state = {
             "step": self.step,

@@ -3,8 +3,9 @@ import random
 import pytest
 import torch
 
+from mini.answers import answers, at_least, exactly, score
 from mini.grammar import Phrase, Request, parse
-from mini.judge import Found, JudgeNet, answers, at_least, exactly, find, heat, losses, score
+from mini.judge import Found, JudgeNet, find, heat, losses
 from mini.judge import Seen as SeenType
 from mini.questions import NEEDS, ask
 from mini.scenes import ITEM_COLOURS, NAMES, Batch, Scenes, is_unseen
