@@ -60,11 +60,13 @@ def contrast(model: CLIPModel, pictures: Tensor, ids: Tensor) -> dict[str, Tenso
     texts = model.get_text_features(ids.view(-1, length)).pooler_output
     texts = functional.normalize(texts, dim=-1).view(count, several, -1)
     scale = model.logit_scale.clamp(max=4.6).exp()
-    across = scale * image @ texts[:, 0].T
-    wrong = scale * torch.einsum("bd,bnd->bn", image, texts[:, 1:])
+    with torch.autocast(ids.device.type, enabled=False):  # in bf16, close logits would tie
+        image, texts = image.float(), texts.float()
+        across = scale * image @ texts[:, 0].T
+        wrong = scale * torch.einsum("bd,bnd->bn", image, texts[:, 1:])
     target = torch.arange(count, device=ids.device)
-    to_text = functional.cross_entropy(torch.cat((across, wrong), 1).float(), target)
-    to_image = functional.cross_entropy(across.T.float(), target)
+    to_text = functional.cross_entropy(torch.cat((across, wrong), 1), target)
+    to_image = functional.cross_entropy(across.T, target)
     own = across.diagonal()[:, None]
     return {
         "loss": (to_text + to_image) / 2,

@@ -34,7 +34,10 @@ class Composer:
     @torch.no_grad()
     def render(self, batch: Batch) -> Tensor:
         """Pictures [B, 3, size, size] in [-1, 1], rounded to the 256 levels of a stored one."""
-        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, enabled=False):  # places need fp32
+            return self._render(batch.to(self.device))
+
+    def _render(self, batch: Batch) -> Tensor:
         canvas = grounds.draw(
             batch.ground, batch.ground_colour, batch.numbers, batch.noise, self.size
         )

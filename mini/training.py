@@ -81,7 +81,7 @@ def stream(draw: Callable[[int], Any], first: int, steps: int, workers: int) -> 
         batch_size=None,
         sampler=range(first, steps),  # type: ignore[arg-type]
         num_workers=workers,
-        prefetch_factor=8 if workers else None,
+        prefetch_factor=2 if workers else None,
         multiprocessing_context="fork" if workers else None,  # closures need no pickling
     )
     return iter(loader)

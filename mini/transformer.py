@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch._dynamo as dynamo
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -210,7 +211,7 @@ def middle(model: SD3Transformer2DModel, layer: int) -> Iterator[list[Tensor]]:
 
 def compile_blocks(model: SD3Transformer2DModel) -> None:
     """Compile the blocks, all as one; what cannot be compiled runs as it is."""
-    torch._dynamo.config.suppress_errors = True
+    dynamo.config.suppress_errors = True
     for block in model.transformer_blocks:
         block.forward = torch.compile(block.forward, dynamic=False)
 

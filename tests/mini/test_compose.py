@@ -26,6 +26,13 @@ def test_a_picture_does_not_depend_on_its_batch(scenes: Scenes, composer: Compos
     torch.testing.assert_close(parts, whole, atol=2 / 127.5, rtol=0)
 
 
+def test_autocast_does_not_reach_the_pictures(scenes: Scenes, composer: Composer) -> None:
+    batch = Batch.of([scenes.draw(random.Random(2))])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = composer.render(batch)
+    assert torch.equal(inside, composer.render(batch))
+
+
 def test_a_thing_is_where_and_as_large_as_the_truth_says(
     scenes: Scenes, composer: Composer
 ) -> None:
