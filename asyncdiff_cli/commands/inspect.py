@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ def inspect(
 
     record = read_provenance(image)
     if json:
-        render.as_json(record.model_dump(mode="json"))
+        render.as_json(loads(record.model_dump_json()))  # null for what is no number
     elif isinstance(record, Provenance):
         render.fields(_image(record))
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.limits import MAX_STEPS
 from asyncdiff_cli.engine.registry import PICKLES, SINGLE_FILES
 
 if TYPE_CHECKING:
@@ -111,11 +112,12 @@ def check_window(window: float) -> None:
 
 
 def check_steps(num_inference_steps: int) -> None:
-    """There is at least one whole step."""
+    """There is at least one whole step, and a number of them that ends."""
     whole = isinstance(num_inference_steps, int) and not isinstance(num_inference_steps, bool)
-    if not whole or num_inference_steps < 1:
+    if not whole or not 1 <= num_inference_steps <= MAX_STEPS:
         raise InputError(
-            f"the number of steps is a whole number from 1, not {num_inference_steps!r}"
+            f"the number of steps is a whole number from 1 to {MAX_STEPS}, not"
+            f" {num_inference_steps!r}"
         )
 
 

@@ -18,6 +18,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, encoded_at, key, places
 from asyncdiff_cli.engine.files import REFUSED
 from asyncdiff_cli.engine.fitting import advise, squares
+from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_COUNT
 from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
@@ -28,6 +29,7 @@ from asyncdiff_cli.engine.prompts import (
     load_evaluation_prompts,
     load_prompts,
 )
+from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, check_options
@@ -97,8 +99,9 @@ class Comparison:
         check_options(seed=self.seed, guidance=self.guidance, size=self.size)
         for name in ("limit", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} is a whole number from 1")
+            if value is not None and not 1 <= value <= MAX_COUNT:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
         if self.kept_images < 0:
             raise InputError("the number of prompts whose images are kept is from 0")
         index, count = self.shard
@@ -245,9 +248,14 @@ def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, 
         InputError: naming the option, for anything else.
     """
     try:
-        return tuple(dict.fromkeys(kind(part) for part in (text or "").split(",") if part))
+        found = tuple(dict.fromkeys(kind(part) for part in (text or "").split(",") if part))
     except ValueError:
-        raise InputError(f"{option} is numbers with commas between them, not {text!r}") from None
+        raise InputError(
+            f"{option} is numbers with commas between them, not {shown(text)}"
+        ) from None
+    if len(found) > MAX_COLUMNS:
+        raise InputError(f"{option} takes at most {MAX_COLUMNS} numbers, not {len(found):,}")
+    return found
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import REFUSED, write_text
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
+from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.processes import join
@@ -24,7 +25,7 @@ from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
 from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
-from asyncdiff_cli.engine.runs import RunDirectory
+from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory
 from asyncdiff_cli.engine.sources import fetch
 from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
@@ -246,6 +247,16 @@ def _held_out(
     return HeldOut.make(canvas, texts, seed, recipe.num_inference_steps, scorers)
 
 
+def _fit(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    try:
+        trainer.restore(checkpoint)
+    except Exception as error:  # for weights of another shape torch raises any class
+        raise AsyncDiffError(
+            f"the checkpoint of iteration {checkpoint.iteration} in {trainer.run.path} does not"
+            f" fit its recipe ({one_line(error)})"
+        ) from None
+
+
 def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
     """Go on from the last good checkpoint, or from the start if there was none yet."""
     run = trainer.run
@@ -253,7 +264,7 @@ def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
     if checkpoint is None and any(run.checkpoints.glob("[0-9]*.safetensors")):
         raise AsyncDiffError(f"{run.path} has no checkpoint to go on from")
     if checkpoint is not None:
-        trainer.restore(checkpoint)
+        _fit(trainer, checkpoint)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_main:
         run.forget_after(-1 if checkpoint is None else trainer.iteration)

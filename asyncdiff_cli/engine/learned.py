@@ -8,12 +8,12 @@ from contextlib import redirect_stdout
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import Self
 
@@ -21,13 +21,37 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import hub_errors, one_line
+from asyncdiff_cli.engine.limits import (
+    MAX_CHANNELS,
+    MAX_LAYERS,
+    MAX_PATCH,
+    MAX_TOKENS,
+    MAX_WIDTH,
+)
 from asyncdiff_cli.engine.policies import StepState
+from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule, mode
 
 LIFTED = ":lifted"
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 RATIO_MARGIN = 1e-6
 """Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
+
+
+class ModuleConfig(Read):
+    """A module's config.json: what the module is called with."""
+
+    latent_channels: Channels
+    prompt_channels: Channels
+    pooled_channels: Channels
+    bound: Annotated[float, Field(gt=0, le=1)] = 0.5
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 256
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)] = 4
+    heads: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 8
+    patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)] = 8
+    text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 4
+    global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 4
 
 
 class LearnedDeviation:
@@ -206,11 +230,15 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
             for file in ("model.safetensors", "config.json"):
                 path = Path(hf_hub_download(str(source), file)).parent
     try:
+        read_json(path / "config.json", ModuleConfig)
+    except InputError as error:
+        raise AsyncDiffError(f"the module in {source} is incomplete or damaged ({error})") from None
+    try:
         with redirect_stdout(StringIO()):  # from_pretrained prints where it loads from
             return TimestepPredictionModule.from_pretrained(path, strict=True).eval()
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except InputError as error:
+        raise InputError(f"the module in {source}: {error}") from None
+    except Exception as error:  # for files of another shape the libraries raise any class
         raise AsyncDiffError(
             f"the module in {source} is incomplete or damaged ({one_line(error)})"
         ) from None

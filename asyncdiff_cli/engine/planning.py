@@ -6,9 +6,12 @@ import itertools
 import re
 import unicodedata
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.limits import MAX_SIDE, MAX_TOKENS
 from asyncdiff_cli.engine.policies import (
     FixedDeviation,
     Policy,
@@ -19,7 +22,16 @@ from asyncdiff_cli.engine.policies import (
 from asyncdiff_cli.engine.policy_specs import load_learned, parse_policy, plain, read_policy
 from asyncdiff_cli.engine.provenance import Drawn, PanelProvenance, Provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
-from asyncdiff_cli.engine.requests import Options, Picture, Request, pictures
+from asyncdiff_cli.engine.requests import (
+    GuidanceScale,
+    Options,
+    Picture,
+    Request,
+    Seed,
+    Steps,
+    pictures,
+    validated,
+)
 
 BATCH_SIZE = 4
 """Images that are drawn at once, unless asked otherwise."""
@@ -225,9 +237,25 @@ ARGUMENTS = {
 """Options, and the settings that they are as they stand."""
 
 
+class Drawable(BaseModel):
+    """What an image's record may say for it to be drawn: anyone may have written it."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    gamma: float
+    num_inference_steps: Steps
+    guidance_scale: GuidanceScale
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    max_sequence_length: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None
+    seeds: list[Seed]
+
+
 def recorded_settings(record: Provenance, policy: Policy | None = None) -> Settings:
     """The settings of the batch that an image was drawn in, with another policy if given."""
     values = {field.name: getattr(record, field.name) for field in fields(Settings)}
+    seeds = [drawn.seed for drawn in record.batch]
+    validated(Drawable, {**values, "seeds": seeds}, "the image's record")
     return Settings(**{**values, "policy": policy or policy_from_dict(record.policy)})
 
 

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_choice, check_deviation
 from asyncdiff_cli.engine.deferred import DeferredChecks
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,9 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
     check_choice("policy", name, known)
     try:
         return known[name].from_dict(settings)
-    except TypeError as error:
+    except AsyncDiffError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise InputError(f"policy {name}: {error}") from None
 
 

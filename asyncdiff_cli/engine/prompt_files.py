@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
 
 STDIN = Path("-")
+LIMIT = 256 * MEBIBYTE
+"""What a file of prompts is below."""
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -48,10 +51,12 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    if path != STDIN:
+        return read_bytes(path, LIMIT)
+    raw = sys.stdin.buffer.read(LIMIT + 1)
+    if len(raw) > LIMIT:
+        raise InputError(f"cannot read stdin: it has more than {LIMIT // MEBIBYTE} MiB")
+    return raw
 
 
 def _decoded(raw: bytes, name: str) -> str:

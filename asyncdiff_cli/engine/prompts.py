@@ -20,6 +20,7 @@ import numpy.typing as npt
 from asyncdiff_cli.engine.checks import check_choice, check_unicode, unknown
 from asyncdiff_cli.engine.downloads import INSTEAD, Progress, download
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.requests import read_prompts
 from asyncdiff_cli.engine.vocabulary import Vocabulary
@@ -39,6 +40,8 @@ MINI_HELD_OUT = 8
 FILE_HELD_OUT = 10
 """One in so many prompts of a file is for validation."""
 
+CAPTIONS = 1024 * MEBIBYTE
+"""What a file of captions is below; COCO's have 66 and 32 MiB."""
 COCO_URL = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
 COCO_FILES = {"train": "captions_train2014.json", "validation": "captions_val2014.json"}
 COCO_SIZES = {"train": 414_113, "validation": 202_654}
@@ -326,11 +329,11 @@ def _extract_coco(archive: Path) -> None:
 def _captions(path: Path) -> list[str]:
     """The captions of a file in COCO's form, in the order of their ids."""
     try:
-        items = json.loads(path.read_bytes())["annotations"]
+        items = json.loads(read_bytes(path, CAPTIONS))["annotations"]
         captions = sorted((int(item["id"]), item["caption"].strip()) for item in items)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except InputError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         captions = []
     if not captions:
         raise InputError(

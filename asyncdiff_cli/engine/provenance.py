@@ -15,6 +15,7 @@ import asyncdiff_cli
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.pictures import opened
+from asyncdiff_cli.engine.reading import problem
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones import Backbone
@@ -209,9 +210,7 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "record"
-        raise InputError(f"{path}: its provenance is damaged: {where}: {first['msg']}") from None
+        raise InputError(f"{path}: its provenance is damaged: {problem(error)}") from None
 
 
 def is_panel(path: str | Path) -> bool:

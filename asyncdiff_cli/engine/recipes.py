@@ -24,6 +24,17 @@ from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.limits import (
+    MAX_COUNT,
+    MAX_LAYERS,
+    MAX_NUMBER,
+    MAX_PATCH,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_TOKENS,
+    MAX_WIDTH,
+)
+from asyncdiff_cli.engine.reading import SHOWN, read_text, shown
 from asyncdiff_cli.engine.registry import (
     GRIDS,
     GUIDED_ABOVE,
@@ -37,8 +48,10 @@ from asyncdiff_cli.engine.requests import (
     NEUTRAL,
     Bound,
     Count,
+    GuidanceScale,
     ModelChoice,
     Seed,
+    Steps,
     no_switch,
 )
 from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
@@ -60,10 +73,10 @@ def _known(kind: str, names: Sequence[str]) -> AfterValidator:
 
 Dtype = Annotated[str, _known("dtype", DTYPES)]
 RewardName = Annotated[str, _known("reward", NAMES)]
-Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0)]
-Every = Annotated[int, Field(ge=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=MAX_NUMBER)]
+Every = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+NotNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
+Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -88,17 +101,17 @@ class _Settings(BaseModel):
 class TPMSettings(_Settings):
     """The size of the timestep prediction module."""
 
-    width: Count = 256
+    width: Annotated[Count, Field(le=MAX_WIDTH)] = 256
     """Channels of a token."""
-    layers: Count = 4
+    layers: Annotated[Count, Field(le=MAX_LAYERS)] = 4
     """Transformer layers."""
-    heads: Count = 8
+    heads: Annotated[Count, Field(le=MAX_WIDTH)] = 8
     """Attention heads: even, because they start in opposite pairs, and a divisor of the width."""
-    patch_size: Count = 8
+    patch_size: Annotated[Count, Field(le=MAX_PATCH)] = 8
     """Side of the latent patches that make a token."""
-    text_tokens: Count = 4
+    text_tokens: Annotated[Count, Field(le=MAX_TOKENS)] = 4
     """How many tokens the sequence embedding of the prompt is pooled into."""
-    global_tokens: Count = 4
+    global_tokens: Annotated[Count, Field(le=MAX_TOKENS)] = 4
     """How many tokens the head reads."""
 
     @field_validator("heads")
@@ -169,14 +182,14 @@ class Recipe(_Settings):
     """Compile its transformer's repeated blocks."""
     attention: Text | None = None
     """diffusers' attention backend; None, or none, for its default."""
-    num_inference_steps: Annotated[int, Field(ge=2)]
+    num_inference_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
     """K, at least 2: a run of K steps holds K − 1 decisions."""
-    step_range: tuple[int, int] | None = None
+    step_range: tuple[int, Steps] | None = None
     """Smallest and largest K, both included, of which each iteration draws one; None for
     `num_inference_steps` always."""
-    guidance_scale: NotNegative | None = None
+    guidance_scale: GuidanceScale | None = None
     """None for the backbone's default."""
-    size: Count | None = None
+    size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
     """Height and width in pixels; None for the backbone's default."""
     bound: Bound = 0.5
     """Of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
@@ -196,7 +209,7 @@ class Recipe(_Settings):
     """Updates, each of rollouts of its own."""
     prompts_per_iteration: Count = 1
     """Groups in an iteration."""
-    group_size: int = 16
+    group_size: Annotated[int, Field(le=MAX_COUNT)] = 16
     """Images of one prompt that are compared with one another, at least 2."""
     noises_per_prompt: Count | None = None
     """Distinct initial noises in a group, a divisor of its size. None is one per image, as in the
@@ -211,7 +224,7 @@ class Recipe(_Settings):
     """Passes over the trajectories of an iteration."""
     rollout_batch_size: Count = 16
     """Images drawn at once; it changes memory and speed, and no result beyond rounding."""
-    learning_rate: Positive = 2e-5
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-5
     """AdamW's, constant."""
     weight_decay: NotNegative = 0.01
     """AdamW's."""
@@ -399,7 +412,7 @@ def _problem(item: Any) -> str:
         return ": ".join([*parents, unknown("key", key, getattr(group, "model_fields", ()))])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] not in ("value_error", "missing", "too_short", "too_long"):
-        message += f", not {item['input']!r}"
+        message += f", not {shown(item['input'])}"
     return f"{'.'.join(path)}: {message}"
 
 
@@ -421,7 +434,7 @@ def path_of(name: str) -> Path:
 def header(name_or_path: str) -> str:
     """The comment that a recipe's file begins with, without its number signs."""
     lines = []
-    for line in _read(_locate(str(name_or_path))).splitlines():
+    for line in read_text(_locate(str(name_or_path))).splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").removeprefix(" "))
@@ -463,15 +476,6 @@ def _locate(name_or_path: str, beside: Path = Path()) -> Path:
     return path
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
-
-
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml12.load(text)
@@ -479,7 +483,7 @@ def _parse(text: str, where: str) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{where} is not YAML{line}: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 5000 digits
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())[:SHOWN]}") from None
 
 
 def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -488,14 +492,16 @@ def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in extending:
         chain = " → ".join(p.name for p in (*extending, path))
         raise InputError(f"recipes extend each other in a circle: {chain}")
-    values = _parse(_read(path), str(path))
+    values = _parse(read_text(path), str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings such as iterations: 4000, one a line")
     if EXTENDS not in values:
         return values
     other = values.pop(EXTENDS)
     if not isinstance(other, str):
-        raise InputError(f"{path}: {EXTENDS} names a recipe or a file beside it, not {other!r}")
+        raise InputError(
+            f"{path}: {EXTENDS} names a recipe or a file beside it, not {shown(other)}"
+        )
     base = _resolved(_locate(other, path.parent), (*extending, path))
     for key, value in values.items():
         _put(base, key, value)

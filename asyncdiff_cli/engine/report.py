@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from asyncdiff_cli.engine.plots import (
     training_figure,
 )
 from asyncdiff_cli.engine.prompts import T2I_CATEGORIES
+from asyncdiff_cli.engine.reading import Read, parse_json, read_text
 from asyncdiff_cli.engine.reproducing import UNRECORDED, Origin, eval_commands, origins
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.runs import RunDirectory
@@ -156,7 +156,7 @@ def store_part(store: Store) -> StorePart:
         store_grid(store, summary),
         summary.prompts + summary.partial,
         _flat(store.settings),
-        {label: _pairs(json.loads(own)) for label, own in _policies(store)},
+        {label: _pairs(_described(store, own)) for label, own in _policies(store)},
         _versions(found),
         eval_commands(store, found),
     )
@@ -164,7 +164,7 @@ def store_part(store: Store) -> StorePart:
 
 def run_part(run: RunDirectory) -> RunPart:
     """What is shown of a training run. Raises: as `write_report`."""
-    recipe, rows = inside(run.path, RECIPE).read_text(encoding="utf-8"), run.rows()
+    recipe, rows = read_text(inside(run.path, RECIPE)), run.rows()
     done = max((row["iteration"] for row in rows if "rewards" in row), default=0)
     best = next((row["best"] for row in reversed(rows) if "best" in row), None)
     return RunPart(
@@ -277,6 +277,11 @@ def _policies(store: Store) -> list[tuple[str, str]]:
     return sorted(described(store.read(["policy_settings"])), key=lambda p: (p[0] != BASELINE, p))
 
 
+def _described(store: Store, settings: str) -> Mapping[str, Any]:
+    """A policy's settings out of a row. Raises: InputError if it is no JSON object."""
+    return parse_json(settings, Read, f"policy_settings in {store.path}").model_extra or {}
+
+
 def _pairs(settings: Mapping[str, Any]) -> str:
     """Those that are known, in a line."""
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
@@ -303,9 +308,9 @@ def _run_facts(recipe: str, done: int, best: int | None) -> dict[str, Any]:
         rewards = ", ".join(f"{name} × {w:g}" for name, w in own["rewards"].items())
         names = ("backbone", "prompts", "bound", "num_inference_steps")
         facts = {name.removeprefix("num_inference_"): own[name] for name in names}
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
+        facts |= {"rewards": rewards, "iterations": f"{done:,} of {own['iterations']:,}"}
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise InputError(f"the run's {RECIPE} is damaged") from None
-    facts |= {"rewards": rewards, "iterations": f"{done:,} of {own.get('iterations'):,}"}
     return facts if best is None else facts | {"best by held-out reward": f"iteration {best:,}"}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
 from asyncdiff_cli.engine.policy_specs import plain
+from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.rewards import get
 from asyncdiff_cli.engine.store import Store
@@ -18,6 +20,14 @@ UNRECORDED = (
     " did not fit, and where local copies of weights and prompts lie. Floating point repeats to"
     " the bit only in the same batches, on the same device and with the same versions."
 )
+
+
+class Recorded(Read):
+    """What is read of a row's provenance."""
+
+    device: str | None = None
+    versions: dict[str, str] = Field({})
+    batch: list[Any] = Field([])
 
 
 class Origin(NamedTuple):
@@ -31,9 +41,14 @@ class Origin(NamedTuple):
 
 
 def origins(store: Store) -> list[Origin]:
-    """The distinct ones of a store's rows, in their order."""
+    """The distinct ones of a store's rows, in their order.
+
+    Raises:
+        InputError: for a provenance that is damaged.
+    """
     texts = store.read(["provenance"])["provenance"].to_pylist()
-    return list(dict.fromkeys(map(_origin, texts)))
+    where = f"provenance in {store.path}"
+    return list(dict.fromkeys(_origin(parse_json(text, Recorded, where)) for text in texts))
 
 
 def eval_commands(store: Store, found: Iterable[Origin]) -> list[str]:
@@ -65,10 +80,8 @@ def eval_commands(store: Store, found: Iterable[Origin]) -> list[str]:
     ]  # fmt: skip
 
 
-def _origin(provenance: str) -> Origin:
-    record = json.loads(provenance)
-    versions = tuple(record.get("versions", {}).items())
-    return Origin(record.get("device"), versions, len(record.get("batch", ())))
+def _origin(record: Recorded) -> Origin:
+    return Origin(record.device, tuple(record.versions.items()), len(record.batch))
 
 
 def _policy(policy: tuple[str, float]) -> str:

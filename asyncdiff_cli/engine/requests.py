@@ -20,6 +20,15 @@ from pydantic import (
 
 from asyncdiff_cli.engine.checks import check_model_path, check_unicode, unknown
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.limits import (
+    MAX_COLUMNS,
+    MAX_COUNT,
+    MAX_GUIDANCE,
+    MAX_IMAGES,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_VALUES,
+)
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.policy_specs import read_policy
 from asyncdiff_cli.engine.prompt_files import read_entries
@@ -34,6 +43,8 @@ from asyncdiff_cli.engine.registry import (
 
 DEFAULT_BACKBONE = "mini"
 MAX_SEED = 2**63 - 1
+MAX_PROBLEMS = 8
+"""Of which a message tells."""
 POLICIES = {"deviation", "schedule", "tpm", "policy"}
 """Options that choose the policy, of which a prompt has at most one."""
 
@@ -48,7 +59,10 @@ def _size(value: Any) -> Any:
     if isinstance(value, int | str):
         parts = str(value).lower().split("x")
         if len(parts) <= 2 and all(part.strip().isdecimal() and int(part) for part in parts):
-            return int(parts[0]), int(parts[-1])
+            size = int(parts[0]), int(parts[-1])
+            if max(size) > MAX_SIDE:
+                raise ValueError(f"a side is at most {MAX_SIDE:,} pixels")
+            return size
     raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {value!r}")
 
 
@@ -78,9 +92,13 @@ def _bound(value: float) -> float:
 
 Text = Annotated[str, AfterValidator(_text)]
 Prompt = Annotated[Text, AfterValidator(_prompt)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1)]
+Numbers = Annotated[
+    tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1, max_length=MAX_VALUES)
+]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+GuidanceScale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 Bound = Annotated[float, AfterValidator(_bound)]
 
@@ -92,8 +110,8 @@ class Options(BaseModel):
 
     seed: Seed | None = None
     num_images: Count | None = None
-    steps: Count | None = None
-    guidance: Annotated[float, Field(ge=0)] | None = None
+    steps: Steps | None = None
+    guidance: GuidanceScale | None = None
     negative: Text | None = None
     size: Size | None = None
     """Width and height in pixels."""
@@ -160,7 +178,7 @@ class Request(Options):
     prompt_file: Path | None = None
     source: Path | None = None
     """An image to draw again."""
-    compare: Numbers | None = None
+    compare: Annotated[Numbers, Field(max_length=MAX_COLUMNS)] | None = None
     """Several γ for the same noise."""
     batch_size: Count | None = None
 
@@ -328,6 +346,8 @@ def pictures(request: Request) -> list[Picture]:
     found: list[Picture] = []
     for row, (where, line) in enumerate(lines):
         options = merged(request, line, where)
+        if len(found) + (options.num_images or 1) > MAX_IMAGES:
+            raise InputError(f"at most {MAX_IMAGES:,} images are drawn at a time: ask for fewer")
         for i in range(options.num_images or 1):
             seed = (request.seed or 0) + len(found) if line.seed is None else line.seed + i
             if seed > MAX_SEED:
@@ -369,7 +389,8 @@ def validated(model: type[Model], values: Mapping[str, Any], where: str = "") ->
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [": ".join(_problem(item, where)) for item in error.errors()]
+        first = error.errors()[:MAX_PROBLEMS]
+        problems = [": ".join(_problem(item, where)) for item in first]
         raise InputError("; ".join(problems)) from None
 
 

@@ -12,18 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import inside, temporary, write_atomically, write_text
+from asyncdiff_cli.engine.reading import MEBIBYTE, Read, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.tpm import TimestepPredictionModule
@@ -32,6 +33,49 @@ MODULE = "README.md", "config.json", "model.safetensors"
 """The files of a module."""
 STATE = "asyncdiff"
 """The key of a checkpoint's metadata that holds its state as JSON."""
+LARGE = 256 * MEBIBYTE
+"""What the metrics of a run are below."""
+
+
+class Compared(Read):
+    """A held-out metric beside the baseline's."""
+
+    mean: float
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+class Reward(Read):
+    """What an iteration's images got."""
+
+    raw: float
+
+
+class Spread(Read):
+    """Of each step."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class Metrics(Read):
+    """A line of metrics.jsonl: of an iteration, of an evaluation, or a warning."""
+
+    iteration: Annotated[int, Field(ge=0)]
+    rewards: dict[str, Reward] = Field({})
+    composite: float = 0.0
+    deviation: Spread | list[float] = Field([])
+    held_out: dict[str, Compared | float] = Field({})
+    best: int | None = None
+    warning: str = ""
+
+    @model_validator(mode="after")
+    def _check_deviation(self) -> Metrics:
+        if self.rewards and not isinstance(self.deviation, Spread):
+            raise ValueError("deviation: an iteration has its mean and std")
+        return self
 
 
 @dataclass(frozen=True)
@@ -119,12 +163,18 @@ class RunDirectory:
             raise AsyncDiffError(f"cannot write {self.metrics}: {error.strerror}") from None
 
     def rows(self) -> list[dict[str, Any]]:
-        """The metrics, without a torn last line; none of a run that has just begun."""
+        """The metrics, without a torn last line; none of a run that has just begun.
+
+        Raises:
+            InputError: naming a line that is damaged.
+        """
         if not self.metrics.exists():
             return []
+        lines = read_bytes(self.metrics, LARGE).split(b"\n")
         found = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
+        for number, line in enumerate(lines[:-1], start=1):  # what no line end follows is torn
+            if line.strip():
+                parse_json(line, Metrics, f"{self.metrics}, line {number}")
                 found.append(json.loads(line))
         return found
 
@@ -180,7 +230,7 @@ class RunDirectory:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             checkpoint = Checkpoint(state, tensors)
             own, recorded = state.pop("identity"), state.pop("sha256")
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        except Exception:  # for bytes of another shape the readers raise any class
             raise AsyncDiffError(f"checkpoint {path} is torn: skipped") from None
         if recorded != digest(checkpoint):
             raise AsyncDiffError(f"checkpoint {path} is damaged: skipped")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from huggingface_hub import HfApi, hf_hub_download
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
 from asyncdiff_cli.engine.checks import check_model_path, unknown
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.reading import read_json
 from asyncdiff_cli.engine.registry import GGUF, MINI_DIRECTORY, REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.single_files import check_is_model
 from asyncdiff_cli.engine.variants import needed_variant, variants
@@ -168,17 +168,12 @@ def default_pixels(source: Source) -> int:
     """Height and width that it draws by default.
 
     Raises:
-        AsyncDiffError: if only its configuration knows, and that cannot be read.
+        InputError: if only its configuration knows, and that cannot be read.
     """
     if source.entry.size is not None:
         return source.entry.size
     directory = configuration(source)
-    try:
-        return weights.default_size(directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise AsyncDiffError(
-            f"the model in {source.place} is incomplete or corrupted, fetch it again ({error})"
-        ) from None
+    return weights.default_size(directory)
 
 
 def find_pipeline(
@@ -207,14 +202,13 @@ def find_pipeline(
 
 
 def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, list[str | None]]]:
-    """The pipeline's class, its adapter's, and the library and class of each component."""
-    try:
-        values = json.loads(index.read_text(encoding="utf-8"))
-        class_name = values["_class_name"]
-    except (ValueError, KeyError, TypeError):
-        raise AsyncDiffError(f"{index} is corrupted: it does not name a pipeline class") from None
-    kinds = {name: value for name, value in values.items() if isinstance(value, list)}
-    return *classes_of(class_name), kinds
+    """The pipeline's class, its adapter's, and the library and class of each component.
+
+    Raises:
+        InputError: for an index of another shape, or a class without an adapter.
+    """
+    values = read_json(index, weights.PipelineIndex)
+    return *classes_of(values.class_name), values.components()
 
 
 def anonymous_entry(name: str, family: str) -> BackboneEntry:

@@ -21,16 +21,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import AfterValidator
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import REFUSED, inside, write_atomically, write_text
 from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.locks import hold, turn
+from asyncdiff_cli.engine.reading import Read, parse_json, read_text
 
 FORMAT = 1
 SETTINGS = "settings.json"
@@ -78,6 +80,31 @@ of its batch's drawing and decoding; `image` is relative to the store; `policy_s
 MAY_LACK = ("category", "image")
 
 
+class Versioned(Read):
+    """What every version of settings.json has."""
+
+    format: int
+
+
+def _column(name: str) -> str:
+    if name in COLUMNS:
+        raise ValueError(f"no reward is called {name}")
+    return name
+
+
+Scalar = str | float | bool | None
+Value = Scalar | list[Scalar]
+
+
+class Settings(Versioned):
+    """A settings.json: what all rows share."""
+
+    __pydantic_extra__: dict[str, Value]
+
+    backbone: str
+    rewards: dict[Annotated[str, AfterValidator(_column)], dict[str, Scalar]]
+
+
 class Store:
     """Reads and writes a store.
 
@@ -93,20 +120,8 @@ class Store:
         self.path, self._begun = path, settings is None
         self._held: pa.Table | None = None
         self._written: list[list[Path]] = []  # the parts of this process, by how often compacted
-        try:
-            self.settings: dict[str, Any] = settings or json.loads(
-                (path / SETTINGS).read_text(encoding="utf-8")
-            )
-            version = self.settings["format"]
-            self.rewards = tuple(self.settings["rewards"]) if version == FORMAT else ()
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{path} holds no evaluation: `asyncdiff eval --out {path}` makes one"
-            ) from None
-        if version != FORMAT:
-            raise InputError(
-                f"{path} has format {version}, and this version reads {FORMAT}: evaluate again"
-            )
+        self.settings = _read_settings(path) if settings is None else settings
+        self.rewards = tuple(self.settings["rewards"])
 
     @classmethod
     def open(cls, path: Path, settings: Mapping[str, Any]) -> Store:
@@ -277,6 +292,24 @@ class Store:
         if Path(name).parent != Path(IMAGES):
             raise InputError(f"{self.path} names the image {name!r}, which is not in {IMAGES}/")
         return path
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Those of the store in a directory. Raises: as `Store`."""
+    try:
+        text = read_text(path / SETTINGS)
+        version = parse_json(text, Versioned, SETTINGS).format
+        if version == FORMAT:
+            parse_json(text, Settings, SETTINGS)
+    except InputError as error:
+        raise InputError(
+            f"{path} holds no evaluation: `asyncdiff eval --out {path}` makes one ({error})"
+        ) from None
+    if version != FORMAT:
+        raise InputError(
+            f"{path} has format {version}, and this version reads {FORMAT}: evaluate again"
+        )
+    return json.loads(text)
 
 
 class _GoneError(Exception):

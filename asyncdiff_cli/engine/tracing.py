@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +38,8 @@ from asyncdiff_cli.engine.adapters.decoding import SLICE
 from asyncdiff_cli.engine.checks import unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.reading import read_json
+from asyncdiff_cli.engine.weights import PipelineIndex
 
 Result = TypeVar("Result")
 
@@ -209,17 +210,13 @@ def empty_adapter(directory: Path, dtype: torch.dtype) -> Adapter:
         dtype: what it is loaded in.
 
     Raises:
-        InputError: for a pipeline class that has no adapter.
+        InputError: for an index of another shape, or a pipeline class that has no adapter.
         AsyncDiffError: for a component that cannot be made of its configuration.
     """
-    try:
-        index = json.loads((directory / "model_index.json").read_text(encoding="utf-8"))
-        class_name = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise AsyncDiffError(f"{directory} has no model_index.json that can be read") from None
+    index = read_json(directory / "model_index.json", PipelineIndex)
     for pipeline_class, adapter_class in ADAPTERS.items():
-        if pipeline_class.__name__ == class_name:
-            own = {name: value for name, value in index.items() if not name.startswith("_")}
+        if pipeline_class.__name__ == index.class_name:
+            own = {k: v for k, v in (index.model_extra or {}).items() if not k.startswith("_")}
             made = {
                 name: _component(directory / name, *value) if isinstance(value, list) else value
                 for name, value in own.items()
@@ -228,7 +225,7 @@ def empty_adapter(directory: Path, dtype: torch.dtype) -> Adapter:
                 if isinstance(part, torch.nn.Module):
                     _cast(part, dtype)
             return adapter_class(pipeline_class(**made))
-    raise InputError(unknown_pipeline(class_name, [kind.__name__ for kind in ADAPTERS]))
+    raise InputError(unknown_pipeline(index.class_name, [kind.__name__ for kind in ADAPTERS]))
 
 
 def _component(directory: Path, library: str | None, class_name: str | None) -> Any:
@@ -244,7 +241,7 @@ def _component(directory: Path, library: str | None, class_name: str | None) -> 
         if library == "diffusers":
             return kind.from_config(kind.load_config(directory)).eval()
         return kind(kind.config_class.from_pretrained(directory)).eval()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # libraries raise any class for configurations of another shape
         raise AsyncDiffError(f"{directory} is not a {class_name} ({one_line(error)})") from None
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.reading import Read, read_json
 
 FILE = "vocabulary.json"
 
 
-@dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(Read):
     """`objects` maps each thing to its other names; a name may be several words."""
 
     objects: dict[str, list[str]]
@@ -27,14 +24,11 @@ class Vocabulary:
         """The vocabulary of a pipeline directory; None for a model without one.
 
         Raises:
-            AsyncDiffError: for a file that is not a vocabulary.
+            InputError: for a file that is not a vocabulary.
         """
         if directory is None or not (directory / FILE).is_file():
             return None
-        try:
-            return cls(**json.loads((directory / FILE).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise AsyncDiffError(f"{directory / FILE} is damaged: {error}") from None
+        return read_json(directory / FILE, cls)
 
     @property
     def names(self) -> list[str]:

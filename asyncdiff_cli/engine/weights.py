@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.reading import Read, read_json, shown
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, BackboneEntry
 
 COMPONENTS = (
@@ -38,6 +41,47 @@ FORMATS = {"safetensors": 0, "bin": 1}
 """The former is preferred."""
 FLUX_LATENTS = 128
 """What a FLUX pipeline, whose configuration does not say, draws by default."""
+
+
+class PipelineIndex(Read):
+    """A model_index.json."""
+
+    class_name: Annotated[str, Field(alias="_class_name")]
+
+    def components(self) -> dict[str, list[str | None]]:
+        """Library and class of each component, None for one that it does without."""
+        return {name: value for name, value in (self.model_extra or {}).items() if _is_pair(value)}
+
+    @model_validator(mode="after")
+    def _check_components(self) -> PipelineIndex:
+        for name, value in (self.model_extra or {}).items():
+            if name in COMPONENTS and not _is_pair(value):
+                raise ValueError(f"{name} is a library and a class, not {shown(value)}")
+        return self
+
+
+def _is_pair(value: Any) -> bool:
+    pair = isinstance(value, list) and len(value) == 2
+    return pair and all(part is None or isinstance(part, str) for part in value)
+
+
+class Transformer(Read):
+    """What is read of a transformer's config.json."""
+
+    sample_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+
+
+class Autoencoder(Read):
+    """What is read of a VAE's config.json."""
+
+    block_out_channels: Annotated[tuple[int, ...], Field(max_length=16)] = ()
+    temperal_downsample: Annotated[tuple[bool, ...], Field(max_length=16)] = ()
+
+    @model_validator(mode="after")
+    def _check_halvings(self) -> Autoencoder:
+        if not self.block_out_channels and "temperal_downsample" not in self.model_fields_set:
+            raise ValueError("block_out_channels: Field required")
+        return self
 
 
 @dataclass(frozen=True)
@@ -130,16 +174,17 @@ def component_parameters(directory: Path) -> dict[str, int]:
 
 
 def default_size(directory: Path) -> int:
-    """Height and width in pixels that a pipeline draws by default, by its configuration."""
-    transformer, vae = (
-        json.loads((directory / name / "config.json").read_text(encoding="utf-8"))
-        for name in ("transformer", "vae")
-    )
-    latents = transformer.get("sample_size") or FLUX_LATENTS
+    """Height and width in pixels that a pipeline draws by default, by its configuration.
+
+    Raises:
+        InputError: for a configuration of another shape.
+    """
+    latents = read_json(directory / "transformer" / "config.json", Transformer).sample_size
+    vae = read_json(directory / "vae" / "config.json", Autoencoder)
     # Qwen-Image's VAE is one of videos, which names its halvings
-    blocks = vae.get("block_out_channels", ())
-    halvings = len(blocks) - 1 if blocks else len(vae["temperal_downsample"])
-    return latents * 2**halvings
+    blocks = vae.block_out_channels
+    halvings = len(blocks) - 1 if blocks else len(vae.temperal_downsample)
+    return (latents or FLUX_LATENTS) * 2**halvings
 
 
 def _file_parameters(file: Path) -> int:
@@ -175,7 +220,7 @@ def snapshot(entry: BackboneEntry, revision: str | None = None) -> Path | None:
 
 def _complete(directory: Path) -> bool:
     """Whether every component has its folder, and every model its weights."""
-    components = json.loads((directory / "model_index.json").read_text(encoding="utf-8"))
+    components = read_json(directory / "model_index.json", PipelineIndex).components()
     wanted = [name for name, value in components.items() if name in COMPONENTS and any(value)]
     models = [name for name in wanted if not name.startswith(("tokenizer", "scheduler"))]
     return all((directory / name).is_dir() for name in wanted) and all(

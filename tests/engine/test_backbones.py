@@ -235,7 +235,7 @@ def test_damaged_weights_are_named(directory, component, damage):
 
 def test_a_damaged_index_is_named(directory):
     (directory / "model_index.json").write_text('{"_class')
-    with pytest.raises(AsyncDiffError, match=r"model_index\.json is corrupted"):
+    with pytest.raises(AsyncDiffError, match=r"model_index\.json is damaged"):
         load_backbone(str(directory))
 
 

@@ -7,25 +7,27 @@ et al., 2005); `assets/mini_quality/README.md` has what was measured.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from accelerate import init_empty_weights
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.rewards.base import Reward
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
 
 DIRECTORY = Path(__file__).parents[2] / "assets" / "mini_quality"
 WEIGHTS = "model.safetensors"
 DETAIL = 8.0
+Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Residual(nn.Module):
@@ -96,6 +98,13 @@ class QualityNet(nn.Module):
             return self.head(features.to(self.head[0].weight.dtype))[:, 0]
 
 
+class Sizes(Read):
+    """A config.json of the network."""
+
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+    hidden: Width
+
+
 class MiniQuality(Reward):
     """The embedded quality score: clean scenes lie near 0, degraded pictures below.
 
@@ -136,15 +145,9 @@ class MiniQuality(Reward):
                 f"{directory} lacks {' and '.join(missing)} of {cls.name}: reinstall asyncdiff, or"
                 " train it with `python -m mini reward_quality`"
             )
-        try:
-            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            with init_empty_weights():
-                model = QualityNet(tuple(config["widths"]), config["hidden"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise AsyncDiffError(
-                f"{directory / 'config.json'} is damaged ({type(error).__name__}): reinstall"
-                " asyncdiff"
-            ) from None
+        config = read_json(directory / "config.json", Sizes)
+        with init_empty_weights():
+            model = QualityNet(config.widths, config.hidden)
         fill(model, read_state_dict(directory / WEIGHTS), cls.name)
         return cls(model)
 

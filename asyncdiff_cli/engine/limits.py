@@ -1,0 +1,29 @@
+"""The largest values that are believed, from options and from data: memory and time follow them.
+
+Each is far above what makes sense, and low enough that what it leads to ends in a refusal of the
+machine rather than in its standstill.
+"""
+
+MAX_COUNT = 1_000_000
+"""Of iterations, prompts, batches and the like, which are listed in memory."""
+MAX_IMAGES = 100_000
+"""Of one call of `sample`."""
+MAX_STEPS = 1000
+"""As many as there are timesteps in training."""
+MAX_SIDE = 16_384
+"""Pixels."""
+MAX_GUIDANCE = 1000.0
+MAX_TOKENS = 4096
+"""Of a prompt, or of a module's readings."""
+MAX_VALUES = 1000
+"""Numbers in a list of them."""
+MAX_COLUMNS = 100
+"""Images beside one another."""
+MAX_WIDTH = 8192
+"""Channels of a module's tokens."""
+MAX_CHANNELS = 65_536
+"""Of latents and embeddings."""
+MAX_LAYERS = 128
+MAX_PATCH = 64
+MAX_NUMBER = 1e6
+"""Of weights, norms and rates that have no bound of their own."""

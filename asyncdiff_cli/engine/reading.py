@@ -1,0 +1,103 @@
+"""Small files that anyone may have written: of a sane size, and of the shape that is expected."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from asyncdiff_cli.engine.errors import InputError
+
+MEBIBYTE = 1 << 20
+SMALL = 16 * MEBIBYTE
+"""What settings, recipes and configurations are far below."""
+SHOWN = 120
+"""Characters of a value that are shown in a message."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Read(BaseModel):
+    """The shape of a file: what is named here is held to its type, and all else is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
+def read_bytes(path: Path, limit: int = SMALL) -> bytes:
+    """All of a regular file.
+
+    Raises:
+        InputError: for a file that cannot be read, is a pipe or device, or has more bytes.
+    """
+    try:
+        # without waiting for the other end of a pipe
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"cannot read {path}: it is not a regular file")
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path}: {reason}") from None
+    if len(content) > limit:
+        raise InputError(f"cannot read {path}: it has more than {limit // MEBIBYTE} MiB")
+    return content
+
+
+def read_text(path: Path, limit: int = SMALL) -> str:
+    """The UTF-8 text of a regular file, without a byte order mark.
+
+    Raises:
+        InputError: as `read_bytes`, and for what is no such text.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
+def read_json(path: Path, model: type[Model], limit: int = SMALL) -> Model:
+    """A file of JSON of a known shape.
+
+    Raises:
+        InputError: as `read_text`; and for another shape, naming the file, the place, what was
+            expected and what is there.
+    """
+    return parse_json(read_text(path, limit), model, str(path))
+
+
+def parse_json(text: str | bytes, model: type[Model], where: str) -> Model:
+    """JSON of a known shape.
+
+    Raises:
+        InputError: for another shape, naming the place, what was expected and what is there.
+    """
+    try:
+        return model.model_validate_json(text)
+    except (ValidationError, RecursionError) as error:
+        raise InputError(f"{where} is damaged: {problem(error)}") from None
+
+
+def problem(error: ValidationError | RecursionError) -> str:
+    """The first thing that a model did not accept, in a line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] not in ("missing", "value_error", "json_invalid"):
+        message += f", not {shown(first['input'])}"
+    return f"{place}: {message}" if place else message
+
+
+def shown(value: Any) -> str:
+    """A value in a message: all of a small one, and the beginning of any other."""
+    limited = reprlib.Repr()
+    limited.maxstring = limited.maxother = limited.maxlong = SHOWN
+    text = " ".join(limited.repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

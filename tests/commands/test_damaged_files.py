@@ -1,0 +1,280 @@
+"""Files of another shape than ours, wherever one is read: one line that names the file."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from safetensors.torch import save_file
+
+from asyncdiff_cli.engine import TimestepPredictionModule
+from asyncdiff_cli.engine.store import Store
+from tests.engine.test_store import SETTINGS, row
+from tests.reporting import make_run
+
+NAN = float("nan")
+WHOLE = ["", "{", "null", "3", "[]", '"text"', "[" * 100_000, b"\xff\xfe{}", b"{}\x00"]
+"""What no file of settings may be as a whole."""
+
+
+def assert_refused(outcome, name):
+    """One line which names the file, and no class of an exception."""
+    assert outcome.code in (1, 2), outcome
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    assert name in line
+    assert len(line) < 1000
+    assert not re.search(r"\w(Error|Exception)\b|--debug", line)
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def change(path, **changes):
+    """Other values of keys of a JSON file; ... for none."""
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
+
+
+@pytest.fixture
+def module(tmp_path):
+    path = tmp_path / "tpm"
+    TimestepPredictionModule(4, 32, 32, width=16, layers=1, heads=2).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("content", WHOLE)
+def test_a_module_s_configuration(asyncdiff, module, content):
+    write(module / "config.json", content)
+    assert_refused(asyncdiff("sample", "a cat", "--tpm", module), "config.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"width": value}
+            for value in (None, [], {}, 0, -8, "16", 16.5, NAN, 10**8, 10**400, ...)
+        ),
+        *({"bound": value} for value in (None, [0.5], "half", NAN, 2, -1)),
+        *({"latent_channels": value} for value in (None, [4], 0, ..., 8)),
+        {"heads": 3},
+        {"layers": 10**6},
+    ],
+)
+def test_values_of_a_module_s_configuration(asyncdiff, module, changes):
+    change(module / "config.json", **changes)
+    assert_refused(asyncdiff("sample", "a cat", "--tpm", module), str(module))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x08" + b"\0" * 7 + b"[" * 8, b"\xff" * 64])
+def test_a_module_s_weights(asyncdiff, module, content):
+    (module / "model.safetensors").write_bytes(content)
+    assert_refused(asyncdiff("sample", "a cat", "--tpm", module), str(module))
+
+
+@pytest.fixture
+def pipeline(tmp_path, pipelines):
+    path = tmp_path / "pipeline"
+    path.mkdir()
+    for entry in pipelines["sd3"].iterdir():
+        (path / entry.name).symlink_to(entry)
+    for name in ("model_index.json", "transformer/config.json", "vae/config.json"):
+        folder = (path / name).parent
+        if folder.is_symlink():
+            folder.unlink()
+            shutil.copytree(pipelines["sd3"] / folder.name, folder)
+        (path / name).unlink(missing_ok=True)
+        shutil.copy(pipelines["sd3"] / name, path / name)
+    return path
+
+
+@pytest.mark.parametrize("content", WHOLE)
+@pytest.mark.parametrize("name", ["model_index.json", "transformer/config.json", "vae/config.json"])
+def test_a_pipeline_s_configuration(asyncdiff, pipeline, name, content):
+    write(pipeline / name, content)
+    assert_refused(asyncdiff("sample", "a cat", "--backbone", pipeline), str(pipeline))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("model_index.json", {"_class_name": [1]}),
+        ("model_index.json", {"_class_name": ...}),
+        ("model_index.json", {"transformer": 0}),
+        ("model_index.json", {"transformer": None}),
+        ("model_index.json", {"scheduler": ["diffusers"]}),
+        ("model_index.json", {"vae": ["diffusers", {}]}),
+        ("model_index.json", {"vae": ["os", "system"]}),
+        ("transformer/config.json", {"sample_size": [8]}),
+        ("transformer/config.json", {"sample_size": 10**9}),
+        ("transformer/config.json", {"num_layers": None}),
+        ("transformer/config.json", {"num_layers": 3}),
+        ("transformer/config.json", {"attention_head_dim": 0}),
+        ("vae/config.json", {"block_out_channels": 5}),
+        ("vae/config.json", {"block_out_channels": ...}),
+        ("vae/config.json", {"block_out_channels": [8] * 1000}),
+        ("vae/config.json", {"latent_channels": None}),
+    ],
+)
+def test_values_of_a_pipeline_s_configuration(asyncdiff, pipeline, name, changes):
+    change(pipeline / name, **changes)
+    arguments = "sample", "a cat", "--backbone", pipeline, "--steps", 1, "--size", 16
+    assert_refused(asyncdiff(*arguments), "")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04", b"\x80\x02}q\x00."])
+def test_a_reward_s_checkpoint(asyncdiff, tmp_path, content):
+    (tmp_path / "clip.pt").write_bytes(content)
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    arguments = "score", "a.png", "--prompt", "a cat", "--rewards", "pickscore"
+    outcome = asyncdiff(*arguments, "--reward-path", f"pickscore={tmp_path / 'clip.pt'}")
+    assert_refused(outcome, "clip.pt")
+
+
+def test_a_reward_s_checkpoint_of_other_weights(asyncdiff, tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "clip.safetensors")
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    arguments = "score", "a.png", "--prompt", "a cat", "--rewards", "pickscore"
+    outcome = asyncdiff(*arguments, "--reward-path", f"pickscore={tmp_path / 'clip.safetensors'}")
+    assert_refused(outcome, "pickscore")
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store", SETTINGS)
+    store.write([row(n, policy) for n in range(2) for policy in ("baseline", "fixed:0.5")])
+    return store
+
+
+@pytest.mark.parametrize("content", WHOLE)
+def test_a_store_s_settings(asyncdiff, store, content):
+    write(store.path / "settings.json", content)
+    assert_refused(asyncdiff("report", store.path), "store")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"format": value} for value in ("1", None, [], NAN, ...)),
+        *(
+            {"rewards": value}
+            for value in (None, ["noise"], {"noise": 1}, {"noise": {"a": {}}}, ...)
+        ),
+        {"rewards": {"seed": {}}},
+        {"rewards": {"what": {}}},
+        *({"backbone": value} for value in (None, ["mini"], {}, 0, ...)),
+        *({"dataset": value} for value in ({}, [[1]])),
+    ],
+)
+def test_values_of_a_store_s_settings(asyncdiff, store, changes):
+    change(store.path / "settings.json", **changes)
+    assert_refused(asyncdiff("report", store.path), "")
+
+
+@pytest.mark.parametrize("column", ["provenance", "policy_settings"])
+@pytest.mark.parametrize("content", ["", "{", "null", "3", "[]", "[" * 100_000])
+def test_json_in_a_store_s_rows(asyncdiff, store, column, content):
+    store.parts()[0].unlink()
+    store.write([row(n, policy, **{column: content}) for n in range(2) for policy in ("baseline",)])
+    assert_refused(asyncdiff("report", store.path), "store")
+
+
+@pytest.fixture
+def picture(asyncdiff):
+    asyncdiff("sample", "a cat", "--steps", 1)
+    return next(Path("outputs").glob("*.png"))
+
+
+def with_record(path, text):
+    with Image.open(path) as image:
+        image.load()
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("asyncdiff", text)
+        image.save(path, pnginfo=info)
+
+
+@pytest.mark.parametrize("content", [text for text in WHOLE if isinstance(text, str)])
+def test_a_picture_s_record(asyncdiff, picture, content):
+    with_record(picture, content)
+    for arguments in (("inspect", picture), ("sample", "--from", picture, "--out", "o")):
+        assert_refused(asyncdiff(*arguments), picture.name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"guidance_scale": value} for value in (NAN, -1.0, 1e30)),
+        *({"gamma": value} for value in (NAN, float("inf"))),
+        *({"num_inference_steps": value} for value in (0, -1, 10**9)),
+        *({"max_sequence_length": value} for value in (0, -1, 10**9)),
+        *({"width": value} for value in (0, -8, 10**9)),
+        {"policy": {}},
+        {"policy": {"name": ["fixed"]}},
+        {"policy": {"name": "fixed"}},
+        {"policy": {"name": "fixed", "deviation": {"a": 1}}},
+        {"policy": {"name": "fixed", "deviation": NAN}},
+        {"policy": {"name": "schedule", "deviations": None}},
+        {"policy": {"name": "detail-daemon", "amount": "much"}},
+        {"policy": {"name": "each", "policies": 3, "gammas": [1], "images": [1]}},
+        {"policy": {"name": "each", "policies": [3], "gammas": [1], "images": [1]}},
+        {"policy": {"name": "each", "policies": [{}], "gammas": [1], "images": [10**12]}},
+        {"policy": {"name": "learned", "source": ["mini"]}},
+        {"policy": {"name": "learned", "source": "mini", "fingerprint": 3}},
+        {"batch": [{"prompt": "a cat", "seed": -1}]},
+    ],
+)
+def test_a_record_that_cannot_be_drawn_is_shown(asyncdiff, picture, changes):
+    record = {**asyncdiff("inspect", picture, "--json").json, **changes}
+    with_record(picture, json.dumps(record))
+    shown = asyncdiff("inspect", picture, "--json")
+    assert shown.code == 0
+    json.loads(shown.out, parse_constant=pytest.fail)
+    assert_refused(asyncdiff("sample", "--from", picture, "--out", "again"), "")
+
+
+@pytest.fixture
+def training(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("3", "null", "[]", "{", "[" * 100_000, '{"iteration": 1}}', b'{"iteration": \xff}'),
+        *('{"iteration": null}', '{"rewards": {}}', '{"iteration": 1, "rewards": {"clip": 1}}'),
+        *('{"iteration": 1, "held_out": 3}', '{"iteration": 1, "held_out": {"clip": {}}}'),
+        *('{"iteration": NaN}', '{"iteration": 1, "rewards": {"clip": {"raw": 1.0}}}'),
+    ],
+)
+def test_a_line_of_a_run_s_metrics(asyncdiff, training, line):
+    content = (training / "metrics.jsonl").read_bytes()
+    line = line if isinstance(line, bytes) else line.encode()
+    (training / "metrics.jsonl").write_bytes(line + b"\n" + content)
+    assert_refused(asyncdiff("report", training), "metrics.jsonl, line 1")
+
+
+@pytest.mark.parametrize("content", [*WHOLE, "rewards: [a]", "iterations: {}", "a: &a [*a, *a]"])
+def test_a_run_s_recipe(asyncdiff, training, content):
+    write(training / "recipe.yaml", content)
+    assert_refused(asyncdiff("report", training), "recipe.yaml")
+    assert_refused(asyncdiff("train", "--resume", training), "recipe.yaml")
+
+
+@pytest.mark.parametrize("content", WHOLE)
+def test_a_vocabulary(asyncdiff, pipeline, content):
+    write(pipeline / "vocabulary.json", content)
+    arguments = "sample", "a cat", "--backbone", pipeline, "--steps", 1, "--size", 16
+    assert_refused(asyncdiff(*arguments), "vocabulary.json")
+
+
+@pytest.mark.parametrize("content", WHOLE)
+def test_a_file_of_captions(asyncdiff, tmp_path, content):
+    write(tmp_path / "captions.json", content)
+    arguments = "eval", "--dataset", "coco2014", "--prompts", "captions.json"
+    assert_refused(asyncdiff(*arguments), "captions.json")
