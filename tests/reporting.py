@@ -106,6 +106,7 @@ def make_store(
 ) -> Store:
     """All prompts with all policies, and an image of 8×8 pixels of each of the first few."""
     store = Store.open(path, {**SETTINGS, **settings})
+    store.begin()  # before its images
     for place, prompt in enumerate(prompts):
         rows = [store_row(place, prompt, *policy) for policy in policies]
         for number, row in enumerate(rows if place < kept else []):

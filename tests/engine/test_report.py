@@ -365,7 +365,7 @@ def test_what_is_neither_is_refused_with_what_to_give(tmp_path, name):
 
 
 def test_a_store_without_rows_is_refused(tmp_path):
-    Store.open(tmp_path / "store", SETTINGS)
+    Store.open(tmp_path / "store", SETTINGS).begin()
     with pytest.raises(InputError, match="has no rows"):
         write_report(tmp_path / "store", tmp_path / "report.html")
 
