@@ -76,6 +76,7 @@ def histogram(
                         "mean": result.deviations.mean(0).tolist(),
                         "std": result.deviations.std(0).tolist(),
                         "at_bound": result.at_bound.tolist(),
+                        "step_sizes": result.step_sizes.tolist(),
                     }
                     for label, result in found.items()
                 },

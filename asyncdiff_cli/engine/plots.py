@@ -118,6 +118,10 @@ class Series(NamedTuple):
     """In the order of x."""
 
 
+INERT = 0.02
+"""Of the way from noise to image: after a decision whose step is shorter, nothing of it is seen."""
+
+
 class Distribution(NamedTuple):
     """How a run's deviations are distributed, decision by decision."""
 
@@ -129,6 +133,8 @@ class Distribution(NamedTuple):
     """[K − 1, BINS]."""
     at_bound: np.ndarray | None
     """Shares of images at the lower and at the upper end, [2, K − 1]; None without a bound."""
+    inert: np.ndarray
+    """Whether the step after a decision is too short for it to be seen, [K − 1]."""
 
 
 def scaling_figure(summary: Summary, axis: str = "gamma", width: float | None = None) -> Figure:
@@ -225,7 +231,7 @@ def histogram_figure(runs: Mapping[str, Run], width: float | None = None) -> Fig
 
     A chart per run with a row per decision, from the first one down: a histogram over the bound in
     BINS bins, as high as its own fullest bin; a black line at its mean; and at its right the share
-    of images at either end of the bound.
+    of images at either end of the bound. A decision whose step is too short to be seen is inert.
 
     Args:
         runs: by label; results, or deviations [n, K − 1] with their bound.
@@ -265,7 +271,7 @@ def histogram_csv(runs: Mapping[str, Run]) -> str:
         ["run", "step", "n", "mean", "std", "at_lower", "at_upper", "bin_low", "bin_high", "count"]
     )
     for label, run in runs.items():
-        deviations, edges, counts, at_bound = _distribution(label, run)
+        deviations, edges, counts, at_bound, _ = _distribution(label, run)
         for row, own in enumerate(counts):
             values = deviations[:, row]
             ends = ["", ""] if at_bound is None else at_bound[:, row].tolist()
@@ -491,7 +497,8 @@ def _distribution(label: str, run: Run) -> Distribution:
     counts = np.stack([np.histogram(column, edges)[0] for column in inside.T])
     near = AT_BOUND * limit
     ends = np.stack([(values <= -near).mean(0), (values >= near).mean(0)]) if bounded else None
-    return Distribution(values, edges, counts, ends)
+    sizes = run.step_sizes if isinstance(run, Result) and run.grid else np.ones(len(counts))
+    return Distribution(values, edges, counts, ends, sizes < INERT)
 
 
 def _ridges(axes: Axes, one: Distribution, colour: str) -> None:
@@ -513,7 +520,8 @@ def _ridges(axes: Axes, one: Distribution, colour: str) -> None:
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_yticks(middles, [str(row + 1) for row in range(rows)])
+    names = [f"{row + 1}{' inert' if one.inert[row] else ''}" for row in range(rows)]
+    axes.set_yticks(middles, names)
     axes.set(xlim=(-limit, limit), ylim=(0.9 - rows, 1))
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10]))
 

@@ -63,6 +63,17 @@ class Result:
     """D before γ, [n, evaluations − 1]."""
     seconds: float
     """Mean time to draw and decode an image."""
+    grid: tuple[float, ...] = ()
+    """t of each evaluation, [evaluations], as the baseline of as many steps was told it; empty if
+    there is none."""
+
+    @property
+    def step_sizes(self) -> np.ndarray:
+        """How far each decision's evaluation moves the latent, of the whole way from 1 to 0:
+        t_k − t_{k+1}, [evaluations − 1]."""
+        times = np.array(self.grid)
+        below = [max((other for other in times if other < t), default=0.0) for t in times]
+        return (times - below)[1:]
 
     @property
     def is_baseline(self) -> bool:
@@ -109,7 +120,7 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
         InputError: if there is no such prompt, or no baseline for a number of steps.
         AsyncDiffError: if the store is damaged.
     """
-    table = store.read([*store.rewards, "deviations", "seconds", "category"])
+    table = store.read([*store.rewards, "deviations", "cond_sigmas", "seconds", "category"])
     if category is not None:
         table = table.filter(pc.equal(table["category"], category))
     if not len(table):
@@ -126,7 +137,12 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     ordered = sorted(parts, key=lambda s: (s.steps, s.policy != BASELINE))
     scores = {s: {name: parts[s][name].to_numpy() for name in store.rewards} for s in ordered}
     metrics = _metrics(store, scores) if intervals else {}
-    results = tuple(_result(s, parts[s], scores[s], metrics.get(s, {})) for s in ordered)
+    grids = {
+        s.steps: tuple(parts[s]["cond_sigmas"][0].as_py()) for s in ordered if s.policy == BASELINE
+    }
+    results = tuple(
+        _result(s, parts[s], scores[s], metrics.get(s, {}), grids.get(s.steps, ())) for s in ordered
+    )
     prompts = int(complete.sum())
     return Summary(store.settings, store.rewards, results, prompts, len(complete) - prompts)
 
@@ -171,7 +187,8 @@ def _result(
     own: pa.Table,
     scores: Mapping[str, np.ndarray],
     metrics: Mapping[str, Difference],
+    grid: tuple[float, ...],
 ) -> Result:
     deviations = pc.list_flatten(own["deviations"]).to_numpy().astype(np.float32)
     seconds = float(own["seconds"].to_numpy().mean())
-    return Result(setting, metrics, scores, deviations.reshape(len(own), -1), seconds)
+    return Result(setting, metrics, scores, deviations.reshape(len(own), -1), seconds, grid)

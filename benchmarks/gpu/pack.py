@@ -150,7 +150,8 @@ def prove(folder: Path, arguments: Sequence[str] = TOY) -> list[dict[str, object
         (site / "outside.pth").write_text(f"{place / 'outside'}\n", encoding="utf-8")
         nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
         python = str(place / "venv" / "bin" / "python")
-        own = {"PATH": os.environ["PATH"], "HOME": directory, "PYTHON": python, **nowhere}
+        own = {"PATH": os.environ["PATH"], "HOME": directory, "PYTHON": python}
+        own |= {"OMP_NUM_THREADS": "1", **nowhere}  # more only wait for one another at this size
         out = place / "rows.jsonl"
         done = subprocess.run(
             ["sh", str(place / "check" / "run.sh"), *arguments, "--out", str(out)],

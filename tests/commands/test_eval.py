@@ -5,9 +5,11 @@ import json
 import shutil
 
 import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
+from asyncdiff_cli.engine.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.store import Store
 
 FAST = ("--steps", 2, "--limit", 3, "--rewards", "sharpness", "--images", 2, "--size", 32)
@@ -177,6 +179,8 @@ def test_histogram_of_a_store_and_its_numbers(asyncdiff, tmp_path):
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.json["files"] == ["h.png", "h.svg", "h.csv"]
     assert outcome.json["policies"]["time-shift"]["n"] == 3
+    (last,) = outcome.json["policies"]["time-shift"]["step_sizes"]
+    assert last == pytest.approx(mini_grid(2)[-2], abs=1e-6)
     with (tmp_path / "h.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["step"] for row in rows} == {"1"}
@@ -187,6 +191,12 @@ def test_histogram_of_a_store_and_its_numbers(asyncdiff, tmp_path):
     outcome = asyncdiff("histogram", "store", "--out", "h.png")
     assert outcome.out.split() == ["h-2.png", "h-2.svg", "h-2.csv"]
     assert "h.png is there and holds something else" in outcome.err
+
+
+def mini_grid(steps):
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(MINI_DIRECTORY / "scheduler")
+    scheduler.set_timesteps(steps)
+    return scheduler.sigmas.tolist()
 
 
 def test_histogram_of_fixed_deviations_is_refused(asyncdiff, evaluated):

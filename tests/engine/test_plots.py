@@ -1,6 +1,7 @@
 """Figures by the values of what they draw; how they look was looked at."""
 
 import csv
+import dataclasses
 import io
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import numpy as np
 import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -229,6 +231,21 @@ def test_a_histogram_marks_means_and_writes_shares_at_the_bound():
     assert means == [[0.125, 0.125], [0.125, 0.125]]
     assert [text.get_text() for text in axes.texts] == ["75%", "0%", "at bound"]
     assert axes.get_title() == "learned\nmean D +0.125"
+
+
+def test_a_histogram_says_which_decisions_are_inert():
+    """The last of Stable Diffusion 3.5's 15 steps begins at t = 0.0089, by its scheduler."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(15)
+    sigmas = scheduler.sigmas.tolist()
+    deviations = np.zeros((4, 14), np.float32)
+    run = dataclasses.replace(result("learned"), deviations=deviations, grid=tuple(sigmas[:-1]))
+    assert run.step_sizes == pytest.approx(-np.diff(sigmas)[1:])
+    (axes,) = histogram_figure({"a": run}).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [*map(str, range(1, 14)), "14 inert"]
+    heun = dataclasses.replace(run, grid=(1.0, 0.5, 0.5))  # a step of Heun's evaluates twice
+    assert heun.step_sizes.tolist() == [0.5, 0.5]
 
 
 def test_a_histogram_of_a_result_has_its_bound():
