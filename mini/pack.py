@@ -12,13 +12,15 @@ CODE = ("mini", "asyncdiff_cli", "recipes")
 def gather(sprites: Path, target: Path) -> int:
     """Copy the code and the sprites into ``target``, anew, and say how many bytes that is.
 
-    There ``python -m mini all --work work`` runs; the packages that it imports are the machine's.
+    There ``run.sh`` runs all stages. The packages that they import are the machine's, or wheels in
+    the folder ``wheels``.
     """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in CODE:
         ignored = shutil.ignore_patterns("__pycache__", "assets")
         shutil.copytree(ROOT / name, partial / name, ignore=ignored)
+    shutil.copy(partial / "mini" / "run.sh", partial)
     (partial / "work").mkdir()
     for path in (sprites, sprites.with_suffix(".json")):
         shutil.copy(path, partial / "work" / path.name)
