@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asyncdiff_cli.engine.checks import check_range
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.registry import PICKLES, SAFETENSORS, SINGLE_FILES
 
 MAX_SCALE = 10.0
 """Scales are usually in [0, 2], and those of sliders in [-5, 5]; beyond this it is a typo."""
 FILES = (*SINGLE_FILES, *PICKLES)
 """How files of weights end, and no repository does."""
+
+WEIGHT = re.compile(r"\.(?:lora\.|lora_|alpha$)")
+"""What follows a layer's name in the name of an adapter's weight."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,30 @@ class LoRA:
             raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")
         return files[0]
 
+    def check_fits(self, pipe: Any, file: Path) -> None:
+        """Warn if a part of it belongs to layers that a pipeline does not have.
+
+        Raises:
+            InputError: if all of it does.
+            What diffusers raises for a file that it cannot read as an adapter.
+        """
+        weights = pipe.lora_state_dict(str(file.parent), weight_name=file.name)
+        keys = list(weights[0] if isinstance(weights, tuple) else weights)
+        left = [key for key in keys if not _has_layer(pipe, key)]
+        model, count = type(pipe.transformer).__name__, len(keys)
+        if len(left) == count:
+            raise InputError(
+                f"--lora {self.source} was made for another model: none of its {count} weights fits"
+                f" the {model}"
+            )
+        if left:
+            warnings.warn(
+                f"--lora {self.source}: {len(left)} of its {count} weights do not fit the {model}"
+                f" and are left out, such as {left[0]}",
+                AsyncDiffWarning,
+                stacklevel=2,
+            )
+
     def _download(self) -> Path:
         from huggingface_hub import snapshot_download
 
@@ -94,3 +124,14 @@ class LoRA:
         lacking = "holds no LoRA in safetensors"
         with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
             return Path(snapshot_download(self.source, allow_patterns=["*.safetensors"]))
+
+
+def _has_layer(pipe: Any, key: str) -> bool:
+    """Whether a pipeline has the layer that a weight of an adapter belongs to."""
+    component, _, path = key.partition(".")
+    layer = WEIGHT.split(path)[0] if WEIGHT.search(path) else path.rpartition(".")[0]
+    try:
+        getattr(pipe, component).get_submodule(layer)
+    except AttributeError:
+        return False
+    return True

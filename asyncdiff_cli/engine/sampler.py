@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import checks, desync
 from asyncdiff_cli.engine.adapters import Guidance
+from asyncdiff_cli.engine.adapters.reading import warn_of_cuts
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
@@ -186,6 +187,8 @@ def sample(
     if texts is not None or (do_cfg and negative_embeds is None):
         checks.check_encoders(pipe, adapter.has_pooled)
 
+    if texts is not None:
+        warn_of_cuts(adapter.readers(length), [*texts, *(negatives or ())])
     text = adapter.encode(texts, negatives, given, do_cfg, length)
     dtype = text.prompt_embeds.dtype
     noise = adapter.prepare_latents((batch, height, width), dtype, generator, latents)

@@ -139,6 +139,7 @@ class Setup:
         for name, adapter in zip(names, adapters, strict=True):
             with _refused(f"--lora {adapter.source}"):
                 file = adapter.local()
+                adapter.check_fits(pipe, file)
                 pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
         if adapters:
             pipe.set_adapters(names, [adapter.scale for adapter in adapters])

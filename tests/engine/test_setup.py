@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from asyncdiff_cli.engine import (
+    AsyncDiffWarning,
     FixedDeviation,
     InputError,
     backbones,
@@ -319,10 +320,34 @@ def test_a_lora_may_have_an_at_in_its_name(tmp_path):
         LoRA.parse(str(file)).check()
 
 
+def renamed_lora(file, tmp_path, every):
+    """A LoRA of which every so many layers are called otherwise."""
+    weights = {}
+    for n, (key, value) in enumerate(sorted(load_file(file).items())):
+        weights[key.replace("blocks", "others") if n // 2 % every == 0 else key] = value
+    save_file(weights, path := tmp_path / "renamed.safetensors")
+    return path, sum("others" in key for key in weights), len(weights)
+
+
+def test_what_of_a_lora_does_not_fit_is_told(directories, loras, family, tmp_path):
+    path, left, count = renamed_lora(loras[family], tmp_path, 2)
+    with pytest.warns(AsyncDiffWarning, match=rf"{left} of its {count} weights do not fit the"):
+        some = draw(load(directories[family], lora=str(path)))
+    assert 0 < left < count
+    assert not torch.equal(some, draw(load(directories[family], lora=str(loras[family]))))
+    assert not torch.equal(some, draw(load(directories[family])))
+
+
+def test_a_lora_of_which_nothing_fits_is_refused(directories, loras, family, tmp_path):
+    path, _, count = renamed_lora(loras[family], tmp_path, 1)
+    with pytest.raises(InputError, match=rf"made for another model: none of its {count} weights"):
+        load(directories[family], lora=str(path))
+
+
 def test_a_lora_of_another_model_is_refused(directories, loras, tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"something.weight": torch.zeros(2)}, file)
-    with pytest.raises(InputError, match=r"--lora .*other\.safetensors does not work here"):
+    with pytest.raises(InputError, match=r"--lora .*other\.safetensors"):
         load(directories["sd3"], lora=str(file))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.adapters.conditioning import ConditioningTime, OnCall
 from asyncdiff_cli.engine.adapters.decoding import decode_in_slices
+from asyncdiff_cli.engine.adapters.reading import Reader
 from asyncdiff_cli.engine.sequences import mean_token
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -184,6 +185,25 @@ class Adapter:
     ) -> TextConditions:
         """One branch of `encode`, without a negative one of its own."""
         raise NotImplementedError
+
+    def readers(self, max_sequence_length: int | None) -> list[Reader]:
+        """The text encoders, as prompts come to them; the default knows CLIP and T5."""
+        found = []
+        for end in ("", "_2", "_3"):
+            encoder, tokenizer = (
+                getattr(self.pipe, f"{part}{end}", None) for part in ("text_encoder", "tokenizer")
+            )
+            kind = type(encoder).__name__
+            if tokenizer is not None and kind.startswith("CLIP"):
+                found.append(Reader("CLIP", tokenizer, self.pipe.tokenizer_max_length))
+            elif tokenizer is not None and kind.startswith("T5"):
+                found.append(Reader("T5", tokenizer, self.text_tokens(max_sequence_length)))
+        return found
+
+    def text_tokens(self, max_sequence_length: int | None) -> int:
+        """The limit of the large text encoder, or the pipeline's default."""
+        default = inspect.signature(self.pipe.__call__).parameters["max_sequence_length"].default
+        return default if max_sequence_length is None else max_sequence_length
 
     def latents_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """The shape that the latents have in the loop."""

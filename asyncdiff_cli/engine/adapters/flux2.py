@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
 from torch import Tensor
 
 from asyncdiff_cli.engine import desync
@@ -16,6 +16,7 @@ from asyncdiff_cli.engine.adapters.base import (
     TextConditions,
     length,
 )
+from asyncdiff_cli.engine.adapters.reading import Reader
 from asyncdiff_cli.engine.errors import InputError
 
 
@@ -44,6 +45,15 @@ class Flux2Adapter(PackedAdapter):
             **length(max_sequence_length),
         )
         return TextConditions(embeds)
+
+    def readers(self, max_sequence_length: int | None) -> list[Reader]:
+        tokenizer = getattr(self.pipe.tokenizer, "tokenizer", self.pipe.tokenizer)
+        limit = self.text_tokens(max_sequence_length)
+        return [Reader("its text encoder", tokenizer, limit, self._template)]
+
+    def _template(self, prompt: str) -> str:
+        (messages,) = format_input([prompt], self.pipe.system_message)
+        return self.pipe.tokenizer.apply_chat_template(messages, tokenize=False)
 
     def _steps_shift(self, tokens: int, steps: int) -> float:
         return compute_empirical_mu(image_seq_len=tokens, num_steps=steps)
@@ -111,3 +121,11 @@ class Flux2KleinAdapter(Flux2Adapter):
 
     def _embedded(self, guidance: Guidance, device: torch.device) -> None:
         return None
+
+    def _template(self, prompt: str) -> str:
+        return self.pipe.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )

@@ -18,6 +18,7 @@ from asyncdiff_cli.engine.adapters.base import (
     length,
     takes_sigmas,
 )
+from asyncdiff_cli.engine.adapters.reading import Reader
 
 
 class QwenImageAdapter(PackedAdapter):
@@ -47,6 +48,13 @@ class QwenImageAdapter(PackedAdapter):
             **length(max_sequence_length or 512),  # of its `__call__`; `encode_prompt` has another
         )
         return TextConditions(embeds, prompt_embeds_mask=None if mask is None else mask.bool())
+
+    def readers(self, max_sequence_length: int | None) -> list[Reader]:
+        pipe = self.pipe
+        limit = min(self.text_tokens(max_sequence_length), pipe.tokenizer_max_length)
+        begin = pipe.prompt_template_encode_start_idx  # of the prompt in the template
+        template = pipe.prompt_template_encode.format
+        return [Reader("Qwen2.5-VL", pipe.tokenizer, limit + begin, template)]
 
     def set_timesteps(self, num_inference_steps: int, latents: Tensor) -> None:
         sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps)

@@ -17,6 +17,7 @@ from asyncdiff_cli.engine.adapters.base import (
     length,
     takes_sigmas,
 )
+from asyncdiff_cli.engine.adapters.reading import Reader
 from asyncdiff_cli.engine.sequences import join_sequences
 
 
@@ -51,6 +52,18 @@ class ZImageAdapter(Adapter):
             **length(max_sequence_length),
         )
         return _padded(sequences)
+
+    def readers(self, max_sequence_length: int | None) -> list[Reader]:
+        limit = self.text_tokens(max_sequence_length)
+        return [Reader("Qwen3", self.pipe.tokenizer, limit, self._template)]
+
+    def _template(self, prompt: str) -> str:
+        return self.pipe.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=True,
+        )
 
     def prepare_latents(
         self,

@@ -1,0 +1,67 @@
+"""How much of a prompt the text encoders read: they cut what is beyond their limits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asyncdiff_cli.engine.errors import AsyncDiffWarning
+
+SHOWN = 40
+"""Characters of a prompt that a warning shows."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A text encoder, as a prompt comes to it.
+
+    Attributes:
+        name: what to call it.
+        tokenizer: one that knows where in a text its tokens are; others are not asked.
+        limit: its tokens, the special ones among them.
+        template: what is made of a prompt before it is cut.
+    """
+
+    name: str
+    tokenizer: Any
+    limit: int
+    template: Callable[[str], str] = str
+
+    def cut(self, prompt: str) -> list[int] | None:
+        """Where in a prompt the tokens begin that are cut; None if it does not read this one."""
+        text = self.template(prompt)
+        start, room = text.find(prompt), self.limit - self.tokenizer.num_special_tokens_to_add()
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        places = [(n, begin - start) for n, (begin, _) in enumerate(encoded["offset_mapping"])]
+        own = [(n, place) for n, place in places if 0 <= place < len(prompt)]
+        return [place for n, place in own if n >= room] if own else None
+
+
+def warn_of_cuts(readers: Sequence[Reader], prompts: Iterable[str]) -> None:
+    """Warn, a line each, of the prompts of which no encoder reads all.
+
+    Where several read a prompt, what one of them cuts another may read: SD3's CLIPs end at 77
+    tokens, and T5 goes on.
+    """
+    fast = [reader for reader in readers if reader.tokenizer.is_fast]
+    for prompt in dict.fromkeys(prompts):
+        cuts = [(own, reader) for reader in fast if (own := reader.cut(prompt)) is not None]
+        if not cuts or not all(own for own, _ in cuts):
+            continue
+        lost, reader = max(cuts, key=lambda cut: cut[0][0])
+        shown = prompt if len(prompt) <= SHOWN else f"{prompt[: SHOWN - 1]}…"
+        warnings.warn(
+            f"{reader.name} takes {reader.limit} tokens: the last {len(lost)} of {shown!r} are cut,"
+            f" from {_word(prompt, lost[0])!r} on",
+            AsyncDiffWarning,
+            stacklevel=3,
+        )
+
+
+def _word(text: str, place: int) -> str:
+    """The word that a place is in or before."""
+    while place and not text[place - 1].isspace():
+        place -= 1
+    return next(iter(text[place:].split()), "")
