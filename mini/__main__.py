@@ -45,15 +45,20 @@ def main() -> None:
         move(options)
         return
 
-    from mini import art, pack, stages, training
-    from mini.settings import Settings
+    from mini import art
 
     sprites = art.make(options.work)
     if options.stage == "pack":
-        size = pack.gather(sprites, options.out)
+        from mini import pack
+
+        size = pack.gather(sprites, options.out, options.python)
         print(f"{options.out}: {size / 2**20:.1f} MiB")
     if options.stage in ("sprites", "pack"):
         return
+
+    from mini import stages, training
+    from mini.settings import Settings
+
     kind = "smoke" if options.smoke else "cpu" if options.cpu else "gpu"
     settings = getattr(Settings, kind)()
     if options.scale != 1:
@@ -76,6 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/mini"), help="checkpoints, logs")
     parser.add_argument("--out", type=Path, help="where the models go; default WORK/out")
     parser.add_argument("--only", nargs="+", help="files and directories of WORK to split")
+    parser.add_argument("--python", help="pack wheels too, for this version of Python")
     parser.add_argument("--minutes", type=float, help="time for all stages")
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="STAGE", help="complete stages to train for longer"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.gpu.pack import download
 
 ROOT = Path(__file__).parents[1]
 CODE = ("mini", "asyncdiff_cli", "recipes")
+ALSO = ("typing_extensions",)
+"""Packages that pydantic may need in a newer version than the machine's."""
 
 
-def gather(sprites: Path, target: Path) -> int:
+def gather(sprites: Path, target: Path, python: str | None = None) -> int:
     """Copy the code and the sprites into ``target``, anew, and say how many bytes that is.
 
-    There ``run.sh`` runs all stages. The packages that they import are the machine's, or wheels in
-    the folder ``wheels``.
+    There ``run.sh`` runs all stages.
+
+    Args:
+        python: version of the machine's Python, such as 3.12, if it has torch and transformers but
+            lacks diffusers and pydantic, whose wheels are put beside; default none.
     """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -24,6 +32,8 @@ def gather(sprites: Path, target: Path) -> int:
     (partial / "work").mkdir()
     for path in (sprites, sprites.with_suffix(".json")):
         shutil.copy(path, partial / "work" / path.name)
+    if python is not None:
+        download(partial / "wheels", python, [f"{name}=={version(name)}" for name in ALSO])
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
