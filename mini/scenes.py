@@ -24,6 +24,7 @@ NATURAL = "natural"  # the colour of a drawing as it is
 ITEM_COLOURS = (NATURAL, *HUES)
 HELD_OUT = 0.1  # share of each kind of combination that is never trained on
 NEAR = 25.0  # degrees of hue within which a natural colour may be called by a name
+OUTLINED = 0.4  # how often outlined drawings are chosen, against others
 NUMBERS_PER_GROUND = 12  # random numbers in [0, 1) that a ground is made from
 NAMES = {thing.name: index for index, thing in enumerate(THINGS)}
 
@@ -202,9 +203,9 @@ class Scenes:
             drawings = (self.colourable if phrase.colour else self.by_thing)[phrase.thing]
             if not drawings:
                 raise ValueError(f"no drawing of {phrase.thing!r} takes a colour")
-            same = rng.choice(drawings)  # several of a thing mostly look alike
+            same = self._drawing(drawings, rng)  # several of a thing mostly look alike
             for _ in range(phrase.count):
-                drawing = same if rng.random() < 0.8 else rng.choice(drawings)
+                drawing = same if rng.random() < 0.8 else self._drawing(drawings, rng)
                 looks = phrase.colour or self._looks[drawing]
                 items.append(_place(phrase, drawing, looks, spots.pop(0), rng))
         ground = request.ground or rng.choice(MATERIALS if rng.random() < 0.55 else PATTERNS)
@@ -221,6 +222,10 @@ class Scenes:
             rng.getrandbits(31),
             (angle, rng.uniform(0.015, 0.04), rng.uniform(0.2, 0.5)),
         )
+
+    def _drawing(self, drawings: Sequence[int], rng: random.Random) -> int:
+        outlined = (self.drawings[index].style == "contrast" for index in drawings)
+        return rng.choices(drawings, [OUTLINED if each else 1.0 for each in outlined])[0]
 
     def facts(self, scene: Scene, rng: random.Random) -> Request:
         """What a caption of ``scene`` says: the things, and a random part of the rest."""
@@ -275,15 +280,15 @@ def _spots(request: Request, count: int, rng: random.Random) -> list[Spot]:
         ends = (near, far) if relation in ("left", "above") else (far, near)
         places = zip(ends, across, strict=True)
         flat = relation in ("left", "right")
-        return [(a, b, 0.46) if flat else (b, a, 0.46) for a, b in places]
+        return [(a, b, 0.48) if flat else (b, a, 0.48) for a, b in places]
     if count == 3 and rng.random() < 0.3:
         cells = [(0.18, 0.5), (0.5, 0.5), (0.82, 0.5)]
-        return [(x, y + rng.uniform(-0.2, 0.2), 0.3) for x, y in cells]
+        return [(x, y + rng.uniform(-0.2, 0.2), 0.32) for x, y in cells]
     cells = [(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)]
     if count == 3:
         cells = rng.choice(([(0.5, 0.25), *cells[2:]], [*cells[:2], (0.5, 0.75)]))
     rng.shuffle(cells)
-    return [(x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03), 0.42) for x, y in cells]
+    return [(x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03), 0.44) for x, y in cells]
 
 
 SHARES = {"small": (0.42, 0.55), "": (0.68, 0.85), "big": (0.94, 1.0)}
