@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -27,6 +28,9 @@ from asyncdiff_cli.engine.processes import free_port
 from tests.training import environment
 
 gc.freeze()
+
+KILL_AT = "KILL_AT"
+"""A variable of a process that is to die: see `_kill_at`."""
 
 
 class Forked:
@@ -95,11 +99,25 @@ def _run(arguments: list[str], out: Connection, err: Connection, variables: dict
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = ["asyncdiff", *arguments]
+    if KILL_AT in variables:
+        _kill_at(int(variables[KILL_AT]))
     try:
         main()
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()
+
+
+def _kill_at(count: int) -> None:
+    """Kill this process when it has put so many files into their places, before the next one."""
+    replace, left = os.replace, itertools.repeat(None, count)
+
+    def replace_or_die(*paths: Any) -> None:
+        if next(left, KILL_AT):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*paths)
+
+    os.replace = replace_or_die
 
 
 @cache

@@ -382,14 +382,15 @@ def reserved(path: Path, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
 
 
 def _remove_without_rows(path: Path) -> None:
-    """Remove the settings, and the images of rows that were never written."""
-    with suppress(InputError):  # what is no store is left alone
+    """Remove the images of rows that were never written, and last the settings."""
+    with suppress(InputError, OSError):  # what is no store, or holds more, is left alone
         if not Store(path).parts():
             for image in (path / IMAGES).glob("[0-9]*.png"):
                 image.unlink()
+            for folder in (IMAGES, "parts"):
+                with suppress(FileNotFoundError):
+                    (path / folder).rmdir()
             (path / SETTINGS).unlink()
-            with suppress(OSError):
-                (path / IMAGES).rmdir()
 
 
 def _distinct(table: pa.Table) -> pa.Table:

@@ -420,6 +420,7 @@ def test_what_ended_before_its_first_row_leaves_the_directory_to_other_settings(
     path = tmp_path / "store"
     (begun(path).image("images/000000-baseline.png").parent).mkdir()
     (path / "images" / "000000-baseline.png").touch()
+    (path / "parts").mkdir()
     with reserved(path, (0, 2)), reserved(path, (1, 2)):
         begun(path)  # by a shard that is at work
         with pytest.raises(InputError, match="another seed"):
