@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,7 +236,17 @@ def test_memory_is_of_every_offload_and_quantization_alone_first():
     assert not any("none" in pair for pair in pairs[alone:])
 
 
-def test_a_row_of_memory_is_measured_in_its_own_process(tmp_path):
+def here(command, **_):
+    """What `subprocess.run` does, in this process."""
+    app = typer.Typer()
+    app.command()(memory.main)
+    result = CliRunner().invoke(app, command[3:])
+    return SimpleNamespace(stdout=result.stdout, stderr="", returncode=result.exit_code)
+
+
+@pytest.mark.parametrize("run", [here, pytest.param(subprocess.run, marks=pytest.mark.slow)])
+def test_a_row_of_memory_is_measured_in_its_own_process(tmp_path, monkeypatch, run):
+    monkeypatch.setattr(memory.subprocess, "run", run)
     settings = Settings(**SMALL)
     backbone = settings.make_backbone()
     models = [m for m in backbone.pipe.components.values() if isinstance(m, torch.nn.Module)]

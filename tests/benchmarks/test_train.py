@@ -8,7 +8,13 @@ from benchmarks.train import ROLLOUTS_ONLY, WARM_UP, bare, measure
 
 SMALL = (
     *ROLLOUTS_ONLY,
-    *("num_inference_steps=2", "prompts_per_iteration=1", "group_size=2", "mini_batch_size=2"),
+    *(
+        "size=32",
+        "num_inference_steps=2",
+        "prompts_per_iteration=1",
+        "group_size=2",
+        "mini_batch_size=2",
+    ),
 )
 
 
