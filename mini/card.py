@@ -84,8 +84,8 @@ def _set(row: dict) -> tuple[str, ...]:
     distance, spectrum = row["frechet"], row["spectrum"]
     return (
         f"{distance['mean']:.2f} ± {distance['sd']:.2f}",
-        f"{spectrum['rms']:.2f}",
-        f"{spectrum['detail']:+.2f}",
+        f"{spectrum['mean']:.2f} ± {spectrum['sd']:.2f}",
+        _mean(spectrum["detail"], 2),
         _mean(row["scores"], 3),
         _mean(row["noise"], 2),
     )

@@ -45,7 +45,7 @@ def frechet_summary(drawn: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def spectrum(pictures: Tensor) -> Tensor:
-    """Mean over the pictures of the log power, in dB, at 1, 2, … cycles per side.
+    """The log power, in dB, of each picture at 1, 2, … cycles per side, [N, S / 2 - 1].
 
     Args:
         pictures: [N, 3, S, S]; the luminance is taken, windowed, and averaged over rings.
@@ -62,16 +62,26 @@ def spectrum(pictures: Tensor) -> Tensor:
     sums = torch.zeros(len(power), side // 2 + 1, device=pictures.device)
     sums.index_add_(1, ring, power.flatten(1))
     rings = sums / torch.bincount(ring, minlength=side // 2 + 1)
-    return 10 * (rings[:, 1 : side // 2] + 1e-8).log10().mean(0).cpu()
+    return 10 * (rings[:, 1 : side // 2] + 1e-8).log10().cpu()
 
 
-def spectrum_error(drawn: Tensor, real: Tensor) -> dict[str, float]:
-    """Of the difference in dB: ``rms`` over all, ``detail`` its mean over the finer half."""
-    apart = drawn - real
-    return {
-        "rms": float(apart.square().mean().sqrt()),
-        "detail": float(apart[len(apart) // 2 :].mean()),
-    }
+def spectrum_error(drawn: Tensor, real: Tensor) -> dict:
+    """How far the mean of drawn spectra [N, F] is from that of real ones [M, F], in dB.
+
+    ``mean`` is the root mean square over all frequencies, ``sd`` its standard deviation over
+    bootstrap resamples; ``detail`` the mean over the finer half, with its interval.
+    """
+    target = real.mean(0)
+
+    def error(spectra: Tensor) -> float:
+        return float((spectra.mean(0) - target).square().mean().sqrt())
+
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(drawn), (FEW, len(drawn)), generator=generator)
+    half = drawn.shape[1] // 2
+    fine = drawn[:, half:].mean(1) - target[half:].mean()
+    spread = float(np.std([error(drawn[pick]) for pick in picks]))
+    return {"mean": error(drawn), "sd": spread, "detail": summary(fine.tolist())}
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:

@@ -31,7 +31,7 @@ class Vae:
     crop: int = 128
     batch: int = 64
     steps: int = 6_000
-    lr: float = 2e-3
+    lr: float = 1.5e-3
     kl: float = 3e-4
     perceptual: float = 0.3
     spectral: float = 0.02
@@ -122,7 +122,7 @@ class Evaluation:
     deviations: tuple[float, ...] = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
     deviated: tuple[int, ...] = (5, 8, 10, 15)
     figure_steps: tuple[int, ...] = (5, 8, 10, 15, 28)
-    batch: int = 128
+    batch: int = 256
     seed: int = 90_001
 
 
