@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.load_reports import heeded
 from asyncdiff_cli.engine.registry import GGUF, SFT
 from asyncdiff_cli.engine.setup import TORCHAO, is_large, quantization, quantize_loaded
 from asyncdiff_cli.engine.single_files import check_fits
@@ -65,7 +66,7 @@ def read_pipeline(
     given: dict[str, Any] = dict.fromkeys((*source.absent, *missing))
     large = quantized_components(source, parts)
     on_gpu = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with on_gpu, pipeline_errors(source.place), _weight_errors(source.place):
+    with on_gpu, pipeline_errors(source.place), _weight_errors(source.place), heeded():
         if source.checkpoint is not None and is_part("transformer", parts):
             del large["transformer"]
             given["transformer"] = _read_transformer(source, source.checkpoint, dtype, quantize)

@@ -15,10 +15,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.engine import (
     REGISTRY,
     AsyncDiffError,
+    AsyncDiffWarning,
     FixedDeviation,
     InputError,
     attach,
@@ -188,6 +190,46 @@ def test_a_pipeline_without_a_name_has_the_dtype_of_its_family(gpu, tmp_path, mo
         with pytest.raises(ZeroDivisionError):
             load_backbone(str(tmp_path), device="cuda", **options)
     assert read == [torch.bfloat16, torch.float32, torch.bfloat16]
+
+
+@pytest.fixture
+def changed(directories, tmp_path):
+    """Changes the weights of a component of a copy, which is returned."""
+
+    def change(component, change):
+        path = tmp_path / "changed"
+        shutil.copytree(directories["sd3"], path)
+        (file,) = (path / component).glob("*.safetensors")
+        weights = load_file(file)
+        change(weights)
+        save_file(weights, file, metadata={"format": "pt"})
+        return str(path)
+
+    return change
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "text_encoder_3", "transformer", "vae"])
+def test_a_missing_weight_is_an_error_in_every_model(changed, component):
+    """transformers would go on with random ones."""
+    path = changed(component, lambda weights: weights.pop(sorted(weights)[3]))
+    with pytest.raises(AsyncDiffError, match="weights are missing"):
+        load_backbone(path)
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "transformer"])
+def test_a_weight_that_no_model_has_is_told(changed, component):
+    path = changed(component, lambda weights: weights.update({"foreign.weight": torch.ones(2)}))
+    with pytest.warns(AsyncDiffWarning, match=r"no layer for them: foreign\.weight"):
+        load_backbone(path)
+
+
+def test_a_setting_that_a_model_does_not_know_is_told(directories, tmp_path):
+    path = tmp_path / "newer"
+    shutil.copytree(directories["sd3"], path)
+    file = path / "transformer" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "guided_by": "time"}))
+    with pytest.warns(AsyncDiffWarning, match="attributes.*guided_by.*ignored"):
+        load_backbone(str(path))
 
 
 def test_a_revision_belongs_to_a_repository(directory):
