@@ -25,7 +25,7 @@ from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
 from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
-from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory
+from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory, by_iteration
 from asyncdiff_cli.engine.sources import fetch
 from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
@@ -224,8 +224,7 @@ def _wanted_prompts(
     recipe: Recipe, path: Path, prompts: PromptSet, held_out: PromptSet
 ) -> list[str]:
     """Those of the iterations from the oldest checkpoint on, and the held-out ones."""
-    files = (path / "checkpoints").glob("[0-9]*.safetensors")
-    first = min((int(file.stem) for file in files), default=0)
+    first = min(by_iteration(path / "checkpoints", ".safetensors"), default=0)
     each = recipe.prompts_per_iteration
     own = [prompts.at(n, recipe.seed) for n in range(first * each, recipe.iterations * each)]
     return [*own, *_held_out_prompts(recipe, held_out)]
@@ -261,7 +260,7 @@ def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
     """Go on from the last good checkpoint, or from the start if there was none yet."""
     run = trainer.run
     checkpoint = run.last(on_refused if trainer.is_main else lambda _: None)
-    if checkpoint is None and any(run.checkpoints.glob("[0-9]*.safetensors")):
+    if checkpoint is None and run.files():
         raise AsyncDiffError(f"{run.path} has no checkpoint to go on from")
     if checkpoint is not None:
         _fit(trainer, checkpoint)

@@ -45,6 +45,8 @@ def hold(directory: Path, shard: tuple[int, int] | None = None) -> Iterator[bool
             if shard is not None and (index - shard[0]) % math.gcd(count, shard[1]) == 0:
                 raise _held(directory, directory / f"{LOCK}-{index}-{count}")
         remove_leftovers(directory)
+        if not others:
+            (directory / TURN).unlink(missing_ok=True)
         yield not others
 
 

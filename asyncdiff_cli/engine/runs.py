@@ -125,7 +125,7 @@ class RunDirectory:
 
     def samples(self) -> list[int]:
         """The iterations that have a grid, in their order."""
-        return sorted(int(file.stem) for file in self.path.glob("samples/[0-9]*.png"))
+        return list(by_iteration(self.path / "samples", ".png"))
 
     @staticmethod
     def check_new(path: Path) -> None:
@@ -199,8 +199,8 @@ class RunDirectory:
         state = {**checkpoint.state, "identity": self.identity, "sha256": digest(checkpoint)}
         metadata = {STATE: json.dumps(state)}
         write_atomically(path, lambda file: file.write_bytes(save(checkpoint.tensors, metadata)))
-        kept = {*self._files()[-keep:], path, *(() if best is None else (self.file(best),))}
-        for old in self._files():
+        kept = {*self.files()[-keep:], path, *(() if best is None else (self.file(best),))}
+        for old in self.files():
             if old not in kept:
                 old.unlink(missing_ok=True)
         return path
@@ -211,7 +211,7 @@ class RunDirectory:
         Args:
             on_refused: told about each newer one that is neither, and why.
         """
-        for path in reversed(self._files()):
+        for path in reversed(self.files()):
             try:
                 return self.read(path)
             except AsyncDiffError as error:
@@ -257,8 +257,15 @@ class RunDirectory:
         for name, content in files.items():
             write_atomically(self.tpm / name, partial(Path.write_bytes, data=content))
 
-    def _files(self) -> list[Path]:
-        return sorted(self.checkpoints.glob("[0-9]*.safetensors"))
+    def files(self) -> list[Path]:
+        """The checkpoints, the last one last."""
+        return list(by_iteration(self.checkpoints, ".safetensors").values())
+
+
+def by_iteration(directory: Path, suffix: str) -> dict[int, Path]:
+    """The files that are named by an iteration, in its order. Others are not ours."""
+    found = {int(f.stem): f for f in directory.glob(f"*{suffix}") if f.stem.isdecimal()}
+    return dict(sorted(found.items()))
 
 
 def digest(checkpoint: Checkpoint) -> str:

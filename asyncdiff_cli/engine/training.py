@@ -182,7 +182,7 @@ class Trainer:
             ) from None
 
     def _hint(self) -> str:
-        files = sorted(self.run.checkpoints.glob("[0-9]*.safetensors"))
+        files = self.run.files()
         if not files:
             return "there is no checkpoint yet"
         return f"go on from {files[-1].name} with `asyncdiff train --resume {self.run.path}`"

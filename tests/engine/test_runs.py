@@ -53,6 +53,20 @@ def test_the_last_few_and_the_best_are_kept(run):
     assert last(run) == (7, [])
 
 
+def test_a_copy_of_a_checkpoint_is_not_ours_and_stays(run):
+    run.save(checkpoint(1), keep=1, best=None)
+    copies = [run.checkpoints / "000001-mine.safetensors", run.path / "samples" / "1 copy.png"]
+    for copy in copies:
+        copy.parent.mkdir(exist_ok=True)
+        copy.touch()
+    for iteration in (999_999, 1_000_000):
+        run.save(checkpoint(iteration), keep=1, best=None)
+    assert last(run) == (1_000_000, [])
+    assert run.files() == [run.file(1_000_000)]
+    assert run.samples() == []
+    assert all(copy.exists() for copy in copies)
+
+
 def test_nothing_is_read_or_written_through_a_link_out_of_a_run(run, tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("mine")
