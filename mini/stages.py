@@ -36,18 +36,22 @@ class Plan:
         threads: int = 1,
     ) -> None:
         torch.set_num_threads(threads)
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
         self.settings, self.work, self.out, self.deadline = settings, work, out, deadline
         art = Sprites.load(sprites)
         self.scenes = Scenes(art.drawings)
-        self.composer = Composer(art, SIZE, pick_device())
+        device = pick_device()
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+        self.composer = Composer(art, SIZE, device)
         self.stage = ""
 
     def run(self, stage: str) -> None:
         begun = time.monotonic()
         self.stage = stage
-        getattr(self, f"_{stage}")()
+        made = getattr(self, stage)  # what is trained is made by being asked for
+        if stage not in TRAINED:
+            made()
         if self.composer.device.type == "cuda":
             torch.cuda.empty_cache()
         print(f"{stage}: {time.monotonic() - begun:.0f} s", flush=True)
@@ -66,21 +70,6 @@ class Plan:
         later = sum(shares[name] for name in TRAINED[TRAINED.index(stage) :])
         rest = 1 - sum(shares.values())
         return max(0.0, (self.deadline - time.monotonic()) * shares[stage] / (later + rest))
-
-    def _judge(self) -> None:
-        _ = self.judge
-
-    def _vae(self) -> None:
-        _ = self.vae
-
-    def _transformer(self) -> None:
-        _ = self.transformer
-
-    def _reward_clip(self) -> None:
-        _ = self.clip
-
-    def _reward_quality(self) -> None:
-        _ = self.quality
 
     @cached_property
     def judge(self) -> judge.JudgeNet:
@@ -102,13 +91,13 @@ class Plan:
         )  # fmt: skip
 
     @cached_property
-    def clip(self) -> tuple[clip.CLIPModel, clip.CLIPTokenizer]:
+    def reward_clip(self) -> tuple[clip.CLIPModel, clip.CLIPTokenizer]:
         return clip.train(
             self.scenes, self.composer, self.settings, self.work, self.seconds("reward_clip")
         )
 
     @cached_property
-    def quality(self) -> quality.QualityNet:
+    def reward_quality(self) -> quality.QualityNet:
         return quality.train(
             self.scenes, self.composer, self.degrader, self.settings, self.work,
             self.seconds("reward_quality"),
@@ -118,16 +107,16 @@ class Plan:
     def degrader(self) -> quality.Degrader:
         return quality.Degrader(self.vae, self.transformer.shift, self.transformer.scale)
 
-    def _export(self) -> None:
+    def export(self) -> None:
         target = {name: self.out / name for name in MODELS}
         export.judge(self.judge, self.settings, target["mini_judge"])
-        export.clip(*self.clip, target["mini_clip"])
-        export.quality(self.quality, self.settings, target["mini_quality"])
+        export.clip(*self.reward_clip, target["mini_clip"])
+        export.quality(self.reward_quality, self.settings, target["mini_quality"])
         export.pipeline(self.vae, self.transformer, self.settings, target["mini"])
         megabytes = sum(p.stat().st_size for p in self.out.rglob("*.safetensors")) / 1e6
         print(f"export: {megabytes:.1f} MB", flush=True)
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
         """Measure the directories that were exported, as the package reads them."""
         evaluation = Evaluation(
             self.out / "mini",
@@ -172,6 +161,6 @@ class Plan:
             if log.exists()
         }
 
-    def _card(self) -> None:
+    def card(self) -> None:
         metrics = json.loads((self.out / "metrics.json").read_text())
         card.write(metrics, self.settings, self.out)
