@@ -42,6 +42,7 @@ from asyncdiff_cli.engine import (
     backbone_from_pipeline,
     sample,
 )
+from asyncdiff_cli.engine.tracing import kept_in_fp32
 
 Config = Mapping[str, Any]
 
@@ -248,7 +249,7 @@ def build(architecture: Architecture, device: torch.device | str, dtype: torch.d
     with torch.device(device), default_dtype(dtype):
         models = make_models(architecture)
     for model in models.values():  # tables that are computed are of another dtype or elsewhere
-        torch.nn.Module.to(model, device=device, dtype=dtype).eval()
+        settle(model.to(device).eval(), dtype)
     flux = len(architecture.clips) == 1
     pipeline_class: Any = FluxPipeline if flux else StableDiffusion3Pipeline
     tokenizers = [clip_tokenizer() for _ in architecture.clips] + [t5_tokenizer()]
@@ -284,11 +285,20 @@ def write_configuration(pipe: Any, directory: Path) -> None:
             getattr(part, "config", part).save_pretrained(directory / component)
 
 
+def settle(model: Any, dtype: torch.dtype) -> None:
+    """Give a model its dtype, but to what loading it keeps in fp32."""
+    torch.nn.Module.to(model, dtype=dtype)
+    kept = kept_in_fp32(model, dtype)
+    for name, part in model.named_modules():
+        if kept & set(name.split(".")):
+            part.float()
+
+
 def cast(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     """The same pipeline in another dtype, in place."""
     for part in backbone.pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            torch.nn.Module.to(part, dtype=dtype)
+            settle(part, dtype)
     made = backbone_from_pipeline(backbone.pipe)
     made.entry = backbone.entry
     return made

@@ -29,7 +29,7 @@ from asyncdiff_cli.engine import Backbone, load_backbone, sample
 from asyncdiff_cli.engine.memory import footprint
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
 from asyncdiff_cli.engine.tracing import Work
-from benchmarks.gpu.architecture import parameters, write_configuration
+from benchmarks.gpu.architecture import write_configuration
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.settings import OverBudgetError, Settings
@@ -40,6 +40,8 @@ READABLE = ("cuda",)
 STEPS = 2
 LEAST_SECONDS = 30.0
 """A row in a process of its own takes about so long, so with less left none is begun."""
+WRITING = 1e9
+"""Bytes a second that a disk takes."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,14 +51,19 @@ def configurations() -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: sum(name != NONE for name in pair))
 
 
+def weight_bytes(backbone: Backbone) -> int:
+    """Of all models."""
+    models = [m for m in backbone.pipe.components.values() if isinstance(m, torch.nn.Module)]
+    return sum(parameter.nbytes for model in models for parameter in model.parameters())
+
+
 def write(backbone: Backbone, directory: Path) -> int:
     """Save the pipeline, and return how many bytes of weights it has.
 
     Raises:
         OSError: if the disk has no room for it.
     """
-    models = [m for m in backbone.pipe.components.values() if isinstance(m, torch.nn.Module)]
-    size = sum(map(parameters, models)) * backbone.dtype.itemsize
+    size = weight_bytes(backbone)
     free = shutil.disk_usage(directory).free
     if free < 1.05 * size:
         raise OSError(
@@ -81,7 +88,8 @@ def tasks(bench: Bench) -> Iterator[Task]:
         for batch in (*settings.batches, settings.group):
             yield Task({"batch": batch}, partial(_peak, bench, Path(place), batch))
     with TemporaryDirectory(dir=settings.scratch) as place:
-        yield Task({}, partial(_written, bench, Path(place)), settings.reserve)
+        least = settings.reserve + weight_bytes(bench.loaded) / WRITING
+        yield Task({}, partial(_written, bench, Path(place)), least)
         if not (Path(place) / "model_index.json").is_file():
             return
         bench.release()  # each configuration gets the GPU for itself

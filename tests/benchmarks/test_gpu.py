@@ -218,7 +218,11 @@ def test_a_pipeline_is_cast_in_place():
     other = cast(backbone, torch.bfloat16)
     assert other.pipe is backbone.pipe
     assert (other.dtype, other.entry) == (torch.bfloat16, backbone.entry)
-    assert {p.dtype for p in other.pipe.text_encoder_2.parameters()} == {torch.bfloat16}
+    t5 = other.pipe.text_encoder_2
+    assert {p.dtype for p in t5.parameters()} == {torch.bfloat16}
+    cast(other, torch.float16)
+    found = {name.endswith("wo.weight"): p.dtype for name, p in t5.named_parameters()}
+    assert found == {True: torch.float32, False: torch.float16}  # as it is loaded
 
 
 def test_a_ratio_is_compared_with_its_aim():
