@@ -45,20 +45,9 @@ PROVIDED = (
 LEFT_BEHIND = ("*.safetensors", "*.png", "*.npz", "__pycache__")
 GLIBC = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
 TOY = (
-    *(
-        "--device",
-        "cpu",
-        "--tiny",
-        "--layers",
-        "1",
-        "--size",
-        "64",
-        "--steps",
-        "2",
-        "--rounds",
-        "3",
-    ),
-    *("--batches", "1", "--group", "4", "--product", "64", "--compiler", "eager"),
+    *("--device", "cpu", "--tiny", "--layers", "1", "--size", "64", "--steps", "2"),
+    *("--rounds", "3", "--batches", "1", "--group", "4", "--product", "64"),
+    *("--compiler", "eager", "--budget", "3600"),
 )
 
 
