@@ -35,8 +35,12 @@ ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 LIMIT = 64
 """Mebibytes of all that is brought to the machine."""
-LACKING = ("diffusers", "pydantic", "pydantic_core", "typing_inspection", "annotated_types")
-"""Packages that are brought along, in the versions of this environment."""
+LACKING = (
+    *("diffusers", "pydantic", "pydantic_core", "annotated_types"),
+    *("typing_inspection", "typing_extensions"),
+)
+"""Packages that are brought along, in the versions of this environment: they are missing there, or
+may be too old for the others."""
 PROVIDED = (
     *("torch", "torchvision", "transformers", "accelerate", "peft", "scipy", "psutil", "rich"),
     *("typer", "pyyaml", "pillow", "requests", "sentencepiece", "protobuf"),
