@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache
 
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -14,13 +19,22 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+
+PATIENCE = 4.0
+"""Seconds that the hub gets to answer at all, before local files have to do."""
+REMEMBERED = 600.0
+"""Seconds for which an answer, or none, holds: a command, and not a notebook's whole day."""
 
 
 @contextmanager
 def hub_errors(repo: str, local: str, embedded: str, lacking: str) -> Iterator[None]:
     """Turn the hub's errors within the block into the project's.
+
+    If the hub does not answer, the block has local files only: each of its libraries would ask
+    again for every file, and wait between.
 
     Args:
         repo: the repository that is asked for.
@@ -29,7 +43,8 @@ def hub_errors(repo: str, local: str, embedded: str, lacking: str) -> Iterator[N
         lacking: what is wrong with a repository that does not have the file.
     """
     try:
-        yield
+        with nullcontext() if os.path.isdir(repo) else local_if_unreachable():
+            yield
     except GatedRepoError:
         raise AsyncDiffError(
             f"{repo} is gated: accept its licence at https://huggingface.co/{repo}, then run"
@@ -51,6 +66,38 @@ def hub_errors(repo: str, local: str, embedded: str, lacking: str) -> Iterator[N
         raise InputError(f"{repo} {lacking}") from None
     except HfHubHTTPError as error:
         raise AsyncDiffError(f"{repo} could not be downloaded: {one_line(error)}") from None
+
+
+@contextmanager
+def local_if_unreachable() -> Iterator[None]:
+    """Keep the libraries to local files within the block, if the hub does not answer."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not is_reachable()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def is_reachable() -> bool:
+    """Whether the hub answers, with whatever; it is asked once."""
+    return _answers(constants.ENDPOINT, int(time.monotonic() / REMEMBERED))
+
+
+@lru_cache(maxsize=1)
+def _answers(endpoint: str, period: int) -> bool:
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(Exception):  # its HTTP client, and what that raises, differs by version
+            get_session().head(endpoint, timeout=PATIENCE)
+            answered.set()
+
+    # in a thread, because no timeout of a client covers the look-up of a name
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return answered.is_set()
 
 
 def one_line(error: Exception) -> str:
