@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,15 +72,16 @@ def evaluate(
         show(*drawn, start, json)
 
 
-def draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
-    """Evaluate into `out`; the store and how many images were drawn, in one process of several."""
+def draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] | None:
+    """Evaluate into `out`; the store, how many images were drawn, and the options in force, in one
+    process of several."""
     from asyncdiff_cli.engine.store import reserved
 
     with reserved(out, wanted.shard):
         return _draw(wanted, out)
 
 
-def _draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
+def _draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] | None:
     with render.status("Loading the models") as downloading:
         from asyncdiff_cli.engine.comparing import open_evaluation
 
@@ -92,11 +94,16 @@ def _draw(wanted: Comparison, out: Path) -> tuple[Store, int] | None:
     for text in evaluation.batch_size.warnings:
         render.warning(text)
     drawn = evaluation.finish(len(cells))
-    return None if drawn is None else (evaluation.store, drawn)
+    return None if drawn is None else (evaluation.store, drawn, evaluation.options)
 
 
 def show(
-    store: Store, drawn: int, start: float, json: bool, files: list[Path] | None = None
+    store: Store,
+    drawn: int,
+    options: Mapping[str, Any],
+    start: float,
+    json: bool,
+    files: list[Path] | None = None,
 ) -> None:
     """Print a store's table, and write it in the other formats."""
     from asyncdiff_cli.engine.summary import summarize
@@ -110,6 +117,7 @@ def show(
             "files": [str(file) for file in written],
             "drawn": drawn,
             "seconds": round(time.perf_counter() - start, 3),
+            "options": options,
             **to_json(summary),
         }
         render.as_json(report)

@@ -26,4 +26,4 @@ def merge(
     from asyncdiff_cli.engine.store import merge as merge_stores
 
     start = time.perf_counter()
-    show(merge_stores(stores, out), 0, start, json)
+    show(merge_stores(stores, out), 0, {}, start, json)

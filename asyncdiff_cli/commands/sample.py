@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -188,6 +189,9 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> N
         {
             "images": found["images"],
             "backbone": f"{found['backbone']}, {found['dtype']} on {found['device']}",
+            "model": render.pairs(
+                {k: v for k, v in found["model"].items() if v and k not in found}
+            ),
             "weights": f"{render.size(size) if size else 'unknown'} ({found['weights_reason']})",
             "memory": f"{render.size(peak) if peak else 'unknown'} ({found['memory_reason']})",
             "time": f"{f'{seconds:.1f} s' if seconds else 'unknown'} ({found['seconds_reason']})",
@@ -201,3 +205,9 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> N
         )
     for file in found["files"]:
         render.line(file)
+
+
+def _model(options: Mapping[str, Any]) -> str:
+    """Those options of a model that are not shown with it and not off."""
+    shown = ("backbone", "device", "dtype")
+    return render.pairs({k: v for k, v in options.items() if v and k not in shown})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +27,9 @@ from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.schedulers import (
-    check_class,
     check_names,
     check_scheduler,
+    class_scheduler_name,
     grid_name,
     make_scheduler,
     scheduler_name,
@@ -99,23 +99,33 @@ class Backbone:
     @cached_property
     def fingerprint(self) -> str | None:
         """SHA-256 over the names and bytes of the local weight and JSON files, if there are any."""
-        files: list[tuple[str, Path]] = []
-        if self.directory is not None:
-            files += _weight_files(self.directory)
-        if self.checkpoint is not None:
-            files.append((self.checkpoint.name, self.checkpoint))
-        for text in self.setup.lora:
-            path = LoRA.parse(text).local()
-            files.append((path.name, path))
-        if not files:
-            return None
-        digest = hashlib.sha256()
-        for name, path in files:
-            digest.update(name.encode() + b"\0")
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return fingerprint(self.directory, self.checkpoint, self.setup.lora)
+
+
+def fingerprint(directory: Path | None, checkpoint: Path | None, lora: Sequence[str]) -> str | None:
+    """As `Backbone.fingerprint`, of the files that it is loaded from."""
+    files: list[tuple[str, Path]] = []
+    if directory is not None:
+        files += _weight_files(directory)
+    if checkpoint is not None:
+        files.append((checkpoint.name, checkpoint))
+    for text in lora:
+        path = LoRA.parse(text).local()
+        files.append((path.name, path))
+    states = [(path.stat().st_size, path.stat().st_mtime_ns) for _, path in files]
+    return _hashed(tuple(files), tuple(states)) if files else None
+
+
+@lru_cache(maxsize=4)
+def _hashed(files: Sequence[tuple[str, Path]], states: Sequence[tuple[int, int]]) -> str:
+    """The hash of files of these sizes and times, which takes minutes for a large model."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(name.encode() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _weight_files(directory: Path) -> list[tuple[str, Path]]:
@@ -209,7 +219,7 @@ def load_backbone(
     device, dtype = resolve_device(device, dtype, source.entry)
     setup.check(device, dtype)
     if scheduler is None:
-        check_class(source.components["scheduler"][1])
+        class_scheduler_name(source.components["scheduler"][1])
     check_checkpoint(source)
 
     try:

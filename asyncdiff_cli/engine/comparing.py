@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.checks import check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation import Cell, Contender, Evaluation, encoded_at, key, places
+from asyncdiff_cli.engine.evaluation import (
+    Cell,
+    Contender,
+    Evaluation,
+    check_descriptions,
+    encoded_at,
+    key,
+    places,
+)
 from asyncdiff_cli.engine.files import REFUSED
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_COUNT
 from asyncdiff_cli.engine.memory import Company
+from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import (
@@ -35,7 +44,7 @@ from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, check_options
 from asyncdiff_cli.engine.rewards import GUARD, NAMES
 from asyncdiff_cli.engine.rewards.group import RewardGroup
-from asyncdiff_cli.engine.rollout import BatchSize, Canvas
+from asyncdiff_cli.engine.rollout import BatchSize
 from asyncdiff_cli.engine.scoring import parse_reward_paths, parse_rewards
 from asyncdiff_cli.engine.sources import anonymous_entry, fetch
 from asyncdiff_cli.engine.store import Store
@@ -290,6 +299,9 @@ def open_evaluation(
     # one process of the run downloads first, and then one of each other machine
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         texts, order = wanted.load_prompts(on_progress)
+        outline = Outline.of(wanted.choice, accelerator.device)
+        shared = settings(wanted, outline, texts)
+        Store.agree(out, shared, names)
         contenders = wanted.contenders(fetch(wanted.choice))
         scorers = RewardGroup(
             dict.fromkeys(names, 1.0),
@@ -299,8 +311,10 @@ def open_evaluation(
             wanted.offload_rewards,
             keep=out / REFUSED,
         )
+    store = Store.open(out, {**shared, "rewards": _ran_with(scorers)})
+    check_descriptions(store, contenders)
     if accelerator.is_main_process and not Store.is_new(out):
-        Store(out).compact()
+        store.compact()
     batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
     work = squares(wanted.choice, batch_size, wanted.size, wanted.guidance)
     company = Company(tuple(scorers.sizes.values()), wanted.offload_rewards)
@@ -319,7 +333,6 @@ def open_evaluation(
         encoded_at(out, wanted.shard),
     )
     scorers.place()
-    store = Store.open(out, settings(canvas, texts, wanted.seed, scorers))
     return Evaluation(
         accelerator,
         canvas,
@@ -332,6 +345,7 @@ def open_evaluation(
         BatchSize(batch_size),
         wanted.kept_images,
         wanted.shard,
+        in_force(wanted, outline, shared, order, batch_size),
     )
 
 
@@ -356,9 +370,10 @@ def provisional_entry(name: str) -> BackboneEntry:
     return REGISTRY.get(name) or anonymous_entry(name, "sd3")
 
 
-def settings(canvas: Canvas, prompts: PromptSet, seed: int, scorers: RewardGroup) -> dict[str, Any]:
-    """What all rows of a store share, as JSON values: on another of these they do not compare."""
-    backbone: Backbone = canvas.backbone
+def settings(wanted: Comparison, backbone: Outline, prompts: PromptSet) -> dict[str, Any]:
+    """What all rows of a store share but the rewards, as JSON values: on another of these they do
+    not compare."""
+    own = wanted.guidance
     return {
         "backbone": backbone.name,
         "revision": backbone.revision,
@@ -366,20 +381,53 @@ def settings(canvas: Canvas, prompts: PromptSet, seed: int, scorers: RewardGroup
         "dtype": _short(backbone.dtype),
         "scheduler": backbone.scheduler,
         **_unusual(backbone),
-        "guidance_scale": canvas.scale,
-        "size": canvas.pixels,
+        "guidance_scale": backbone.entry.guidance_scale if own is None else own,
+        "size": wanted.size or backbone.size,
         "dataset": prompts.name,
         "split": prompts.split,
         "prompts_sha256": prompts.fingerprint,
-        "seed": seed,
-        "rewards": {
-            name: {"revision": reward.revision, "dtype": _short(reward.dtype)}
-            for name, reward in scorers.rewards.items()
-        },
+        "seed": wanted.seed,
     }
 
 
-def _unusual(backbone: Backbone) -> dict[str, Any]:
+def in_force(
+    wanted: Comparison,
+    outline: Outline,
+    shared: Mapping[str, Any],
+    order: Sequence[int],
+    batch: int,
+) -> dict[str, Any]:
+    """Every option of a comparison as JSON values, with what it leaves to others filled in.
+
+    Args:
+        shared: its `settings`.
+        order: the prompts that are drawn.
+        batch: how many images are drawn at once.
+    """
+    own = {each.name: getattr(wanted, each.name) for each in fields(wanted)}
+    known = {
+        "choice": outline.in_force().to_dict(),
+        "steps": wanted.steps or [outline.entry.num_inference_steps],
+        "dataset": shared["dataset"],
+        "limit": len(order),
+        "guidance": shared["guidance_scale"],
+        "size": shared["size"],
+        "rewards": wanted.reward_names(),
+        "batch_size": batch,
+    }
+    values: dict[str, Any] = json.loads(json.dumps({**own, **known}, default=str))
+    return {"model": values.pop("choice"), **values}
+
+
+def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
+    """What of the rewards the rows of a store share, as JSON values."""
+    return {
+        name: {"revision": reward.revision, "dtype": _short(reward.dtype)}
+        for name, reward in scorers.rewards.items()
+    }
+
+
+def _unusual(backbone: Outline) -> dict[str, Any]:
     """Those of the settings of how it runs that are not the default."""
     setup = backbone.setup
     found = {

@@ -20,11 +20,12 @@ from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.fitting import largest
 from asyncdiff_cli.engine.jobs import check_source_is_kept, first, make_plan, open_job
 from asyncdiff_cli.engine.memory import SMALL
+from asyncdiff_cli.engine.outline import filled
 from asyncdiff_cli.engine.planning import Batch, Plan
 from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
-from asyncdiff_cli.engine.schedulers import check_names
+from asyncdiff_cli.engine.schedulers import check_names, class_scheduler_name
 from asyncdiff_cli.engine.setup import Setup
 from asyncdiff_cli.engine.sources import (
     anonymous_entry,
@@ -47,9 +48,8 @@ class Forecast:
     """A plan, and what it needs."""
 
     plan: Plan
-    entry: BackboneEntry
-    device: str
-    dtype: str
+    model: ModelChoice
+    """Every option of the model, as far as it is known what is in force."""
     weights: Estimate
     """Bytes."""
     memory: Estimate
@@ -60,15 +60,15 @@ class Forecast:
 
     def to_dict(self, out: Path) -> dict[str, Any]:
         """As JSON values."""
-        settings = dict.fromkeys(batch.settings for batch in self.plan.batches)
         return {
             "dry_run": True,
             "images": self.plan.images,
             "files": [str(out / file) for file in self.plan.files],
-            "backbone": self.entry.name,
-            "device": self.device,
-            "dtype": self.dtype,
-            "settings": [{**vars(each), "policy": each.policy.to_dict()} for each in settings],
+            "backbone": self.model.name,
+            "device": self.model.device,
+            "dtype": self.model.dtype,
+            "model": self.model.to_dict(),
+            "settings": self.plan.settings,
             "weights_bytes": self.weights.value,
             "weights_reason": self.weights.reason,
             "memory_bytes": self.memory.value,
@@ -101,8 +101,12 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     seconds = Estimate(None, reason)
     if directory is not None and size.value is not None and size.value <= SMALL:
         seconds = _time(plan, open_job(request, choice, out).backbone)
-    name = str(dtype).removeprefix("torch.")
-    return Forecast(plan, entry, str(device), name, size, peak, advice, seconds)
+    if directory is not None:
+        _, _, components = read_index(directory / "model_index.json")
+        own = class_scheduler_name(str(components["scheduler"][1]))
+        choice = replace(choice, scheduler=choice.scheduler or own)
+    model = filled(choice, entry, device, dtype)
+    return Forecast(plan, model, size, peak, advice, seconds)
 
 
 def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:

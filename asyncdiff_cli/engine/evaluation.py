@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,20 @@ def key(seed: int, cell: Cell) -> Key:
     return Key(cell.prompt_id, noise, own.label, own.gamma, bound, own.steps)
 
 
+def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:
+    """A label in a store stands for the same policy as here.
+
+    Raises:
+        InputError: naming the label that does not, such as a module that was trained on.
+    """
+    own = {c.label: c.description for c in contenders}
+    for label, settings in described(store.read(["policy_settings"])):
+        if own.get(label, settings) != settings:
+            raise InputError(
+                f"in {store.path} {label} was another policy ({settings}): give another --out"
+            )
+
+
 @dataclass
 class Evaluation:
     """An evaluation in progress.
@@ -105,6 +119,7 @@ class Evaluation:
         seed: of the noises; the n-th prompt's is a function of it and n.
         kept_images: of the first so many prompts the images are kept.
         shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
+        options: all that were in force, as JSON values.
     """
 
     accelerator: Accelerator
@@ -119,25 +134,11 @@ class Evaluation:
     batch_size: BatchSize
     kept_images: int
     shard: tuple[int, int] = (0, 1)
+    options: Mapping[str, Any] = field(default_factory=dict)
     clock: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
         self.clock = Stopwatch(self.canvas.backbone.device)
-        self._check_descriptions()
-
-    def _check_descriptions(self) -> None:
-        """A label in the store stands for the same policy as here.
-
-        Raises:
-            InputError: naming the label that does not, such as a module that was trained on.
-        """
-        own = {c.label: c.description for c in self.contenders}
-        for label, settings in described(self.store.read(["policy_settings"])):
-            if own.get(label, settings) != settings:
-                raise InputError(
-                    f"in {self.store.path} {label} was another policy ({settings}): give another"
-                    " --out"
-                )
 
     def pending(self) -> list[Cell]:
         """What this process has still to draw, prompt by prompt."""

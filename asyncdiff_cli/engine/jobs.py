@@ -11,12 +11,12 @@ from asyncdiff_cli.engine.backbones import Backbone, load_choice
 from asyncdiff_cli.engine.drawing import Written, execute
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fitting import advise, largest
+from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.planning import Plan, plan_redraw, plan_request
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
-from asyncdiff_cli.engine.sources import default_pixels, source_of
 from asyncdiff_cli.engine.vocabulary import Vocabulary
 
 Record = Provenance | PanelProvenance
@@ -27,6 +27,8 @@ class Job:
     """What is to be drawn, with what, into which directory."""
 
     plan: Plan
+    model: ModelChoice
+    """Every option of the model, as it is in force."""
     backbone: Backbone
     out: Path
     recorded: Record | None
@@ -104,6 +106,8 @@ class Job:
             "backbone": now.backbone,
             "scheduler": now.scheduler,
             **_environment(now),
+            "model": self.model.to_dict(),
+            "settings": self.plan.settings,
         }
 
 
@@ -126,12 +130,12 @@ def open_job(
     choice = choice if recorded is None else choice.of(first(recorded))
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give --out a directory")
-    source = source_of(choice)
-    plan = make_plan(request, recorded, source.entry, default_pixels(source))
+    outline = Outline.of(choice)
+    plan = make_plan(request, recorded, outline.entry, outline.size)
     check_source_is_kept(request, plan, out)
-    if warning := advise(choice, largest(plan.batches, source.entry)):
+    if warning := advise(choice, largest(plan.batches, outline.entry)):
         on_warning(warning)
-    return Job(plan, load_choice(choice), out, recorded)
+    return Job(plan, outline.in_force(), load_choice(choice), out, recorded)
 
 
 def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from asyncdiff_cli.engine.backbones import DTYPES, Backbone
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.downloads import Progress
@@ -19,6 +21,7 @@ from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.memory import Company
+from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
@@ -153,6 +156,9 @@ def open_trainer(
             load_prompts(recipe.prompts, split, data_dir, copy, on_progress)
             for split in ("train", "validation")
         )
+        outline = Outline.of(recipe.model(), where)
+        run = RunDirectory(path, identity(resolved(recipe, outline), outline, texts, held_out))
+        checkpoint = _last(run, on_warning, accelerator) if resume else None
         fetch(recipe.model())
         scorers = RewardGroup(
             recipe.rewards,
@@ -184,7 +190,6 @@ def open_trainer(
     scorers.place()
     backbone = canvas.backbone
     recipe = resolved(recipe, backbone)
-    run = RunDirectory(path, identity(recipe, backbone, texts, held_out))
     if accelerator.is_main_process and not resume:
         run.start(to_yaml(recipe))
     canvas = dataclasses.replace(canvas, guidance_scale=recipe.guidance_scale, size=recipe.size)
@@ -198,7 +203,7 @@ def open_trainer(
         accelerator,
     )
     if resume:
-        _restore(trainer, on_warning)
+        _restore(trainer, checkpoint)
     if tracker is not None:
         settings = {k: str(v) for k, v in recipe.model_dump(mode="json").items()}
         accelerator.init_trackers("asyncdiff", config=settings)
@@ -206,7 +211,7 @@ def open_trainer(
     return trainer
 
 
-def resolved(recipe: Recipe, backbone: Backbone) -> Recipe:
+def resolved(recipe: Recipe, backbone: Backbone | Outline) -> Recipe:
     """The recipe with what it leaves to the backbone filled in, so that a run stays what it is."""
     own = {
         "dtype": next(k for k, v in DTYPES.items() if v is backbone.dtype),
@@ -256,12 +261,23 @@ def _fit(trainer: Trainer, checkpoint: Checkpoint) -> None:
         ) from None
 
 
-def _restore(trainer: Trainer, on_refused: Callable[[str], None]) -> None:
-    """Go on from the last good checkpoint, or from the start if there was none yet."""
-    run = trainer.run
-    checkpoint = run.last(on_refused if trainer.is_main else lambda _: None)
+def _last(
+    run: RunDirectory, on_refused: Callable[[str], None], accelerator: Accelerator
+) -> Checkpoint | None:
+    """The last good checkpoint; None if there was none yet.
+
+    Raises:
+        AsyncDiffError: if those that are there are torn or of another run.
+    """
+    checkpoint = run.last(on_refused if accelerator.is_main_process else lambda _: None)
     if checkpoint is None and run.files():
         raise AsyncDiffError(f"{run.path} has no checkpoint to go on from")
+    return checkpoint
+
+
+def _restore(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
+    """Go on from a checkpoint, or from the start if there was none yet."""
+    run = trainer.run
     if checkpoint is not None:
         _fit(trainer, checkpoint)
     trainer.accelerator.wait_for_everyone()

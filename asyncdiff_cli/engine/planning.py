@@ -86,6 +86,12 @@ class Plan:
         return sum(len(batch.drawn) for batch in self.batches)
 
     @property
+    def settings(self) -> list[dict[str, Any]]:
+        """The distinct settings of the batches, as JSON values."""
+        distinct = dict.fromkeys(batch.settings for batch in self.batches)
+        return [{**vars(each), "policy": each.policy.to_dict()} for each in distinct]
+
+    @property
     def files(self) -> list[str]:
         """What will be written."""
         images = [file for batch in self.batches for file in batch.files if file is not None]

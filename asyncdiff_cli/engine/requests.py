@@ -266,6 +266,12 @@ class ModelChoice:
         """The backbone's name."""
         return self.backbone or DEFAULT_BACKBONE
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every option as a JSON value."""
+        values = {name: getattr(self, name) for name in self.options()}
+        path = None if self.model_path is None else str(self.model_path)
+        return {**values, "model_path": path, "lora": list(self.lora)}
+
     def check(self) -> None:
         """Every name is known and every local file there, as far as the disk and names tell.
 

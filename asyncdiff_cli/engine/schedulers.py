@@ -73,14 +73,16 @@ def scheduler_name(scheduler: Any) -> str:
     raise InputError(_unknown_class(type(scheduler).__name__))
 
 
-def check_class(class_name: str) -> None:
-    """Whether a pipeline's own scheduler is known, by its class alone; see `check_names`.
+def class_scheduler_name(class_name: str) -> str:
+    """As `scheduler_name`, of a pipeline's own scheduler by its class alone; see `check_names`.
 
     Raises:
-        InputError: if it is not.
+        InputError: if it is not known.
     """
-    if class_name not in SCHEDULER_CLASSES.values():
-        raise InputError(_unknown_class(class_name))
+    for name, known in SCHEDULER_CLASSES.items():
+        if class_name == known:
+            return name
+    raise InputError(_unknown_class(class_name))
 
 
 def _unknown_class(class_name: str) -> str:

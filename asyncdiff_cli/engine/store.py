@@ -140,8 +140,24 @@ class Store:
         store._check(wanted)
         return store
 
+    @classmethod
+    def agree(cls, path: Path, settings: Mapping[str, Any], rewards: Sequence[str]) -> None:
+        """As `open`, of what is known before the rewards are loaded: their names.
+
+        Raises:
+            InputError: as `open`.
+        """
+        if cls.is_new(path):
+            return
+        store = cls(path)
+        own = {**store.settings, "rewards": sorted(store.rewards)}
+        store._differ(own, {"format": FORMAT, **settings, "rewards": sorted(rewards)})
+
     def _check(self, wanted: Mapping[str, Any]) -> None:
-        if changed := differing(self.settings, wanted):
+        self._differ(self.settings, wanted)
+
+    def _differ(self, own: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        if changed := differing(own, wanted):
             raise InputError(
                 f"{self.path} was evaluated with another {changed}: give another --out"
             )

@@ -23,6 +23,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.heldout import HeldOut, columns, compare
 from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code, ignore_interrupts
 from asyncdiff_cli.engine.learned import LearnedDeviation
+from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.policies import Policy, Synchronous
 from asyncdiff_cli.engine.prompts import PromptSet
 from asyncdiff_cli.engine.provenance import save_png
@@ -72,7 +73,9 @@ FREE = (
 """What a resumed run may change: nothing of it decides what an iteration computes."""
 
 
-def identity(recipe: Recipe, backbone: Backbone, prompts: PromptSet, held_out: PromptSet) -> str:
+def identity(
+    recipe: Recipe, backbone: Backbone | Outline, prompts: PromptSet, held_out: PromptSet
+) -> str:
     """SHA-256 over all that a checkpoint of a run depends on."""
     parts = (
         recipe.model_dump_json(exclude=set(FREE)),

@@ -1,14 +1,18 @@
 """The options of a model, which all commands that draw take alike."""
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from asyncdiff_cli.engine import comparing, launch
+from asyncdiff_cli.engine.comparing import Comparison
 from asyncdiff_cli.engine.launch import model_overrides
+from asyncdiff_cli.engine.planning import Settings
 from asyncdiff_cli.engine.provenance import read_provenance
-from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.recipes import Recipe, load_recipe
 from asyncdiff_cli.engine.requests import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.store import Store
 from tests.training import settings
@@ -57,7 +61,34 @@ def test_scheduler_is_another_word_for_solver(asyncdiff):
     assert bytes_of(one) == bytes_of(other)
 
 
-def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path):
+def test_json_names_every_option_in_force(asyncdiff, pipelines):
+    """By the fields of what holds them, so that a new option is in it too."""
+    given = ("a cat", "--backbone", pipelines["sd3"], "--steps", 2, "--size", 16, "--device", "cpu")
+    drawn, dry = (
+        asyncdiff("sample", *given, *MODEL, "--negative", "a dog", "--json", *more).json
+        for more in ([], ["--dry-run"])
+    )
+    for found in (drawn, dry):
+        assert found["model"].keys() == set(ModelChoice.options())
+        assert {name: found["model"][name] for name in RECORDED} == RECORDED
+        (own,) = found["settings"]
+        assert own.keys() == {field.name for field in fields(Settings)}
+        assert (own["num_inference_steps"], own["negative_prompt"]) == (2, "a dog")
+    assert drawn["model"] == dry["model"]
+    usual = asyncdiff("sample", *given, "--dry-run").out
+    assert "scheduler euler, grid model, offload none" in usual
+    (record,) = drawn["images"]
+    shown = read_provenance(record["path"])
+    assert {n: getattr(shown, n) for n in drawn["model"] if hasattr(shown, n)} == {
+        n: tuple(v) if n == "lora" else v for n, v in drawn["model"].items() if hasattr(shown, n)
+    }
+
+
+def test_a_recipe_has_every_option_of_a_model():
+    assert set(ModelChoice.options()) - {"device"} <= Recipe.model_fields.keys()
+
+
+def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path, monkeypatch):
     small = ("--steps", 2, "--size", 16, "--rewards", "sharpness", "--device", "cpu")
     given = ("eval", "--dataset", "mini", "--policies", "baseline,fixed:0.5", "--limit", 2, *small)
     model = ("--backbone", pipelines["flux"])
@@ -65,12 +96,20 @@ def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path):
     assert done.code == 0, done.err
     store = Store(tmp_path / "store")
     assert {name: store.settings[name] for name in RECORDED} == RECORDED
+    options = done.json["options"]
+    assert options.keys() == {"model"} | {f.name for f in fields(Comparison)} - {"choice"}
+    assert options["model"].keys() == set(ModelChoice.options())
+    assert (options["steps"], options["size"], options["limit"]) == ([2], 16, 2)
+    for name in ("RewardGroup", "encode_first"):  # it is refused before any weights are read
+        monkeypatch.delattr(comparing, name)
     other = asyncdiff(*given, *model, "--out", "store")
     assert (other.code, other.err.count("\n")) == (2, 1)
     assert "was evaluated with another" in other.err
 
 
-def test_a_run_keeps_its_model_and_may_change_what_waits(asyncdiff, pipelines, tmp_path):
+def test_a_run_keeps_its_model_and_may_change_what_waits(
+    asyncdiff, pipelines, tmp_path, monkeypatch
+):
     small = settings({"iterations": 1, "evaluation": {"every": 0}})
     given = ("train", "--recipe", "mini", "--backbone", pipelines["sd3"], "--device", "cpu", *small)
     done = asyncdiff(*given, *MODEL, "--out", "r")
@@ -84,6 +123,15 @@ def test_a_run_keeps_its_model_and_may_change_what_waits(asyncdiff, pipelines, t
     assert "keeps its quantize" in off.err
     assert asyncdiff("train", "--resume", "r", "--device", "cpu", "iterations=2").code == 0
     assert not list((tmp_path / "r").glob(".text*"))
+    for name in ("RewardGroup", "encode_first"):
+        monkeypatch.delattr(launch, name)
+    elsewhere = ("--resume", "r", "--model-path", tmp_path / "louder", "--device", "cpu")
+    shutil.copytree(pipelines["sd3"], tmp_path / "louder")
+    weights = next((tmp_path / "louder" / "vae").glob("*.safetensors"))
+    save_file({name: w * 1.1 for name, w in load_file(weights).items()}, weights)
+    other = asyncdiff("train", *elsewhere, "iterations=3")
+    assert other.code == 1
+    assert "has no checkpoint to go on from" in other.err
 
 
 def test_a_transformer_from_a_file(asyncdiff, pipelines, tmp_path):
