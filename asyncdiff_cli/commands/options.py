@@ -172,6 +172,27 @@ def with_model(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def read_policies(text: str | None) -> str | None:
+    """Refuse a policy that is not known before what draws with it is imported."""
+    if text:
+        from asyncdiff_cli.engine.policy_specs import read_policy
+
+        for part in text.split(","):
+            read_policy(part)
+    return text
+
+
+def read_rewards(text: str | None) -> str | None:
+    """Refuse a reward that is not known before any is imported."""
+    if text:
+        from asyncdiff_cli.engine.checks import check_choice
+        from asyncdiff_cli.engine.rewards import NAMES
+
+        for name in text.split(","):
+            check_choice("reward", name.strip(), NAMES)
+    return text
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Dataset = Annotated[
     str | None,
@@ -211,6 +232,7 @@ Rewards = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
+        callback=read_rewards,
         autocompletion=complete_reward,
         help="Comma-separated; residual noise is always added. (default: those of the paper, or"
         " mini's)",
@@ -246,6 +268,7 @@ Policies = Annotated[
     str | None,
     typer.Option(
         metavar="POLICY,…",
+        callback=read_policies,
         help="baseline, learned[:DIR], lifted[:DIR], fixed:D, schedule:D1/D2/…, detail-daemon[:A],"
         " velocity-scale[:ω], time-shift[:WINDOW], combined:D/ω; each with @γ if not 1."
         " (default: baseline, and the modules that the backbone ships)",

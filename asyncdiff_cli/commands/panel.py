@@ -36,6 +36,7 @@ def panel(
         str | None,
         typer.Option(
             metavar="POLICY,…",
+            callback=options.read_policies,
             help="The columns, as in eval. (default: baseline, learned at γ = 0.5, 1 and 2, and"
             " lifted where there is one)",
         ),

@@ -34,6 +34,7 @@ def score(
         str | None,
         typer.Option(
             metavar="A,B,…",
+            callback=options.read_rewards,
             autocompletion=options.complete_reward,
             help="image_reward, hpsv2, hpsv2.1, clip, pickscore, mini_clip, mini_quality, noise,"
             " sharpness. (default: the last four, which need no download)",

@@ -34,6 +34,7 @@ def sweep(
         str | None,
         typer.Option(
             metavar="POLICY,…",
+            callback=options.read_policies,
             help="What γ or the steps are swept of, as in eval. (default: learned, and lifted"
             " beside it where there is one)",
         ),

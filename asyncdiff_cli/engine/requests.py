@@ -188,6 +188,8 @@ class Request(Options):
             if not self.prompts and self.prompt_file is None:
                 raise ValueError("there is no prompt: give one, or --prompt-file, or --from IMAGE")
             return self
+        if not self.source.exists():
+            raise InputError(f"there is no file {self.source}")
         if self.prompts or self.prompt_file:
             raise ValueError("--from takes its prompt from the image, so give no other")
         for name in ("seed", "num_images", "batch_size", "size"):

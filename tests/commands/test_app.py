@@ -125,3 +125,33 @@ def test_several_processes_warn_once(monkeypatch, tmp_path, capsys):
     for _ in range(2):
         render.warning("it is slow")
     assert capsys.readouterr().err == "warning: it is slow\n" * 2
+
+
+REFUSED_EARLY = """
+import sys
+from asyncdiff_cli.app import run
+for line in sys.argv[1:]:
+    assert run(line.split()) == 2, line
+assert "torch" not in sys.modules
+"""
+
+
+def test_what_names_and_the_disk_tell_is_refused_without_torch():
+    lines = [
+        "sample x --solver eular",
+        "sample x --model-path nowhere.gguf",
+        "sample x --lora nowhere.safetensors",
+        "sample x --policy fixd:1",
+        "sample --from nowhere.png",
+        "eval --policies baseline,lerned",
+        "eval --rewards clipp",
+        "eval --grid karas",
+        "sweep --gammas 1 --policies lerned",
+        "panel x --policies lerned",
+        "score . --rewards clipp",
+        "train --dtype fp64",
+    ]
+    done = python("-c", REFUSED_EARLY, *lines)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(lines)
+    assert all(line.startswith("error: ") for line in done.stderr.splitlines())
