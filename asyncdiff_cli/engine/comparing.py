@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from asyncdiff_cli.engine.checks import check_gamma, check_steps
+from asyncdiff_cli.engine.checks import check_choice, check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import InputError
@@ -40,7 +40,7 @@ from asyncdiff_cli.engine.prompts import (
 )
 from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.recipes import load_recipe
-from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.registry import DTYPES, REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, check_options
 from asyncdiff_cli.engine.rewards import GUARD, NAMES
 from asyncdiff_cli.engine.rewards.group import RewardGroup
@@ -113,6 +113,11 @@ class Comparison:
                 raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
         if self.kept_images < 0:
             raise InputError("the number of prompts whose images are kept is from 0")
+        for name in self.reward_paths:
+            if name not in (own := self.reward_names()):
+                raise InputError(f"--reward-path {name} is of none of the rewards {', '.join(own)}")
+        if self.reward_dtype is not None:
+            check_choice("dtype", self.reward_dtype, DTYPES)
         index, count = self.shard
         if not 0 <= index < count:
             raise InputError(f"a shard is I/N with I from 0 to N − 1, not {index}/{count}")

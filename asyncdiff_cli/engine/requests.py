@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -280,11 +280,11 @@ class ModelChoice:
         Raises:
             InputError: for what is not.
         """
-        known = {
-            "solver": ("scheduler", self.scheduler, SCHEDULER_CLASSES),
+        known: dict[str, tuple[str, str | None, Iterable[str]]] = {
+            "solver": ("scheduler", self.scheduler, ("model", *SCHEDULER_CLASSES)),
             "grid": ("grid", self.grid, GRIDS),
             "dtype": ("dtype", self.dtype, DTYPES),
-            "quantize": ("quantization", self.quantize, QUANTIZATIONS),
+            "quantize": ("quantization", self.quantize, ("none", *QUANTIZATIONS)),
             "offload": ("offload", self.offload, OFFLOADS),
         }
         for option, (kind, value, names) in known.items():

@@ -192,6 +192,11 @@ def find_pipeline(
         directory = Path(name)
     elif entry is not None and entry.repo is not None:
         return entry, entry.repo, None
+    elif Path(name).is_file():
+        raise InputError(
+            f"{name} is a file and no backbone: give it as --model-path, beside the --backbone that"
+            " all else comes from"
+        )
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return None, name, None
     elif "/" in name:

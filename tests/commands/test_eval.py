@@ -103,6 +103,8 @@ def test_a_policy_without_a_bound_is_in_the_json(asyncdiff):
         (("--shard", "a"), "a shard is I/N"),
         (("--rewards", "sharp"), "did you mean 'sharpness'"),
         (("--processes", "0"), "whole number from 1"),
+        (("--reward-path", f"clip={__file__}"), "clip is of none of the rewards mini_clip, mini_q"),
+        (("--reward-dtype", "int3"), "unknown dtype 'int3'"),
     ],
 )
 def test_bad_input_is_one_line(asyncdiff, arguments, message):

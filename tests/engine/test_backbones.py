@@ -232,6 +232,15 @@ def test_a_setting_that_a_model_does_not_know_is_told(directories, tmp_path):
         load_backbone(str(path))
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "of/weights.safetensors"])
+def test_a_file_is_no_backbone(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{name} is a file and no backbone: give it as --model-"):
+        load_backbone(name)
+
+
 def test_a_revision_belongs_to_a_repository(directory):
     with pytest.raises(InputError, match="revision belongs to a repository"):
         load_backbone(str(directory), revision="main")
