@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
+from asyncdiff_cli.engine.adapters import TextConditions
+from asyncdiff_cli.engine.conditions import EncodedText
 from asyncdiff_cli.engine.files import umask, write_atomically, write_text
 from asyncdiff_cli.engine.report import run_part
 from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory
+from asyncdiff_cli.engine.tpm import TimestepPredictionModule
 
 
 def checkpoint(iteration):
@@ -65,6 +70,32 @@ def test_a_copy_of_a_checkpoint_is_not_ours_and_stays(run):
     assert run.files() == [run.file(1_000_000)]
     assert run.samples() == []
     assert all(copy.exists() for copy in copies)
+
+
+@contextmanager
+def full_disk():
+    """No file may grow beyond some bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(run):
+    run.start("")
+    text = EncodedText(run.path / ".text", "model")
+    module = TimestepPredictionModule(4, 8, 8, width=16, heads=2, layers=1)
+    for write in (
+        lambda: run.save(checkpoint(1), keep=1, best=None),
+        lambda: text.write("a cat", TextConditions(torch.zeros(1, 4, 8))),
+        lambda: run.keep(module),
+        lambda: write_text(run.path / "report.html", "x" * 100),
+    ):
+        with full_disk(), pytest.raises(AsyncDiffError, match=r"cannot write .*: .*too large"):
+            write()
+    assert [path.name for path in run.path.rglob("*") if path.is_file()] == ["recipe.yaml"]
 
 
 def test_nothing_is_read_or_written_through_a_link_out_of_a_run(run, tmp_path):
