@@ -20,4 +20,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not getattr(sys.flags, "safe_path", False) and sys.path[0] != package:
+        del sys.path[0]  # the current directory, whose files would stand in for installed modules
     main()

@@ -1,6 +1,5 @@
 """The command line: its commands, and the boundary where an error becomes one line."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -14,6 +13,7 @@ from asyncdiff_cli.commands.evaluate import evaluate
 from asyncdiff_cli.commands.histogram import histogram
 from asyncdiff_cli.commands.inspect import inspect
 from asyncdiff_cli.commands.merge import merge
+from asyncdiff_cli.commands.options import Call, Command
 from asyncdiff_cli.commands.panel import panel
 from asyncdiff_cli.commands.recipes import recipes
 from asyncdiff_cli.commands.report import report
@@ -21,7 +21,7 @@ from asyncdiff_cli.commands.sample import sample
 from asyncdiff_cli.commands.score import score
 from asyncdiff_cli.commands.sweep import sweep
 from asyncdiff_cli.commands.train import train
-from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.errors import explained
 from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code
 
 DEBUG = "ASYNCDIFF_DEBUG"
@@ -46,7 +46,7 @@ commands: dict[str, Callable[..., None]] = {
     "inspect": inspect,
 }
 for name, command in commands.items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)
 app.add_typer(recipes, name="recipes")
 
 
@@ -66,8 +66,7 @@ def options(
         bool, typer.Option("--debug", envvar=DEBUG, help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    if debug:
-        os.environ[DEBUG] = "1"
+    context.obj.debug = debug
     if context.invoked_subcommand is None:
         render.line(context.get_help())
 
@@ -78,30 +77,38 @@ def run(args: Sequence[str] | None = None) -> int:
     0 for success, 1 for a failure, 2 for bad input, 130 or 143 if a signal ended it. An error is
     one line on stderr, or its traceback with `--debug`.
     """
-    args = sys.argv[1:] if args is None else list(args)
+    call = Call(sys.argv[1:] if args is None else list(args))
     render.quiet_imports()
+    render.replace_what_cannot_be_encoded()
     try:
         command = typer.main.get_command(app)
         with as_interrupts():
-            code = command(args, prog_name="asyncdiff", standalone_mode=False, obj=args)
+            code = command(call.arguments, prog_name="asyncdiff", standalone_mode=False, obj=call)
     except KeyboardInterrupt as interrupt:
         return exit_code(interrupt)
+    except typer.Abort as abort:  # which typer makes of an EOFError, as of Ctrl-D
+        return _failed(abort.__cause__ if isinstance(abort.__cause__, EOFError) else abort, call)
     except Exception as error:
-        if os.environ.get(DEBUG):
-            raise
-        if isinstance(error, AsyncDiffError):
-            render.error(str(error))
-            return error.exit_code
-        if usage := getattr(error, "format_message", None):  # click's, or typer's copy of it
-            render.error(f"{usage()} (see {_command_path(error)} --help)")
-            return getattr(error, "exit_code", 2)
-        render.error(f"{type(error).__name__}: {error} (asyncdiff --debug shows where)")
-        return 1
+        return _failed(error, call)
     return code if isinstance(code, int) else 0
 
 
-def _command_path(error: Exception) -> str:
-    return getattr(getattr(error, "ctx", None), "command_path", "asyncdiff")
+def _failed(error: Exception, call: Call) -> int:
+    """Say why a command line failed; its exit code."""
+    if usage := getattr(error, "format_message", None):  # click's, or typer's copy of it
+        path = getattr(getattr(error, "ctx", None), "command_path", "asyncdiff")
+        render.error(f"{usage()} (see {path} --help)")
+        return getattr(error, "exit_code", 2)
+    if call.debug:
+        raise error
+    if reason := explained(error):
+        render.error(str(reason))
+        return reason.exit_code
+    render.error(
+        f"internal, {type(error).__name__}: {error} (a fault of asyncdiff: please report this line,"
+        " the command, and what `asyncdiff --debug …` shows of it)"
+    )
+    return 1
 
 
 def main() -> None:

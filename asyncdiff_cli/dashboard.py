@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from asyncdiff_cli.engine.text import visible
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -55,7 +57,7 @@ class Dashboard:
         if self._last:
             lines += [self._rewards(), Text(self._policy()), Text(self._time())]
         if self._warning:
-            lines.append(Text(f"warning: {self._warning}", style="yellow"))
+            lines.append(Text(visible(f"warning: {self._warning}"), style="yellow"))
         return Group(*lines)
 
     def _head(self) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from asyncdiff_cli.engine.errors import AsyncDiffWarning
+from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
 from asyncdiff_cli.engine.messages import is_first, is_leader
+from asyncdiff_cli.engine.text import visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from asyncdiff_cli.engine.policies import StepState
 
 
@@ -20,14 +25,32 @@ WIDE = 200
 """Columns where stdout is a file or a pipe, which has no width of its own."""
 
 
+def replace_what_cannot_be_encoded() -> None:
+    """Have characters that a terminal's encoding lacks printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def line(text: str) -> None:
     """A line of the result."""
-    print(text, flush=True)
+    _to_stdout(visible(text))
 
 
 def as_json(value: Mapping[str, Any]) -> None:
-    """The one JSON object of `--json`."""
-    line(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """The one JSON object of `--json`, in ASCII."""
+    _to_stdout(json.dumps(value, allow_nan=False))
+
+
+def _to_stdout(text: str) -> None:
+    if sys.stdout is None:
+        raise AsyncDiffError("cannot write to stdout: it is closed")
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # or Python tries once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise AsyncDiffError(f"cannot write to stdout: {error.strerror}") from None
 
 
 def error(text: str) -> None:
@@ -43,33 +66,55 @@ def warning(text: str) -> None:
 
 
 def _to_stderr(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    print(visible(" ".join(text.split())), file=sys.stderr, flush=True)
+
+
+def _console(file: IO[str] | None = None) -> Console:
+    """A console of rich that prints text as it is, without markup, emoji codes or highlights.
+
+    Args:
+        file: what it prints to; default stderr.
+    """
+    from rich.console import Console
+
+    return Console(file=file, stderr=True, markup=False, emoji=False, highlight=False)
+
+
+class _Page(io.StringIO):
+    """What goes to stdout in one piece: as wide and with the characters that stdout has."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override] # StringIO has None
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _print(grid: Any) -> None:
+    page = _Page()
+    console = _console(page)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(grid)
+    _to_stdout(page.getvalue().removesuffix("\n"))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows under headings, each as wide as it needs to be."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    grid = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(*map(visible, columns), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        grid.add_row(*row)
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = WIDE
-    console.print(grid)
+        grid.add_row(*map(visible, row))
+    _print(grid)
 
 
 def tables(grids: Sequence[Any]) -> None:
     """Tables of rich, one below the other."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDE
     for grid in grids:
-        console.print(grid)
+        _print(grid)
 
 
 def fields(values: Mapping[str, Any]) -> None:
@@ -130,13 +175,12 @@ def _once_each() -> Callable[..., None]:
 
 
 def _bars() -> Any:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
+    console = _console()
     return Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -177,7 +221,7 @@ def count(things: str) -> Iterator[Callable[[str, int, int], None]]:
 
     def update(name: str, done: int, total: int) -> None:
         if name not in tasks:
-            tasks[name] = bars.add_task(f"{things}, {name}", total=total)
+            tasks[name] = bars.add_task(visible(f"{things}, {name}"), total=total)
         bars.update(tasks[name], completed=done)
 
     with bars:
@@ -200,9 +244,7 @@ def status(text: str) -> Iterator[Callable[[int, int | None], None]]:
 
     For a download the block calls with the bytes that are there, and of how many.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    console = _console()
     if not (console.is_terminal and is_leader()):
         yield lambda done, total: None
         return
@@ -221,12 +263,11 @@ def training(
     One process of a run shows it: with `--json` as an object per event on stdout, on a terminal as
     a live view, and else as a line per event on stderr.
     """
-    from rich.console import Console
     from rich.live import Live
 
     from asyncdiff_cli.dashboard import Dashboard, summary
 
-    console = Console(stderr=True)
+    console = _console()
     dashboard = Dashboard(total, done)
 
     def show(kind: str, values: Mapping[str, Any]) -> None:

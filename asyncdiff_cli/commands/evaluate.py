@@ -66,7 +66,7 @@ def evaluate(
     )  # fmt: skip
     out = out or wanted.default_out
     if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj, model.device))
+        raise typer.Exit(launch(processes, context.obj.arguments, model.device))
     drawn = draw(wanted, out)
     if drawn is not None:
         show(*drawn, start, json)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
+from asyncdiff_cli.engine.checks import check_arguments, check_unicode
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.registry import (
     GRIDS,
     OFFLOADS,
@@ -19,6 +23,41 @@ from asyncdiff_cli.engine.registry import (
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
+
+
+@dataclass
+class Call:
+    """What all commands of a call of `asyncdiff` share."""
+
+    arguments: list[str]
+    debug: bool = False
+
+
+class Command(TyperCommand):
+    """A command that reads all its arguments by one set of rules.
+
+    None is empty, but what may be (`--negative ""`); texts are Unicode; and in paths `~` is the
+    home directory, also where no shell has put it.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with_value = [p for p in self.params if not getattr(p, "is_flag", True)]
+        if not ctx.resilient_parsing:  # as the shell completes
+            check_arguments(args, {name for option in with_value for name in option.opts})
+        rest = super().parse_args(ctx, args)
+        ctx.params.update({name: _read(value) for name, value in ctx.params.items()})
+        return rest
+
+
+def _read(value: Any) -> Any:
+    """An argument's value with its paths expanded, and its texts checked."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_read, value))
+    if isinstance(value, Path):
+        return expanded(value)
+    if isinstance(value, str):
+        check_unicode("an argument", value)
+    return value
 
 
 def complete_backbone(incomplete: str) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ def group(context: typer.Context) -> None:
         render.line(context.get_help())
 
 
-@recipes.command("list")
+@recipes.command("list", cls=options.Command)
 def list_recipes(json: options.Json = False) -> None:
     """List the shipped recipes."""
     from asyncdiff_cli.engine.recipes import load_recipe, names
@@ -70,7 +70,7 @@ def list_recipes(json: options.Json = False) -> None:
     render.table(list(columns), [[_cell(row[key]) for key in columns.values()] for row in found])
 
 
-@recipes.command()
+@recipes.command(cls=options.Command)
 def show(name: NameOrPath, overrides: Overrides = None, json: options.Json = False) -> None:
     """Print a recipe with all its settings, those that it leaves to defaults too.
 
@@ -90,7 +90,7 @@ def show(name: NameOrPath, overrides: Overrides = None, json: options.Json = Fal
     render.line(to_yaml(recipe).rstrip())
 
 
-@recipes.command()
+@recipes.command(cls=options.Command)
 def copy(
     name: Name,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
@@ -109,7 +109,7 @@ def copy(
         render.line(str(path))
 
 
-@recipes.command()
+@recipes.command(cls=options.Command)
 def validate(name: NameOrPath, overrides: Overrides = None, json: options.Json = False) -> None:
     """Check a recipe, and say what it costs. All its problems are reported at once.
 

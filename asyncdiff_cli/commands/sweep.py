@@ -85,7 +85,7 @@ def sweep(
     )  # fmt: skip
     out = out or wanted.default_out.with_name(f"{wanted.default_out.name}-{axis.name}")
     if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj, model.device))
+        raise typer.Exit(launch(processes, context.obj.arguments, model.device))
     drawn = draw(wanted, out)
     if drawn is None:
         return

@@ -78,7 +78,7 @@ def train(
     changes += overrides or ()
     chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)
     if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj, model.device))
+        raise typer.Exit(launch(processes, context.obj.arguments, model.device))
     with hold(path):
         with render.status("Loading the models") as downloading:
             render.quiet_libraries()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,27 @@ def check_choice(kind: str, name: str, known: Iterable[str]) -> None:
     """`name` is one of the known ones."""
     if name not in known:
         raise InputError(unknown(kind, str(name), known))
+
+
+MAY_BE_EMPTY = {"--negative"}
+"""Options of which the empty text says something: what is drawn without a prompt."""
+
+
+def check_arguments(arguments: Sequence[str], options: Container[str]) -> None:
+    """No argument is empty or holds a NUL character.
+
+    Args:
+        options: those that take a value.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.partition("=")
+        if not (equals and name in options):
+            name, value = before if before in options else "", argument
+        what = name or "an argument"
+        if not value.strip() and name not in MAY_BE_EMPTY:
+            raise InputError(f"{what} is empty: give it a value, or leave it out")
+        if "\0" in value:
+            raise InputError(f"{what} holds a NUL character")
 
 
 def check_unicode(what: str, text: str) -> None:
@@ -121,8 +142,8 @@ def check_steps(num_inference_steps: int) -> None:
         )
 
 
-def check_size(height: int, width: int, multiple: int) -> None:
-    """Height and width in pixels fit the VAE and the patches."""
+def check_size(height: int, width: int, multiple: int, largest: int | None = None) -> None:
+    """Height and width in pixels fit the VAE and the patches, and the places that a model knows."""
     for name, pixels in (("height", height), ("width", width)):
         if pixels < multiple or pixels % multiple:
             nearest = max(multiple, round(pixels / multiple) * multiple)
@@ -130,6 +151,8 @@ def check_size(height: int, width: int, multiple: int) -> None:
                 f"the {name} is {pixels}, and this backbone needs a multiple of {multiple},"
                 f" for example {nearest}"
             )
+        if largest is not None and pixels > largest:
+            raise InputError(f"the {name} is {pixels}, and this backbone draws at most {largest}")
 
 
 def check_text(

@@ -170,7 +170,7 @@ class Comparison:
     @property
     def default_out(self) -> Path:
         """Where the store is unless asked otherwise."""
-        return Path("evals") / f"{Path(self.choice.name).name}-{Path(self.source).stem}"
+        return Path("evals") / f"{Path(self.choice.name).name[:60]}-{Path(self.source).stem[:60]}"
 
     def load_prompts(self, on_progress: Progress | None = None) -> tuple[PromptSet, list[int]]:
         """The set and the places of those that are drawn.
@@ -256,13 +256,15 @@ def parse_comparison(
 
 
 def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, ...]:
-    """Numbers with commas between them, each once; none of None.
+    """Numbers with commas between them, each once; no number for None.
 
     Raises:
         InputError: naming the option, for anything else.
     """
+    if text is None:
+        return ()
     try:
-        found = tuple(dict.fromkeys(kind(part) for part in (text or "").split(",") if part))
+        found = tuple(dict.fromkeys(kind(part) for part in text.split(",")))
     except ValueError:
         raise InputError(
             f"{option} is numbers with commas between them, not {shown(text)}"

@@ -44,7 +44,8 @@ def execute(
         AsyncDiffError: for a failure while drawing or writing.
     """
     for batch in plan.batches:
-        check_size(batch.settings.height, batch.settings.width, backbone.adapter.size_multiple)
+        settings, adapter = batch.settings, backbone.adapter
+        check_size(settings.height, settings.width, adapter.size_multiple, adapter.largest_size)
     waiting = {file for panel in plan.panels for row in panel.cells for file in row}
     cells: dict[str, tuple[Image.Image, Provenance]] = {}
     panels = list(plan.panels)

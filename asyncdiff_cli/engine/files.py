@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 
 from filelock import lock_descriptor
 
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import InputError, of_system
 
 REFUSED = "refused"
 """The folder beside an evaluation or a training for images whose scores are no numbers."""
@@ -65,7 +65,7 @@ def _place(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise AsyncDiffError(f"cannot write {path}: {path.parent} is not a directory") from None
     except OSError as error:
-        raise AsyncDiffError(f"cannot write {path}: {error.strerror or error}") from None
+        raise of_system(f"cannot write {path}", error) from None
 
 
 @contextmanager
@@ -187,6 +187,18 @@ def holds(path: Path, text: str) -> bool:
         return path.read_bytes() == text.encode()
     except OSError:
         return False
+
+
+def expanded(path: Path | str) -> Path:
+    """A path whose leading `~` is the home directory, and `~NAME` that of a user there is.
+
+    Raises:
+        InputError: if the home directory cannot be told.
+    """
+    found = os.path.expanduser(path)
+    if found == "~" or found.startswith("~/"):
+        raise InputError(f"the home directory is not known: set HOME, or write {path} in full")
+    return Path(found)
 
 
 def unused(path: Path, is_free: Callable[[Path], bool]) -> Path:

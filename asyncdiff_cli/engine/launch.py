@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import REFUSED, write_text
+from asyncdiff_cli.engine.files import REFUSED, expanded, write_text
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.hub import one_line
@@ -99,7 +99,7 @@ def model_overrides(model: ModelChoice) -> list[str]:
     """What a user has said of the model as `KEY=VALUE` of a recipe."""
     given = {name: value for name in model.options() if (value := getattr(model, name))}
     if model.model_path is not None:
-        given["model_path"] = str(model.model_path.expanduser().absolute())
+        given["model_path"] = str(expanded(model.model_path).absolute())
     if model.lora:  # the run may go on from another directory
         given["lora"] = [LoRA.parse(text).absolute() for text in model.lora]
     given |= {name: NEUTRAL[name] for name in model.off}

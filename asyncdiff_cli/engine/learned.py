@@ -20,6 +20,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors, one_line
 from asyncdiff_cli.engine.limits import (
     MAX_CHANNELS,
@@ -214,11 +215,11 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
     shipped = entry and (entry.lifted if str(source).endswith(LIFTED) else entry.tpm)
     if entry is not None and shipped is None:
         raise InputError(f"no module is shipped for {source}: train one with `asyncdiff train`")
-    path = shipped or Path(source).expanduser()
+    path = shipped or expanded(source)
     local = path.is_dir()
     if local and not (path / "config.json").is_file():
         raise InputError(f"{path} holds no timestep prediction module: it has no config.json")
-    if not local and str(source).count("/") != 1:
+    if not local and (str(source).count("/") != 1 or str(source).startswith("~")):
         raise InputError(f"there is no directory {source} with a timestep prediction module")
     if not local:
         with hub_errors(

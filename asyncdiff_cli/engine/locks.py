@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError, of_system
 from asyncdiff_cli.engine.files import lock, remove_leftovers
 
 LOCK, TURN = ".lock", ".lock-turn"
@@ -81,7 +81,7 @@ def _made(directory: Path) -> Iterator[None]:
             raise InputError(f"{directory} is a file: give --out a directory")
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AsyncDiffError(f"cannot write to {directory}: {error.strerror}") from None
+        raise of_system(f"cannot write to {directory}", error) from None
     try:
         yield
     finally:
@@ -123,7 +123,7 @@ def _open(path: Path, wait: bool) -> int | None:
             if not locked:
                 return None
     except OSError as error:
-        raise AsyncDiffError(f"cannot write to {path.parent}: {error.strerror}") from None
+        raise of_system(f"cannot write to {path.parent}", error) from None
 
 
 def _is_held(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from asyncdiff_cli.engine.checks import check_range
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.registry import PICKLES, SAFETENSORS, SINGLE_FILES
 
 MAX_SCALE = 10.0
@@ -36,7 +37,7 @@ class LoRA:
             InputError: for a scale that is not a number in [-10, 10], or no source.
         """
         source, at, scale = text.rpartition("@")
-        if not at or Path(text).expanduser().exists():
+        if not at or expanded(text).exists():
             source, scale = text, "1"
         try:
             number = float(scale)
@@ -50,7 +51,7 @@ class LoRA:
     @property
     def path(self) -> Path:
         """Where it is, unless it is a repository."""
-        return Path(self.source).expanduser()
+        return expanded(self.source)
 
     def check(self) -> None:
         """It is on the disk, or may be a repository; nothing is downloaded to find out.

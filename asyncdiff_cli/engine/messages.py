@@ -16,7 +16,8 @@ def is_first(message: str) -> bool:
     if not directory:
         return True
     try:
-        (Path(directory) / hashlib.sha256(message.encode()).hexdigest()).touch(exist_ok=False)
+        name = hashlib.sha256(message.encode(errors="backslashreplace")).hexdigest()
+        (Path(directory) / name).touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError:  # the launcher is gone: rather twice than never

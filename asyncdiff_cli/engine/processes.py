@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 
+import asyncdiff_cli
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.interrupts import exit_code
@@ -29,6 +30,14 @@ PATIENCE = timedelta(hours=3)
 GRACE = 30.0
 """Seconds that processes get to leave all in order, once another has died."""
 CPU = "cpu"
+ISOLATED = f"""\
+import sys
+sys.path[:] = [*filter(None, sys.path), {str(Path(asyncdiff_cli.__file__).parents[1])!r}]
+from asyncdiff_cli.__main__ import main
+main()
+"""
+"""The program of a child: the same package, and no module of the current directory, which `python
+-m` would import before those that are installed."""
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl."""
 
@@ -133,7 +142,7 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
             f"{processes} processes need {processes} GPUs, and there are"
             f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
         )
-    line = [sys.executable, "-m", "asyncdiff_cli", *arguments]
+    line = [sys.executable, "-c", ISOLATED, *arguments]
     shared = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         **os.environ,

@@ -53,6 +53,8 @@ def read_entries(path: Path) -> list[Entry]:
 def _bytes(path: Path) -> bytes:
     if path != STDIN:
         return read_bytes(path, LIMIT)
+    if sys.stdin is None:
+        raise InputError("stdin is closed")
     raw = sys.stdin.buffer.read(LIMIT + 1)
     if len(raw) > LIMIT:
         raise InputError(f"cannot read stdin: it has more than {LIMIT // MEBIBYTE} MiB")

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from asyncdiff_cli.engine.checks import check_choice, check_unicode, unknown
 from asyncdiff_cli.engine.downloads import INSTEAD, Progress, download
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.requests import read_prompts
@@ -166,8 +167,8 @@ def load_prompts(
     """
     check_choice("split", split, SPLITS)
     home = data_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asyncdiff"
-    directory = home.expanduser() / source
-    path = path.expanduser() if path else None
+    directory = expanded(home) / source
+    path = expanded(path) if path else None
     if source == "coco2014":
         texts = _read_coco(path, split) if path else _fetch_coco(directory, split, on_progress)
     elif source == "t2i-compbench":
@@ -198,12 +199,12 @@ def load_evaluation_prompts(
 
     Args, Raises: as `load_prompts`.
     """
-    own = None if path is None else path.expanduser()
+    own = None if path is None else expanded(path)
     if source == "coco2014" and own and own.is_file() and own.name not in COCO_FILES.values():
         return PromptSet(source, ALL, tuple(_captions(own)))
-    if source in SOURCES or not Path(source).expanduser().is_file():
+    if source in SOURCES or not expanded(source).is_file():
         return load_prompts(source, "validation", data_dir, path, on_progress)
-    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(Path(source).expanduser()))
+    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(expanded(source)))
     if not prompts:
         raise InputError(f"{source} holds no prompt")
     return PromptSet(source, ALL, tuple(prompts))
@@ -371,7 +372,7 @@ def _read_t2i(directory: Path, split: str) -> PromptSet:
 
 def _read_file(source: str, split: str) -> list[str]:
     """The split's prompts of a file, each once; no prompt's split depends on the others."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
     prompts = dict.fromkeys(line.prompt for _, line in read_prompts(path))

@@ -23,7 +23,7 @@ from pydantic import (
 from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.files import expanded, write_text
 from asyncdiff_cli.engine.limits import (
     MAX_COUNT,
     MAX_LAYERS,
@@ -470,7 +470,7 @@ def _locate(name_or_path: str, beside: Path = Path()) -> Path:
     """The file of a shipped recipe, or the file of this path in the directory `beside`."""
     if name_or_path in (known := names()):
         return path_of(name_or_path)
-    path = beside / Path(name_or_path).expanduser()
+    path = beside / expanded(name_or_path)
     if not path.exists():
         raise InputError(f"{unknown('recipe', name_or_path, known)}, and there is no file {path}")
     return path

@@ -20,6 +20,7 @@ from pydantic import (
 
 from asyncdiff_cli.engine.checks import check_model_path, check_unicode, unknown
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import (
     MAX_COLUMNS,
     MAX_COUNT,
@@ -255,7 +256,7 @@ class ModelChoice:
         off = frozenset(name for name, word in NEUTRAL.items() if given.get(name) == word)
         own = {k: v for k, v in given.items() if k not in off and v is not None}
         if "model_path" in own:
-            own["model_path"] = own["model_path"].expanduser()
+            own["model_path"] = expanded(own["model_path"])
         return cls(**own, off=off)
 
     @classmethod

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import write_apart
+from asyncdiff_cli.engine.files import expanded, write_apart
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
@@ -113,7 +113,7 @@ def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, 
         if not file:
             raise InputError(f"--reward-path is NAME=FILE, not {item!r}")
         check_choice("reward", name, names)
-        paths[name] = Path(file).expanduser()
+        paths[name] = expanded(file)
         if not paths[name].exists():
             raise InputError(f"there is no file {paths[name]}")
     return paths
@@ -171,7 +171,7 @@ def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> 
     places = list(dict.fromkeys(path.resolve() for path in pictures))
     for where, values in entries:
         pairing = validated(Pairing, values, where)
-        meant = _meant(Path(pairing.image).expanduser(), file, places)
+        meant = _meant(expanded(pairing.image), file, places)
         if len(meant) > 1:
             raise InputError(f"{where}: {pairing.image} may be {meant[0]} or {meant[1]}")
         for place in meant:

@@ -15,6 +15,7 @@ from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
 from asyncdiff_cli.engine.checks import check_model_path, unknown
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.reading import read_json
 from asyncdiff_cli.engine.registry import GGUF, MINI_DIRECTORY, REGISTRY, BackboneEntry
@@ -184,12 +185,12 @@ def find_pipeline(
     """The registry's entry if there is one, what to load, and its directory if it is one."""
     entry = REGISTRY.get(name)
     if model_path is not None:
-        directory = Path(model_path).expanduser()
+        directory = expanded(model_path)
         check_model_path(directory)
     elif name == "mini":
         directory = MINI_DIRECTORY
-    elif entry is None and Path(name).is_dir():
-        directory = Path(name)
+    elif entry is None and expanded(name).is_dir():
+        directory = expanded(name)
     elif entry is not None and entry.repo is not None:
         return entry, entry.repo, None
     elif Path(name).is_file():
@@ -243,7 +244,7 @@ def find_checkpoint(model_path: str | Path | None, quantize: str | None) -> Path
         InputError: for what is not there or not a transformer's weights, or GGUF, which is
             quantized, to be quantized again or without its package.
     """
-    path = None if model_path is None else Path(model_path).expanduser()
+    path = None if model_path is None else expanded(model_path)
     if path is None or path.is_dir():
         return None
     check_model_path(path)

@@ -21,6 +21,7 @@ from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.rewards import GUARD, get
 from asyncdiff_cli.engine.summary import Result, Summary
+from asyncdiff_cli.engine.text import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -249,15 +250,17 @@ def to_rich(summary: Summary) -> list[Table]:
     tables = []
     for block in blocks(summary):
         table = Table(
-            title=Text(block.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+            title=Text(visible(block.title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
         )
         for name in block.columns:
             longest = max(map(len, heading(name).split()))
-            table.add_column(Text(heading(name)), justify=_aligned(name), min_width=longest)
+            table.add_column(
+                Text(visible(heading(name))), justify=_aligned(name), min_width=longest
+            )
         for row in block.rows:
             table.add_row(*(
                 Text.assemble(
-                    (cell.text, styles[cell.mark]),
+                    (visible(cell.text), styles[cell.mark]),
                     (f" {cell.difference}\n{cell.interval}".rstrip(), "dim"),
                 )
                 for cell in row

@@ -113,6 +113,11 @@ class Adapter:
         return self.pipe.vae_scale_factor * 2
 
     @property
+    def largest_size(self) -> int | None:
+        """Height and width in pixels are at most this; None where the model sets no bound."""
+        return None
+
+    @property
     def default_size(self) -> int:
         """Height and width in pixels that the pipeline draws if it is not told."""
         own = getattr(self.pipe, "default_sample_size", None)

@@ -27,6 +27,11 @@ class SD3Adapter(Adapter):
     def size_multiple(self) -> int:
         return self.pipe.vae_scale_factor * self.pipe.patch_size
 
+    @property
+    def largest_size(self) -> int:
+        """As far as its positions reach."""
+        return self.pipe.transformer.config.pos_embed_max_size * self.size_multiple
+
     def encode(
         self,
         prompts: list[str] | None,

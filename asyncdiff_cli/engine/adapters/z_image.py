@@ -30,6 +30,11 @@ class ZImageAdapter(Adapter):
     has_mask = True
     default_size = 1024
 
+    @property
+    def largest_size(self) -> int:
+        """As far as its positions reach."""
+        return min(self.pipe.transformer.config.axes_lens[1:]) * self.size_multiple
+
     def model_time(self, cond_sigma: Tensor) -> Tensor:
         return self.pipe.transformer.t_scale * (1 - cond_sigma)
 

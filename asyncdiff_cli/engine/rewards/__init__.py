@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def read_reward(name: str, path: str | Path | None = None, revision: str | None 
         InputError, AsyncDiffError: as `load_reward`.
     """
     if name in PUBLISHED:
-        return get(name).load(path, revision)
+        return get(name).load(None if path is None else expanded(path), revision)
     if path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
     return get(name).load()
