@@ -43,9 +43,7 @@ def execute(
         InputError: for a size that the backbone cannot draw, before anything is drawn.
         AsyncDiffError: for a failure while drawing or writing.
     """
-    for batch in plan.batches:
-        settings, adapter = batch.settings, backbone.adapter
-        check_size(settings.height, settings.width, adapter.size_multiple, adapter.largest_size)
+    check_sizes(plan, backbone)
     waiting = {file for panel in plan.panels for row in panel.cells for file in row}
     cells: dict[str, tuple[Image.Image, Provenance]] = {}
     panels = list(plan.panels)
@@ -57,6 +55,17 @@ def execute(
                 yield Written(save_apart(image, out / file, provenance), provenance)
         while panels and all(file in cells for row in panels[0].cells for file in row):
             yield _write_panel(panels.pop(0), cells, out)
+
+
+def check_sizes(plan: Plan, backbone: Backbone) -> None:
+    """Every batch is of a size that the backbone can draw.
+
+    Raises:
+        InputError: for one that is not.
+    """
+    adapter = backbone.adapter
+    for settings in (batch.settings for batch in plan.batches):
+        check_size(settings.height, settings.width, adapter.size_multiple, adapter.largest_size)
 
 
 def draw(

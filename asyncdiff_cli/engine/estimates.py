@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.backbones import (
     Backbone,
     resolve_device,
 )
-from asyncdiff_cli.engine.drawing import draw
+from asyncdiff_cli.engine.drawing import check_sizes, draw
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.fitting import largest
 from asyncdiff_cli.engine.jobs import check_source_is_kept, first, make_plan, open_job
@@ -159,6 +159,7 @@ def _estimate_memory(
 
 def _time(plan: Plan, backbone: Backbone) -> Estimate:
     """Time a batch of each shape with one step and with three, and add up the plan."""
+    check_sizes(plan, backbone)
     timed: dict[tuple[int, int, int], tuple[float, float]] = {}
     total = 0.0
     for batch in plan.batches:

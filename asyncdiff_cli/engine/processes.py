@@ -30,6 +30,8 @@ PATIENCE = timedelta(hours=3)
 GRACE = 30.0
 """Seconds that processes get to leave all in order, once another has died."""
 CPU = "cpu"
+MANY = 8
+"""Processes that any machine may be asked for; more need as many cores."""
 ISOLATED = f"""\
 import sys
 sys.path[:] = [*filter(None, sys.path), {str(Path(asyncdiff_cli.__file__).parents[1])!r}]
@@ -133,7 +135,7 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
         device: as `load_backbone`.
 
     Raises:
-        InputError: if there are not so many GPUs.
+        InputError: if there are not so many GPUs or, beyond `MANY`, cores.
         AsyncDiffError: if a signal killed one.
     """
     where = resolve_device(device, torch.float32)[0]
@@ -142,6 +144,8 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
             f"{processes} processes need {processes} GPUs, and there are"
             f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
         )
+    if processes > (most := max(MANY, os.cpu_count() or 1)):
+        raise InputError(f"this machine is not asked for more than {most} processes at once")
     line = [sys.executable, "-c", ISOLATED, *arguments]
     shared = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
