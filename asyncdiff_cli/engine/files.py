@@ -63,7 +63,7 @@ def _place(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except FileExistsError:
-        raise AsyncDiffError(f"cannot write {path}: {path.parent} is not a directory") from None
+        raise InputError(f"cannot write {path}: {path.parent} is not a directory") from None
     except OSError as error:
         raise of_system(f"cannot write {path}", error) from None
 

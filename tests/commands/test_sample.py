@@ -270,7 +270,7 @@ def test_a_dry_run_says_why_it_does_not_know(asyncdiff, monkeypatch):
     ("arguments", "line"),
     [
         ([], "there is no prompt"),
-        ([" "], "PROMPT: a prompt is empty"),
+        ([" "], "an argument is empty"),
         (["x", "--deviation", "0.5", "--schedule", "0.5"], "one of a deviation, a schedule"),
         (["x", "--deviation", "0.7", "--bound", "0.5"], "deviation 0.7 is outside [-0.5, 0.5]"),
         (["x", "--deviation", "1.5"], "deviation 1.5 is outside [-1, 1]"),
