@@ -58,7 +58,7 @@ def test_what_overflows_in_fp16_is_decoded_in_fp32_by_itself(adapter):
     with pytest.warns(AsyncDiffWarning, match="overflows in fp16"):
         images = decode(adapter, values)
     assert vae.dtype is torch.float16
-    assert torch.equal(images[:1], decode(adapter, values[:1]))
+    assert torch.equal(images[:1], decode(adapter, torch.cat([small, small]))[:1])
     vae.float()
     assert torch.allclose(images[1:].float(), decode(adapter, values[1:].float()), atol=1e-2)
 
@@ -72,7 +72,8 @@ def test_what_is_damaged_is_an_error_in_fp16_too(adapter):
 
 @pytest.mark.parametrize("output_type", ["pt", "pil"])
 def test_a_slice_that_does_not_fit_is_halved_and_nothing_is_lost(adapter, output_type, monkeypatch):
-    expected = [decode(adapter, one, output_type)[0] for one in latents(7).split(1)]
+    parts = latents(7).split(2)  # the slices of the same shapes are the same to the bit
+    expected = [image for part in parts for image in decode(adapter, part, output_type)]
     sizes, decoded = [], adapter.pipe.vae.decode
 
     def limited(values, **options):
@@ -89,7 +90,7 @@ def test_a_slice_that_does_not_fit_is_halved_and_nothing_is_lost(adapter, output
     if output_type == "pil":
         assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
     else:
-        assert torch.allclose(images, torch.stack(expected), atol=1e-5)
+        assert torch.equal(images, torch.stack(expected))
 
 
 def test_one_image_that_does_not_fit_is_an_error(adapter, monkeypatch):

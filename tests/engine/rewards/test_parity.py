@@ -11,10 +11,13 @@ from PIL import Image
 
 from asyncdiff_cli.engine import Reward, rewards
 from tests.parity.weights import fingerprint, synthetic_state_dict
+from tests.rounding import assert_rounded, terms
 
 PARITY = Path(__file__).parents[2] / "parity"
 TOLERANCE = {"image_reward": 1e-5, "hpsv2": 1e-6, "clip": 1e-6, "pickscore": 1e-4}
 KEYS = {"image_reward": "imagereward"}
+UNIT = {"pickscore": 100.0}
+"""What a cosine is multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Case:
     @property
     def prompts(self) -> list[str]:
         return [pair["prompt"] for pair in self.pairs]
+
+    @property
+    def unit(self) -> float:
+        return UNIT.get(self.name, 1.0)
 
     @property
     def scores(self) -> torch.Tensor:
@@ -65,13 +72,13 @@ def test_a_batch_is_its_pairs_one_by_one(case):
     batch = case.reward.score(case.images, case.prompts)
     pairs = zip(case.images, case.prompts, strict=True)
     singles = torch.cat([case.reward.score(image, prompt) for image, prompt in pairs])
-    torch.testing.assert_close(batch, singles, rtol=0, atol=1e-5)
+    assert_rounded(batch / case.unit, singles / case.unit, terms(case.reward.model))
 
 
 def test_the_order_of_a_batch_does_not_matter(case):
     scores = case.reward.score(case.images, case.prompts)
     turned = case.reward.score(case.images[::-1], case.prompts[::-1])
-    torch.testing.assert_close(scores, turned.flip(0), rtol=0, atol=1e-5)
+    assert_rounded(scores / case.unit, turned.flip(0) / case.unit, terms(case.reward.model))
 
 
 def test_pixels_are_the_published_package_s(case):
