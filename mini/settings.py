@@ -55,7 +55,7 @@ class Transformer:
     heads: int = 8
     head_dim: int = 32
     patch: int = 2
-    cache: int = 262_144  # scenes whose latents are computed once
+    cache: int = 131_072  # scenes whose latents are computed once
     batch: int = 256
     steps: int = 12_000
     warmup: int = 100
