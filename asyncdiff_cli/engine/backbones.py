@@ -72,6 +72,12 @@ class Backbone:
         return self.entry.name
 
     @property
+    def place(self) -> str:
+        """Its name, or its directory from anywhere where that is its name."""
+        named = self.directory is not None and Path(self.name).expanduser() == self.directory
+        return str(self.directory.absolute()) if self.directory and named else self.name
+
+    @property
     def device(self) -> torch.device:
         return self.pipe._execution_device
 

@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.files import REFUSED
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_COUNT
 from asyncdiff_cli.engine.memory import Company
+from asyncdiff_cli.engine.named import check_model
 from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.policy_specs import make_policy, read_policy
 from asyncdiff_cli.engine.processes import join
@@ -202,8 +203,10 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
     if not (run / "tpm" / "config.json").is_file():
         raise InputError(f"{run} holds neither an evaluation nor a run with a module in tpm/")
     recipe = load_recipe(str(run / "recipe.yaml"))
+    model = recipe.model(choice.device)
+    check_model(run, model, choice)
     return Comparison(
-        recipe.model(choice.device),
+        model,
         f"{BASELINE},{'learned' if recipe.bound == 0.5 else 'lifted'}:{run / 'tpm'}",
         steps=(recipe.num_inference_steps,),
         dataset=recipe.prompts,

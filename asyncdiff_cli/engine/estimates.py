@@ -18,11 +18,10 @@ from asyncdiff_cli.engine.backbones import (
 from asyncdiff_cli.engine.drawing import check_sizes, draw
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.fitting import largest
-from asyncdiff_cli.engine.jobs import check_source_is_kept, first, make_plan, open_job
+from asyncdiff_cli.engine.jobs import check_source_is_kept, make_plan, open_job, read_source
 from asyncdiff_cli.engine.memory import SMALL
 from asyncdiff_cli.engine.outline import filled
 from asyncdiff_cli.engine.planning import Batch, Plan
-from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
 from asyncdiff_cli.engine.schedulers import check_names, class_scheduler_name
@@ -86,8 +85,8 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
         InputError: for all that can be refused without running the model.
         AsyncDiffError: for a repository that is neither known by name nor on the disk.
     """
-    recorded = read_provenance(request.source) if request.source else None
-    choice = choice if recorded is None else choice.of(first(recorded))
+    asked = choice
+    recorded, choice = read_source(request, choice)
     resolve_device(choice.device, choice.dtype)
     check_names(choice.scheduler, choice.grid)
     entry, directory = _locate(choice)
@@ -100,7 +99,7 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
     if directory is not None and size.value is not None and size.value <= SMALL:
-        seconds = _time(plan, open_job(request, choice, out).backbone)
+        seconds = _time(plan, open_job(request, asked, out).backbone)
     if directory is not None:
         _, _, components = read_index(directory / "model_index.json")
         own = class_scheduler_name(str(components["scheduler"][1]))

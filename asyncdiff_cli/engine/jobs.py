@@ -11,12 +11,13 @@ from asyncdiff_cli.engine.backbones import Backbone, load_choice
 from asyncdiff_cli.engine.drawing import Written, execute
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fitting import advise, largest
+from asyncdiff_cli.engine.named import check_model, check_policy
 from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.planning import Plan, plan_redraw, plan_request
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
-from asyncdiff_cli.engine.requests import ModelChoice, Request
+from asyncdiff_cli.engine.requests import POLICIES, ModelChoice, Request
 from asyncdiff_cli.engine.vocabulary import Vocabulary
 
 Record = Provenance | PanelProvenance
@@ -126,8 +127,7 @@ def open_job(
         InputError: for all that can be refused before the model runs.
         AsyncDiffError: if the model cannot be loaded.
     """
-    recorded = read_provenance(request.source) if request.source else None
-    choice = choice if recorded is None else choice.of(first(recorded))
+    recorded, choice = read_source(request, choice)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give --out a directory")
     outline = Outline.of(choice)
@@ -136,6 +136,24 @@ def open_job(
     if warning := advise(choice, largest(plan.batches, outline.entry)):
         on_warning(warning)
     return Job(plan, outline.in_force(), load_choice(choice), out, recorded)
+
+
+def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, ModelChoice]:
+    """What the request's source was drawn from, and the model that draws it again.
+
+    Raises:
+        InputError: for a record that cannot be read, names another backbone than the choice, or
+            what is not on this machine and was not asked for.
+    """
+    if request.source is None:
+        return None, choice
+    record = read_provenance(request.source)
+    named = choice.of(first(record))
+    check_model(request.source, named, choice)
+    if not request.given().keys() & POLICIES:
+        for cell in cells(record):
+            check_policy(request.source, cell.policy)
+    return record, named
 
 
 def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:
@@ -155,6 +173,13 @@ def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
         (out / file).resolve() for file in plan.files
     }:
         raise InputError(f"{request.source} would be overwritten: give another --out")
+
+
+def cells(record: Record) -> list[Provenance]:
+    """The records of an image or of all images of a panel."""
+    if isinstance(record, Provenance):
+        return [record]
+    return [cell for row in record.cells for cell in row]
 
 
 def first(record: Record) -> Provenance:

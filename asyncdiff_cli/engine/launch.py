@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -21,10 +22,12 @@ from asyncdiff_cli.engine.heldout import HeldOut
 from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.memory import Company
+from asyncdiff_cli.engine.named import check_model
 from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.processes import join
-from asyncdiff_cli.engine.prompts import PromptSet, load_prompts
+from asyncdiff_cli.engine.prompts import SOURCES, PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
+from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
@@ -59,7 +62,7 @@ def find_run(
         InputError: for options that exclude each other, for a directory that holds no run or, for
             a new one, is not empty, and for overrides that a resumed run cannot take.
     """
-    if prompts is not None and not is_copy(prompts):
+    if prompts is not None and not is_copy(prompts) and resume is None:
         overrides = [*overrides, f"prompts={prompts.absolute()}"]
     if backbone is not None:
         overrides = [*overrides, f"backbone={backbone}"]
@@ -72,7 +75,7 @@ def find_run(
             )
         path = out or Path("runs") / Path(name).stem
         RunDirectory.check_new(path)
-        found = load_recipe(name, overrides)
+        found = _absolute(load_recipe(name, overrides))
         found.model().check()
         return found, path
     if recipe is not None or out is not None:
@@ -92,7 +95,37 @@ def find_run(
             f"a run that goes on keeps its {', '.join(changed)}; start another with --recipe {file}"
             f" (what may change: {', '.join(FREE)})"
         )
-    return after.model_copy(update=kept), resume
+    found = after.model_copy(update=kept)
+    given = ModelChoice(backbone, lora=found.lora if changes_of(overrides, "lora") else ())
+    check_model(resume, found.model(), given)
+    if prompts is None and found.prompts not in SOURCES and not Path(found.prompts).is_file():
+        raise InputError(
+            f"{resume} is of the prompts in {found.prompts}, and there is no such file: give"
+            " --prompts FILE with its place"
+        )
+    return found, resume
+
+
+def changes_of(overrides: Sequence[str], key: str) -> list[str]:
+    """The overrides of a key."""
+    return [override for override in overrides if override.partition("=")[0].strip() == key]
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """The recipe with the places of files as they are from any directory: a run may go on."""
+
+    def place(text: str) -> str:
+        path = Path(text).expanduser()
+        return str(path.absolute()) if path.exists() else text
+
+    changes: dict[str, Any] = {
+        name: place(value)
+        for name in ("prompts", "backbone", "model_path")
+        if (value := getattr(recipe, name)) and value not in (*SOURCES, *REGISTRY)
+    }
+    changes["lora"] = tuple(LoRA.parse(text).absolute() for text in recipe.lora)
+    changes["reward_paths"] = {name: place(file) for name, file in recipe.reward_paths.items()}
+    return recipe.model_copy(update=changes)
 
 
 def model_overrides(model: ModelChoice) -> list[str]:
@@ -150,10 +183,12 @@ def open_trainer(
     accelerator = join(device, tracker, path)
     where = accelerator.device
     copy = prompts if prompts is not None and is_copy(prompts) else None
+    moved = resume and prompts is not None and copy is None
+    source = str(prompts) if moved else recipe.prompts
     # one process of the run downloads first, and then one of each other machine
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         texts, held_out = (
-            load_prompts(recipe.prompts, split, data_dir, copy, on_progress)
+            load_prompts(source, split, data_dir, copy, on_progress)
             for split in ("train", "validation")
         )
         outline = Outline.of(recipe.model(), where)

@@ -77,7 +77,9 @@ class LearnedDeviation:
             InputError: if there is no module of that name.
             AsyncDiffError: if it cannot be fetched or is damaged.
         """
-        return cls(load_tpm(source), str(source))
+        path = Path(source).expanduser()
+        local = str(source) not in REGISTRY and path.is_dir()
+        return cls(load_tpm(source), str(path.absolute() if local else source))
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:

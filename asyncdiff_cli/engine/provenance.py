@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import asyncdiff_cli
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.pictures import opened
 from asyncdiff_cli.engine.reading import problem
 
@@ -125,7 +126,7 @@ def describe(
     versions = {name: importlib.metadata.version(name) for name in packages}
     return [
         Provenance(
-            backbone=backbone.name,
+            backbone=backbone.place,
             revision=backbone.revision,
             fingerprint=backbone.fingerprint,
             batch=tuple(Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)),
@@ -139,7 +140,7 @@ def describe(
             scheduler=backbone.scheduler,
             grid=backbone.grid,
             quantize=backbone.setup.quantize,
-            lora=backbone.setup.lora,
+            lora=tuple(LoRA.parse(text).absolute() for text in backbone.setup.lora),
             compile=backbone.setup.compile,
             attention=backbone.setup.attention,
             dtype=str(backbone.dtype).removeprefix("torch."),

@@ -302,7 +302,7 @@ class ModelChoice:
         Raises:
             InputError: for another backbone, whose noise would not be this image's.
         """
-        if self.backbone not in (None, record.backbone):
+        if self.backbone is not None and not _is_same(self.backbone, record.backbone):
             raise InputError(
                 f"--from draws with the image's backbone, {record.backbone}; if it is in another"
                 " place now, give --model-path DIR"
@@ -319,10 +319,15 @@ class ModelChoice:
         return replace(
             self,
             **kept,
-            backbone=record.backbone,
+            backbone=self.backbone or record.backbone,
             revision=self.revision or (None if whole else record.revision),
             device=self.device or ("cpu" if record.device == "cpu" else None),
         )
+
+
+def _is_same(given: str, recorded: str) -> bool:
+    """Whether two names of a backbone are one, or the same directory."""
+    return given == recorded or str(Path(given).expanduser().absolute()) == recorded
 
 
 def parse_request(**values: Any) -> Request:

@@ -207,15 +207,23 @@ def _product(shape: list[int]) -> int:
 
 def snapshot(entry: BackboneEntry, revision: str | None = None) -> Path | None:
     """The directory of a backbone, with all that it needs; None if it is not on the disk."""
-    index: Path | None = MINI_DIRECTORY / "model_index.json"
     if entry.repo is not None:
-        from huggingface_hub import try_to_load_from_cache
+        return cached(entry.repo, revision)
+    return MINI_DIRECTORY if _complete(MINI_DIRECTORY) else None
 
-        cached = try_to_load_from_cache(entry.repo, "model_index.json", revision=revision)
-        index = Path(cached) if isinstance(cached, str) else None
-    if index is None or not index.is_file() or not _complete(index.parent):
+
+def cached(repo: str, revision: str | None = None) -> Path | None:
+    """The directory of a repository's pipeline in the hub's cache, with all that it needs."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(repo, "model_index.json", revision=revision)
+    except HFValidationError:
         return None
-    return index.parent
+    if not isinstance(index, str) or not _complete(Path(index).parent):
+        return None
+    return Path(index).parent
 
 
 def _complete(directory: Path) -> bool:

@@ -1,0 +1,82 @@
+"""What a file names, and a user has not: used where it is on this machine, and never downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asyncdiff_cli.engine import weights
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.lora import LoRA
+from asyncdiff_cli.engine.registry import REGISTRY
+from asyncdiff_cli.engine.requests import ModelChoice
+
+
+def check_model(where: object, named: ModelChoice, given: ModelChoice) -> None:
+    """The model that a file names is on this machine, as far as the user has not named it too.
+
+    Args:
+        where: the file.
+        named: what is to be loaded.
+        given: what the user has asked for.
+
+    Raises:
+        InputError: saying what would be downloaded, and how to allow it.
+    """
+    whole = named.model_path is not None and named.model_path.is_dir()
+    repo = None if given.backbone is not None or whole else _repository(named.name)
+    if repo is not None and weights.cached(repo, named.revision) is None:
+        is_path = repo.count("/") != 1 or repo.startswith((".", "/", "~"))
+        raise InputError(
+            f"{where} names its model, and there is no directory {repo}: give --model-path DIR"
+            if is_path
+            else f"{where} names the model {repo}, which is not on this machine: to download it,"
+            f" repeat --backbone {named.name}, or give --model-path DIR"
+        )
+    for text in () if given.lora else named.lora:
+        adapter = LoRA.parse(text)
+        if not adapter.path.exists() and not _has(adapter.source):
+            raise InputError(
+                f"{where} names the LoRA {adapter.source}, which is not on this machine: repeat"
+                f" --lora {text} to download it, or give the file's place"
+            )
+
+
+def check_policy(where: object, policy: Mapping[str, Any]) -> None:
+    """The modules of a recorded policy are on this machine.
+
+    Raises:
+        InputError: saying what would be downloaded, and how to allow it.
+    """
+    several = policy.get("policies")
+    for own in several if isinstance(several, list) else []:
+        if isinstance(own, dict):
+            check_policy(where, own)
+    source = policy.get("source")
+    if not isinstance(source, str) or source.partition(":")[0] in REGISTRY:
+        return
+    if not Path(source).expanduser().exists() and not _has(source):
+        raise InputError(
+            f"{where} names the module {source}, which is not on this machine: give --tpm with its"
+            " place, or repeat it there to download it"
+        )
+
+
+def _repository(name: str) -> str | None:
+    """The repository of a backbone, unless it is on the disk by itself."""
+    entry = REGISTRY.get(name)
+    if entry is not None:
+        return entry.repo
+    return None if Path(name).expanduser().is_dir() else name
+
+
+def _has(repo: str) -> bool:
+    """Whether the cache of the hub has a repository."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(repo, local_files_only=True)
+    except Exception:  # for what is no repository's name it raises errors of several classes
+        return False
+    return True
