@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 
 from asyncdiff_cli.engine.checks import check_choice, check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
-from asyncdiff_cli.engine.encoding import encode_first
+from asyncdiff_cli.engine.encoding import encode_first, encode_more
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation import (
+    AHEAD,
     Cell,
     Contender,
     Evaluation,
@@ -341,6 +343,7 @@ def open_evaluation(
         wanted.size,
         _undrawn(wanted, out, contenders, texts, order),
         encoded_at(out, wanted.shard),
+        AHEAD + batch_size,
     )
     scorers.place()
     return Evaluation(
@@ -356,6 +359,7 @@ def open_evaluation(
         wanted.kept_images,
         wanted.shard,
         in_force(wanted, outline, shared, order, batch_size),
+        partial(encode_more, wanted.choice),
     )
 
 

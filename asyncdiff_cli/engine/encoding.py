@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from asyncdiff_cli.engine.backbones import load_choice, resolve_device
+from asyncdiff_cli.engine.backbones import Backbone, load_choice, resolve_device
 from asyncdiff_cli.engine.conditions import EncodedText
 from asyncdiff_cli.engine.loading import is_part
 from asyncdiff_cli.engine.lora import LoRA
@@ -31,8 +32,13 @@ def encode_first(
     size: int | None,
     prompts: Iterable[str],
     directory: Path,
+    ahead: int | None = None,
 ) -> Canvas:
     """Encode prompts with nothing but the text encoders, and load the rest after they are gone.
+
+    Args:
+        ahead: how many prompts of each process are encoded, the first ones; default all. Others
+            are left to `encode_more`.
 
     The processes take the prompts in turns. Prompts that are in the directory already, encoded for
     the same model, are not encoded again, and without others the encoders are not loaded at all.
@@ -43,12 +49,10 @@ def encode_first(
     text = EncodedText(directory, _digest(choice, accelerator.device, guidance_scale))
     missing = text.missing(prompts)
     accelerator.wait_for_everyone()  # all have looked before one writes
-    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    now = missing if ahead is None else missing[: ahead * accelerator.num_processes]
+    mine = now[accelerator.process_index :: accelerator.num_processes]
     if mine:
         _encode(choice, accelerator.device, guidance_scale, mine, text, len(missing))
-        gc.collect()
-        if accelerator.device.type == "cuda":
-            torch.cuda.empty_cache()
     accelerator.wait_for_everyone()
     backbone = load_choice(choice, accelerator.device, parts="image")
     # one process reads all of a local model for it
@@ -103,3 +107,33 @@ def _encode(
         text.write(prompt, encoder.encode([prompt])[prompt])
         if n == 0:
             text.check_room(prompt, count - 1)
+    del encoder
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def encode_more(choice: ModelChoice, canvas: Canvas, prompts: Iterable[str]) -> None:
+    """Encode those of the prompts that are not yet, while the image model makes room.
+
+    Raises:
+        InputError, AsyncDiffError: as `encode_first`.
+    """
+    missing = [] if canvas.text is None else canvas.text.missing(prompts)
+    if canvas.text is not None and missing:
+        device = canvas.backbone.device
+        with _aside(canvas.backbone):
+            _encode(choice, device, canvas.guidance_scale, missing, canvas.text, len(missing))
+
+
+@contextmanager
+def _aside(backbone: Backbone) -> Iterator[None]:
+    """Out of a GPU's memory, where it is there as a whole; in fewer bits it leaves room enough."""
+    device, setup = backbone.device, backbone.setup
+    moves = device.type == "cuda" and setup.offload == "none" and setup.quantize is None
+    if moves:
+        backbone.pipe.to("cpu")
+        torch.cuda.empty_cache()
+    yield
+    if moves:
+        backbone.pipe.to(device)

@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
 from asyncdiff_cli.engine.store import IMAGES, Key, Store, described
 
+AHEAD = 2048
+"""So many prompts are encoded, then drawn, then the next ones: the first picture does not wait for
+all of them."""
 PLACE = 60
 """Characters of a module's place that are a part of file names."""
 
@@ -118,6 +121,7 @@ class Evaluation:
         prompts: the whole set, of which `order` are drawn, in this order.
         seed: of the noises; the n-th prompt's is a function of it and n.
         kept_images: of the first so many prompts the images are kept.
+        encode: encodes prompts that are yet to be; None where all are, or as they are drawn.
         shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
         options: all that were in force, as JSON values.
     """
@@ -135,6 +139,7 @@ class Evaluation:
     kept_images: int
     shard: tuple[int, int] = (0, 1)
     options: Mapping[str, Any] = field(default_factory=dict)
+    encode: Callable[[Canvas, Sequence[str]], None] | None = None
     clock: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,7 +176,7 @@ class Evaluation:
         Raises:
             AsyncDiffError: for NaN in an image or a score, or if one image does not fit.
         """
-        for chunk in self._chunks(cells):
+        for chunk in self._encoded(self._chunks(cells)):
             for steps in dict.fromkeys(cell.contender.steps for cell in chunk):
                 left = [cell for cell in chunk if cell.contender.steps == steps]
                 while left:
@@ -181,6 +186,22 @@ class Evaluation:
                         self.store.write(rows)
                         left = left[len(batch) :]
                         yield len(rows)
+
+    def _encoded(self, chunks: Iterable[list[Cell]]) -> Iterator[list[Cell]]:
+        """The same, of whose prompts those of the next ones are encoded, so many at a time."""
+        waiting: list[list[Cell]] = []
+        for chunk in chunks:
+            waiting.append(chunk)
+            if len({cell.prompt_id for each in waiting for cell in each}) >= AHEAD:
+                yield from self._with_text(waiting)
+                waiting = []
+        yield from self._with_text(waiting)
+
+    def _with_text(self, chunks: Sequence[list[Cell]]) -> Sequence[list[Cell]]:
+        places = dict.fromkeys(cell.prompt_id for chunk in chunks for cell in chunk)
+        if self.encode is not None:
+            self.encode(self.canvas, [self.text(place) for place in places])
+        return chunks
 
     def _chunks(self, cells: Sequence[Cell]) -> Iterator[list[Cell]]:
         """The cells of as many whole prompts as fit into a batch of each number of steps."""

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from asyncdiff_cli.engine import AsyncDiffError, InputError, Synchronous, load_backbone, sample
+from asyncdiff_cli.engine import (
+    AsyncDiffError,
+    InputError,
+    Synchronous,
+    comparing,
+    load_backbone,
+    sample,
+)
+from asyncdiff_cli.engine import evaluation as evaluation_module
 from asyncdiff_cli.engine import prompts as prompts_module
 from asyncdiff_cli.engine.adapters import SD3Adapter
 from asyncdiff_cli.engine.comparing import (
@@ -259,6 +267,20 @@ def test_what_is_drawn_is_not_encoded_again(opened, encoded):
     assert encoded == []
     opened(batch_size=6, policies=f"{POLICIES},fixed:0.25")
     assert sorted(encoded) == sorted(TEXTS)
+
+
+def test_prompts_are_encoded_a_few_at_a_time_and_drawn_alike(opened, encoded, monkeypatch):
+    whole = opened("whole")
+    finish(whole)
+    monkeypatch.setattr(evaluation_module, "AHEAD", 2)
+    monkeypatch.setattr(comparing, "AHEAD", 2 - 6)  # without the batch that comes on top
+    encoded.clear()
+    evaluation = opened("few", kept_images=0)
+    counts = [len(encoded)]
+    for _ in evaluation.run(evaluation.pending()):
+        counts.append(len(encoded))
+    assert counts == [2, 2, 4, 6]
+    assert rows(evaluation.store, "image") == rows(whole.store, "image")
 
 
 def test_text_of_another_encoder_is_not_used(opened, pipelines, tmp_path, encoded):
