@@ -130,7 +130,8 @@ def test_shards_merge_into_what_one_evaluation_is(asyncdiff, evaluated, tmp_path
     assert Store(tmp_path / "all").keys() == Store(tmp_path / "store").keys()
     for ours, theirs in zip(outcome.json["rows"], evaluated["rows"], strict=True):
         mean = ours["metrics"]["sharpness"]["mean"]
-        assert mean == pytest.approx(theirs["metrics"]["sharpness"]["mean"], abs=1e-4)
+        theirs_mean = theirs["metrics"]["sharpness"]["mean"]
+        assert mean == pytest.approx(theirs_mean, abs=1e-2)  # a level of 256 may turn
     assert asyncdiff("merge", "s0", "s1", "--out", "all").code == 2
 
 
