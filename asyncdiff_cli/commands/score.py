@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def score(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Pictures, and directories of them.")
+        list[Path],
+        typer.Argument(metavar="PATH", readable=False, help="Pictures, and directories of them."),
     ],
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What all of them were to show.")

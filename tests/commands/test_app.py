@@ -365,3 +365,17 @@ def test_files_of_the_current_directory_are_no_modules(tmp_path, monkeypatch, li
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
     done = python(*line, "recipes", "validate", "mini")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["sample", "a", "--size", 512], "the height is 512, and this backbone draws at most 128"),
+        (["eval", "--processes", 10**9], "is not asked for more than"),
+        (["eval", "--processes", 10**30], "is not asked for more than"),
+    ],
+)
+def test_numbers_out_of_range_are_told_in_a_users_words(asyncdiff, arguments, line):
+    outcome = asyncdiff(*arguments)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert line in outcome.err
