@@ -211,8 +211,9 @@ def sample(
             adapter.grid(height, width),
             text.prompt_embeds_mask,
         )
-    decoded = output_type != "latent"
-    images = adapter.decode(final, height, width, output_type) if decoded else final
+    images = final
+    if output_type != "latent":  # all at once, as the stock pipeline does: to the bit on any device
+        images = adapter.decode(final, height, width, output_type, at_once=batch)
     pipe.maybe_free_model_hooks()
     return SampleResult(images, final, stacked(cond_sigmas), stacked(deviations, batch))
 

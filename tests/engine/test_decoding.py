@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from asyncdiff_cli import app
-from asyncdiff_cli.engine import AsyncDiffError, AsyncDiffWarning
+from asyncdiff_cli.engine import AsyncDiffError, AsyncDiffWarning, sample
 from asyncdiff_cli.engine.adapters import SD3Adapter
+from asyncdiff_cli.engine.adapters.decoding import SLICE
 from tests.conftest import make_case, quiet, tiny_sd3
 
 INF = float("inf")
@@ -91,6 +92,20 @@ def test_a_slice_that_does_not_fit_is_halved_and_nothing_is_lost(adapter, output
         assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
     else:
         assert torch.equal(images, torch.stack(expected))
+
+
+def test_a_call_decodes_its_batch_as_the_stock_pipeline_does(monkeypatch):
+    case, sizes = make_case("sd3"), []
+    decoded = case.pipe.vae.decode
+
+    def counted(values, **options):
+        sizes.append(len(values))
+        return decoded(values, **options)
+
+    monkeypatch.setattr(case.pipe.vae, "decode", counted)
+    settings = {**case.ours, "num_inference_steps": 1, "output_type": "pt"}
+    sample(case.backbone, ["a cat"] * (SLICE + 1), **settings)
+    assert sizes == [SLICE + 1]
 
 
 def test_one_image_that_does_not_fit_is_an_error(adapter, monkeypatch):

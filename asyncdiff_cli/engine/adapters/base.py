@@ -18,7 +18,7 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.adapters.conditioning import ConditioningTime, OnCall
-from asyncdiff_cli.engine.adapters.decoding import decode_in_slices
+from asyncdiff_cli.engine.adapters.decoding import SLICE, decode_in_slices
 from asyncdiff_cli.engine.adapters.reading import Reader
 from asyncdiff_cli.engine.sequences import mean_token
 
@@ -252,13 +252,15 @@ class Adapter:
         """Rows and columns of tokens where the loop's latents are packed, else None."""
         return None
 
-    def decode(self, latents: Tensor, height: int, width: int, output_type: str) -> Any:
+    def decode(
+        self, latents: Tensor, height: int, width: int, output_type: str, at_once: int = SLICE
+    ) -> Any:
         """As `decode_in_slices`, of the loop's latents."""
 
         def decode(some: Tensor) -> Tensor:
             return self.decode_latents(some, height, width)
 
-        return decode_in_slices(self.pipe, decode, latents, output_type)
+        return decode_in_slices(self.pipe, decode, latents, output_type, at_once)
 
     def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:
         """What the VAE makes of the loop's latents, [B, 3, height, width] in about [-1, 1]."""

@@ -15,24 +15,26 @@ from torch import Tensor
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
 
 SLICE = 4
-"""Images that a VAE decodes at once: as many as `asyncdiff sample` draws at once by default. Its
-activations are the largest of all: 0.6 GiB for an image of 512×512 pixels in fp16."""
+"""Images of a rollout or an evaluation that a VAE decodes at once. Its activations are the largest
+of all: 0.6 GiB for an image of 512×512 pixels in fp16."""
 
 Decode = Callable[[Tensor], Tensor]
 """Latents [n, …] to images [n, 3, height, width] in about [-1, 1]."""
 
 
-def decode_in_slices(pipe: Any, decode: Decode, latents: Tensor, output_type: str) -> Any:
-    """The images, as PIL images or a [B, 3, height, width] tensor in [0, 1] ("pt").
+def decode_in_slices(
+    pipe: Any, decode: Decode, latents: Tensor, output_type: str, at_once: int = SLICE
+) -> Any:
+    """Images of latents, as PIL images or a [B, 3, height, width] tensor in [0, 1] ("pt").
 
-    A slice that does not fit is halved. An image in which fp16 overflows is decoded again by
-    itself in fp32, so that it does not depend on those beside it.
+    A slice of `at_once` images that does not fit is halved. An image in which fp16 overflows is
+    decoded again by itself in fp32, so that it does not depend on those beside it.
 
     Raises:
         AsyncDiffError: for an image with NaN or infinity, or if not even one fits.
     """
     images: list[Any] = []
-    size = SLICE
+    size = at_once
     while len(images) < len(latents):
         first = len(images)
         chunk = latents[first : first + size]
