@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.backbones import (
     resolve_device,
 )
 from asyncdiff_cli.engine.drawing import check_sizes, draw
-from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.fitting import largest
 from asyncdiff_cli.engine.jobs import check_source_is_kept, make_plan, open_job, read_source
 from asyncdiff_cli.engine.memory import SMALL
@@ -147,6 +147,8 @@ def _estimate_memory(
         found = memory.footprint(directory, dtype, work, *held, device=device)
         half = DTYPES[entry.dtype]
         advice = memory.advice(entry.name, directory, device, dtype, work, setup, half=half)
+    except InputError:  # what cannot be drawn needs no estimate
+        raise
     except AsyncDiffError as error:
         return Estimate(None, str(error)), Estimate(None, str(error)), None
     return (

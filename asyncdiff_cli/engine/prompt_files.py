@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
@@ -51,13 +51,20 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def _bytes(path: Path) -> bytes:
-    if path != STDIN:
-        return read_bytes(path, LIMIT)
-    if sys.stdin is None:
-        raise InputError("stdin is closed")
-    raw = sys.stdin.buffer.read(LIMIT + 1)
+    if path == STDIN:
+        if sys.stdin is None:
+            raise InputError("stdin is closed")
+        return _piped(sys.stdin.buffer, "stdin")
+    if path.is_relative_to("/dev") and path.is_fifo():  # a shell's <(…), which is open already
+        with path.open("rb") as file:
+            return _piped(file, str(path))
+    return read_bytes(path, LIMIT)
+
+
+def _piped(file: BinaryIO, name: str) -> bytes:
+    raw = file.read(LIMIT + 1)
     if len(raw) > LIMIT:
-        raise InputError(f"cannot read stdin: it has more than {LIMIT // MEBIBYTE} MiB")
+        raise InputError(f"cannot read {name}: it has more than {LIMIT // MEBIBYTE} MiB")
     return raw
 
 

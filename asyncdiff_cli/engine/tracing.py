@@ -35,7 +35,7 @@ from asyncdiff_cli.engine.adapters import (
     TextConditions,
 )
 from asyncdiff_cli.engine.adapters.decoding import SLICE
-from asyncdiff_cli.engine.checks import unknown_pipeline
+from asyncdiff_cli.engine.checks import check_size, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.reading import read_json
@@ -306,8 +306,12 @@ def trace(adapter: Adapter, work: Work) -> dict[str, Peak]:
 
     It runs each text encoder, one evaluation of the denoiser, and one decoding, as `sample` does.
     The pipeline may be one without data or a real one.
+
+    Raises:
+        InputError: for a size that it does not draw.
     """
     pipe, peaks, size = adapter.pipe, {}, (work.height, work.width)
+    check_size(*size, adapter.size_multiple, adapter.largest_size)
     for name, encoder in pipe.components.items():
         if name.startswith("text_encoder") and encoder is not None:
             with LiveBytes() as live:

@@ -371,6 +371,7 @@ def test_files_of_the_current_directory_are_no_modules(tmp_path, monkeypatch, li
     ("arguments", "line"),
     [
         (["sample", "a", "--size", 512], "the height is 512, and this backbone draws at most 128"),
+        (["sample", "a", "--size", 512, "--dry-run"], "the height is 512, and this backbone draws"),
         (["eval", "--processes", 10**9], "is not asked for more than"),
         (["eval", "--processes", 10**30], "is not asked for more than"),
     ],

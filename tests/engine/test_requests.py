@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,18 @@ def test_a_dash_is_stdin(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"prompt": "a"}\n{}')))
     with pytest.raises(InputError, match="stdin:2: prompt: Field required"):
         read_prompts(Path("-"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is no pipe")
+def test_a_shells_pipe_is_read_and_a_named_one_is_not_waited_for(tmp_path):
+    end, into = os.pipe()
+    os.write(into, b"a cat\n")
+    os.close(into)
+    assert [line.prompt for _, line in read_prompts(Path(f"/dev/fd/{end}"))] == ["a cat"]
+    os.close(end)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_prompts(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from asyncdiff_cli.engine.tracing import (
 from tests.conftest import TINY
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-WORK = Work(batch=2, height=16, width=24, guidance=3.0, tokens=36)
+WORK = Work(batch=2, height=16, width=32, guidance=3.0, tokens=36)
 EXACT = ("sd3", "flux", "flux2-klein", "mini")
 """Those in which no value of a tensor decides about the next operation."""
 
