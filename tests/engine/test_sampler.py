@@ -200,9 +200,9 @@ def test_nan_weights_stop_the_run_at_the_first_step():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"num_inference_steps": 0}, "steps is a whole number from 1, not 0"),
-        ({"num_inference_steps": 2.5}, "steps is a whole number from 1, not 2.5"),
-        ({"num_inference_steps": True}, "steps is a whole number from 1, not True"),
+        ({"num_inference_steps": 0}, "steps is a whole number from 1 to 1000, not 0"),
+        ({"num_inference_steps": 2.5}, "steps is a whole number from 1 to 1000, not 2.5"),
+        ({"num_inference_steps": True}, "steps is a whole number from 1 to 1000, not True"),
         ({"gamma": math.nan}, "gamma is a finite number, not nan"),
         ({"gamma": "1"}, "gamma is a finite number"),
         ({"output_type": "pill"}, "unknown output_type 'pill'; did you mean 'pil'"),
