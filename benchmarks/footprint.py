@@ -9,21 +9,19 @@ encoders gone before the rest is loaded, as in `asyncdiff eval` and `train`.
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.memory import ALLOWANCE, GIB, footprint
 from asyncdiff_cli.engine.registry import OFFLOADS, REGISTRY
 from asyncdiff_cli.engine.tracing import Work
-from benchmarks.gpu.architecture import ARCHITECTURES, build, write_configuration
+from benchmarks.gpu.architecture import ARCHITECTURES, write_published
 
 QUANTIZED = (None, "int8", "nf4")
 """fp8 takes as much as int8, but for a byte a row."""
@@ -35,7 +33,7 @@ def rows(name: str, batch: int, size: int) -> list[dict[str, Any]]:
     entry, found = REGISTRY[name], []
     work = Work(batch, size, size, entry.guidance_scale, tokens=entry.max_sequence_length)
     with TemporaryDirectory() as directory:
-        write_configuration(build(ARCHITECTURES[name], "meta", torch.float16), Path(directory))
+        write_published(name, Path(directory))
         for quantize in QUANTIZED:
             for offload in OFFLOADS:
                 if quantize is not None and offload == "sequential":
@@ -67,15 +65,15 @@ def main(
     render.quiet_libraries()
     found = [row for name in ARCHITECTURES for row in rows(name, batch, size)]
     if json:
-        print(json_module.dumps({"batch": batch, "size": size, "rows": found}))
+        render.as_json({"batch": batch, "size": size, "rows": found})
         return
     keys = ("weights", "all_together", "encoders_first")
     table = Table("backbone", "quantize", "offload", *(key.replace("_", " ") for key in keys))
     for row in found:
         sizes = [f"{row[key] / GIB:.1f} GiB" for key in keys]
         table.add_row(row["backbone"], row["quantize"], row["offload"], *sizes)
-    Console().print(table)
-    print(f"beside which {ALLOWANCE / GIB:.1f} GiB should be free for the allocator and libraries")
+    render.tables([table])
+    render.line(f"beside which {ALLOWANCE / GIB:.1f} GiB should be free for the allocator and libraries")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from asyncdiff_cli.engine.adapters import Adapter, Guidance
 from asyncdiff_cli.engine.sampler import integrate
 from asyncdiff_cli.engine.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.tracing import Work, empty_adapter, empty_conditions, without_data
-from benchmarks.footprint import write_configuration
+from benchmarks.gpu.architecture import write_published
 
 CUDA = torch.device("cuda")
 STEPS = 4
@@ -161,7 +161,7 @@ def main(
     for name in ("sd35", "flux"):
         work = Work(batch, size, size, REGISTRY[name].guidance_scale)
         with TemporaryDirectory() as directory:
-            write_configuration(name, Path(directory))
+            write_published(name, Path(directory))
             found[name] = rows(Path(directory), torch.float16, work)
     if json:
         render.as_json({n: {m: vars(c) for m, c in own.items()} for n, own in found.items()})

@@ -285,6 +285,11 @@ def write_configuration(pipe: Any, directory: Path) -> None:
             getattr(part, "config", part).save_pretrained(directory / component)
 
 
+def write_published(name: str, directory: Path) -> None:
+    """The pipeline of one of `ARCHITECTURES` in fp16, without weights."""
+    write_configuration(build(ARCHITECTURES[name], "meta", torch.float16), directory)
+
+
 def settle(model: Any, dtype: torch.dtype) -> None:
     """Give a model its dtype, but to what loading it keeps in fp32."""
     torch.nn.Module.to(model, dtype=dtype)

@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
 
 from asyncdiff_cli.engine.tracing import Work
-from benchmarks.launches import METHODS, rows
+from benchmarks.gpu.architecture import ARCHITECTURES
+from benchmarks.launches import METHODS, main, rows
 from tests.conftest import TINY
 
 
@@ -14,3 +17,13 @@ def test_no_step_waits_for_the_gpu(family, tmp_path):
     extra = {name: own.operations - counts["stock"].operations for name, own in counts.items()}
     assert 0 < extra["fixed"] <= 40
     assert extra["fixed"] < extra["learned"] <= 220
+
+
+def test_both_backbones_have_a_row_for_each_method(monkeypatch, capsys):
+    for name, whole in ARCHITECTURES.items():
+        monkeypatch.setitem(ARCHITECTURES, name, whole.narrowed())
+    main(size=64, json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert {name: tuple(own) for name, own in found.items()} == dict.fromkeys(
+        ("sd35", "flux"), METHODS
+    )
