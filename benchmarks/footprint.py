@@ -73,7 +73,9 @@ def main(
         sizes = [f"{row[key] / GIB:.1f} GiB" for key in keys]
         table.add_row(row["backbone"], row["quantize"], row["offload"], *sizes)
     render.tables([table])
-    render.line(f"beside which {ALLOWANCE / GIB:.1f} GiB should be free for the allocator and libraries")
+    render.line(
+        f"beside which {ALLOWANCE / GIB:.1f} GiB should be free for the allocator and libraries"
+    )
 
 
 if __name__ == "__main__":

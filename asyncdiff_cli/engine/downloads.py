@@ -11,7 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.text import one_line
 
 CHUNK = 2**20
 TIMEOUT = 30

@@ -8,13 +8,14 @@ from pathlib import Path
 from PIL import Image
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.panel import make_panel, shortened
+from asyncdiff_cli.engine.panel import LABEL, make_panel
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.store import Store
 from asyncdiff_cli.engine.summary import BASELINE, Setting, labels
+from asyncdiff_cli.engine.text import shortened
 
 ROWS = 6
 
@@ -50,7 +51,7 @@ def store_panel(
         raise InputError(f"{store.path} keeps no images: evaluate into another --out with --images")
     cells = [[_open(store, kept[place, setting]) for setting in columns] for place in places]
     above = tuple(labels(columns))
-    sides = tuple(shortened(prompts[place]) for place in places)
+    sides = tuple(shortened(prompts[place], LABEL) for place in places)
     panel = make_panel([[image for image, _ in row] for row in cells], above, sides, "")
     records = tuple(tuple(record for _, record in row) for row in cells)
     return panel, PanelProvenance(cells=records, columns=above, rows=sides)

@@ -11,13 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine.comparison import all_paired, relative_composite
-from asyncdiff_cli.engine.panel import make_panel, shortened
+from asyncdiff_cli.engine.panel import LABEL, make_panel
 from asyncdiff_cli.engine.policies import Policy
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
 from asyncdiff_cli.engine.sampler import SampleResult
+from asyncdiff_cli.engine.text import shortened
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class HeldOut:
                 column += images
                 texts, noises = [prompts[i] for i in chunk], [seeds[i] for i in chunk]
                 record += self.canvas.describe(result, texts, noises, policy, self.steps)
-        labels, sides = tuple(policies), tuple(shortened(prompt) for prompt in prompts)
+        labels, sides = tuple(policies), tuple(shortened(prompt, LABEL) for prompt in prompts)
         panel = make_panel(list(zip(*columns, strict=True)), labels, sides, "")
         cells = tuple(zip(*records, strict=True))
         return panel, PanelProvenance(cells=cells, columns=labels, rows=sides)

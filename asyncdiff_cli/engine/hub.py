@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.text import one_line
 
 PATIENCE = 4.0
 """Seconds that the hub gets to answer at all, before local files have to do."""
@@ -97,8 +98,3 @@ def _answers(endpoint: str, period: int) -> bool:
     asking.start()
     asking.join(PATIENCE)
     return answered.is_set()
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its line breaks, and not all of a long one."""
-    return " ".join(str(error).split())[:300]

@@ -19,7 +19,6 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import REFUSED, expanded, write_text
 from asyncdiff_cli.engine.fitting import advise, squares
 from asyncdiff_cli.engine.heldout import HeldOut
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.named import check_model
@@ -33,6 +32,7 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory, by_iteration
 from asyncdiff_cli.engine.sources import fetch
+from asyncdiff_cli.engine.text import one_line
 from asyncdiff_cli.engine.training import FREE, Trainer, identity
 
 TRACKERS = ("tensorboard", "wandb")

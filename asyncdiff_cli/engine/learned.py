@@ -21,7 +21,7 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.hub import hub_errors, one_line
+from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.limits import (
     MAX_CHANNELS,
     MAX_LAYERS,
@@ -32,6 +32,7 @@ from asyncdiff_cli.engine.limits import (
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.registry import REGISTRY
+from asyncdiff_cli.engine.text import one_line
 from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule, mode
 
 LIFTED = ":lifted"

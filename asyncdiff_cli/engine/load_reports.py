@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from asyncdiff_cli.engine.errors import AsyncDiffWarning
-from asyncdiff_cli.engine.hub import one_line
+from asyncdiff_cli.engine.text import one_line
 
 LOGGERS = (
     "transformers.modeling_utils",
@@ -71,7 +71,7 @@ def _heed(text: str) -> None:
     if unexpected:
         _warn(f"weights of the model are left out, since it has no layer for them: {unexpected[0]}")
     elif text.startswith("The config attributes"):
-        _warn(one_line(ValueError(text)))
+        _warn(one_line(text))
 
 
 def _warn(text: str) -> None:

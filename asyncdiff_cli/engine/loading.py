@@ -16,12 +16,12 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTP
 from safetensors.torch import load_file
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.load_reports import heeded
 from asyncdiff_cli.engine.registry import GGUF, SFT
 from asyncdiff_cli.engine.setup import TORCHAO, is_large, quantization, quantize_loaded
 from asyncdiff_cli.engine.single_files import check_fits
 from asyncdiff_cli.engine.sources import Source, find_variant, pipeline_errors
+from asyncdiff_cli.engine.text import one_line
 
 PARTS = ("all", "text", "image")
 LARGE = 1 << 26

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError, of_system
 from asyncdiff_cli.engine.files import lock, remove_leftovers
+from asyncdiff_cli.engine.messages import is_leader
 
 LOCK, TURN = ".lock", ".lock-turn"
 SHARD = re.compile(r"\.lock-(\d+)-(\d+)")
@@ -33,7 +34,7 @@ def hold(directory: Path, shard: tuple[int, int] | None = None) -> Iterator[bool
         InputError: naming who holds it, or for a file.
         AsyncDiffError: if nothing can be written there.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_leader():
         yield False
         return
     path = directory / (LOCK if shard is None else f"{LOCK}-{shard[0]}-{shard[1]}")

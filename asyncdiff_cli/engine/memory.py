@@ -19,9 +19,9 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.registry import OFFLOADS
 from asyncdiff_cli.engine.setup import Setup, is_large, kept_layers
+from asyncdiff_cli.engine.text import one_line
 from asyncdiff_cli.engine.tracing import (
     Peak,
     Work,

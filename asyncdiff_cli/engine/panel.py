@@ -52,11 +52,6 @@ def make_panel(
     return panel
 
 
-def shortened(prompt: str) -> str:
-    """As much of a prompt as fits beside a tile."""
-    return prompt if len(prompt) <= LABEL else f"{prompt[: LABEL - 1]}…"
-
-
 def _sideways(label: str, font: ImageFont.FreeTypeFont, line: int, height: int) -> Image.Image:
     strip = Image.new("RGB", (height, line), PAPER)
     ImageDraw.Draw(strip).text((height / 2, line / 2), label, SUBDUED, font, anchor="mm")

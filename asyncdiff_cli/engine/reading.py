@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.text import shortened
 
 MEBIBYTE = 1 << 20
 SMALL = 16 * MEBIBYTE
@@ -99,5 +100,4 @@ def shown(value: Any) -> str:
     """A value in a message: all of a small one, and the beginning of any other."""
     limited = reprlib.Repr()
     limited.maxstring = limited.maxother = limited.maxlong = SHOWN
-    text = " ".join(limited.repr(value).split())
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return shortened(" ".join(limited.repr(value).split()), SHOWN)

@@ -55,6 +55,7 @@ from asyncdiff_cli.engine.requests import (
     no_switch,
 )
 from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
+from asyncdiff_cli.engine.text import one_line
 
 DTYPES = ("fp16", "bf16", "fp32")
 SCALES = ("group", "baseline")
@@ -483,7 +484,7 @@ def _parse(text: str, where: str) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{where} is not YAML{line}: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 5000 digits
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())[:SHOWN]}") from None
+        raise InputError(f"{where} is not YAML: {one_line(error, SHOWN)}") from None
 
 
 def _resolved(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:

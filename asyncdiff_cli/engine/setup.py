@@ -21,9 +21,9 @@ from diffusers.models.attention_dispatch import (
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+from asyncdiff_cli.engine.text import one_line
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.registry import GGUF
+from asyncdiff_cli.engine.text import first_few, one_line
 
 Shapes = Mapping[str, tuple[int, ...]]
 LORA = re.compile(r"(?:^|[._])(?:lora|lokr|loha|hada)(?:[._]|$)")
 """In the name of a weight: one of a low-rank adapter, whoever trained it."""
-NAMED = 3
-"""How many weights a message names."""
 
 
 def check_is_model(path: Path) -> None:
@@ -52,9 +51,9 @@ def check_fits(path: Path, own: Shapes, class_name: str) -> None:
         ),
     ]
     if wrong:
-        more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        named = "; ".join(wrong[:NAMED])
-        raise InputError(f"{path} does not hold the weights of this {class_name}: {named}{more}")
+        raise InputError(
+            f"{path} does not hold the weights of this {class_name}: {first_few(wrong)}"
+        )
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -64,16 +63,17 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
         InputError: if it cannot be read.
     """
     try:
-        return _gguf(path) if path.suffix == GGUF else _safetensors(path)
+        return _gguf(path) if path.suffix == GGUF else safetensors_shapes(path)
     except Exception as error:  # readers of broken files raise whatever they run into
-        why = getattr(error, "strerror", None) or " ".join(str(error).split()) or "it ends early"
+        why = getattr(error, "strerror", None) or one_line(error, 200) or "it ends early"
         raise InputError(
             f"{path} is not a readable {path.suffix} file of a transformer, it is another kind of"
-            f" file or incomplete ({why[:200]})"
+            f" file or incomplete ({why})"
         ) from None
 
 
-def _safetensors(path: Path) -> dict[str, tuple[int, ...]]:
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """As `shapes`, of a safetensors file, with the errors of the library."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:

@@ -30,9 +30,9 @@ from pydantic import AfterValidator
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import REFUSED, inside, write_atomically, write_text
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.locks import hold, turn
 from asyncdiff_cli.engine.reading import Read, parse_json, read_text
+from asyncdiff_cli.engine.text import one_line
 
 FORMAT = 1
 SETTINGS = "settings.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 UNSAFE = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -14,3 +15,19 @@ Unicode: all control characters but the tab and the new line, and halves of surr
 def visible(text: str) -> str:
     """The text with what is unsafe to show as escapes, such as `\\x1b`."""
     return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(message: object, longest: int = 300) -> str:
+    """What an error says, or any text, without its line breaks, and not all of a long one."""
+    return " ".join(str(message).split())[:longest]
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or so many characters of a longer one with the mark of what is left out."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def first_few(problems: Sequence[str], count: int = 3) -> str:
+    """So many of several problems, and how many more there are."""
+    more = f" and {len(problems) - count} more" if len(problems) > count else ""
+    return f"{'; '.join(problems[:count])}{more}"

@@ -7,7 +7,6 @@ are alive at each operation. So a model of any size is traced in seconds, on any
 from __future__ import annotations
 
 import importlib
-import inspect
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,8 +36,8 @@ from asyncdiff_cli.engine.adapters import (
 from asyncdiff_cli.engine.adapters.decoding import SLICE
 from asyncdiff_cli.engine.checks import check_size, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.reading import read_json
+from asyncdiff_cli.engine.text import one_line
 from asyncdiff_cli.engine.weights import PipelineIndex
 
 Result = TypeVar("Result")
@@ -315,7 +314,7 @@ def trace(adapter: Adapter, work: Work) -> dict[str, Peak]:
     for name, encoder in pipe.components.items():
         if name.startswith("text_encoder") and encoder is not None:
             with LiveBytes() as live:
-                peaks[name] = live.measure(encoder, _encoding(pipe, encoder, work))[1]
+                peaks[name] = live.measure(encoder, _encoding(adapter, encoder, work))[1]
     with LiveBytes() as live:
         velocity, latents, timestep = _denoising(adapter, work)
         _, peaks["transformer"] = live.measure(
@@ -327,21 +326,17 @@ def trace(adapter: Adapter, work: Work) -> dict[str, Peak]:
     return peaks
 
 
-def _encoding(pipe: Any, encoder: Any, work: Work) -> Callable[[], Any]:
+def _encoding(adapter: Adapter, encoder: Any, work: Work) -> Callable[[], Any]:
     """A call of a text encoder, as the pipelines make it: all but T5 hand out every layer."""
-    device, kind = pipe._execution_device, type(encoder).__name__
+    device, kind = adapter.pipe._execution_device, type(encoder).__name__
     is_clip, is_t5 = kind.startswith("CLIP"), kind.startswith("T5")
-    length = encoder.config.max_position_embeddings if is_clip else _tokens(pipe, work)
+    own = encoder.config.max_position_embeddings if is_clip else None
+    length = own or adapter.text_tokens(work.tokens)
     ids = torch.zeros(work.batch, length, dtype=torch.int64, device=device)
     options: dict[str, Any] = {} if is_t5 else {"output_hidden_states": True}
     if not is_t5 and not is_clip:
         options["attention_mask"] = torch.ones_like(ids)
     return lambda: encoder(input_ids=ids, **options)
-
-
-def _tokens(pipe: Any, work: Work) -> int:
-    own = inspect.signature(pipe.__call__).parameters["max_sequence_length"].default
-    return own if work.tokens is None else work.tokens
 
 
 def _denoising(adapter: Adapter, work: Work) -> tuple[Denoiser, Tensor, Tensor]:
@@ -357,7 +352,7 @@ def _denoising(adapter: Adapter, work: Work) -> tuple[Denoiser, Tensor, Tensor]:
 def empty_conditions(adapter: Adapter, work: Work, do_cfg: bool) -> TextConditions:
     """What encoding prompts of the full length gives, zeros in its place."""
     pipe, channels = adapter.pipe, adapter.channels
-    tokens = _tokens(pipe, work)
+    tokens = adapter.text_tokens(work.tokens)
     if adapter.family == "sd3":  # the tokens of its CLIPs come before those of T5
         tokens += pipe.tokenizer_max_length
 

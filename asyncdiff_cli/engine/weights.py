@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.reading import Read, read_json, shown
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, BackboneEntry
+from asyncdiff_cli.engine.single_files import safetensors_shapes
 
 COMPONENTS = (
     "transformer",
@@ -188,21 +190,12 @@ def default_size(directory: Path) -> int:
 
 
 def _file_parameters(file: Path) -> int:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(file, framework="numpy") as tensors:
-            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+        return sum(map(math.prod, safetensors_shapes(file).values()))
     except (SafetensorError, OSError) as error:
         raise AsyncDiffError(f"{file} is incomplete or corrupted ({error})") from None
-    return sum(_product(shape) for shape in shapes)
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def snapshot(entry: BackboneEntry, revision: str | None = None) -> Path | None:

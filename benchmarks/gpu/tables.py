@@ -10,7 +10,6 @@ from rich.table import Table
 from asyncdiff_cli import render
 from benchmarks.gpu.rows import Row
 
-INTERVAL = ("low", "high")
 NOTES = ("skipped", "failed")
 """What stands at the end of a row, in place of numbers."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncdiff_cli.engine.errors import AsyncDiffWarning
+from asyncdiff_cli.engine.text import shortened
 
 SHOWN = 40
 """Characters of a prompt that a warning shows."""
@@ -51,10 +52,9 @@ def warn_of_cuts(readers: Sequence[Reader], prompts: Iterable[str]) -> None:
         if not cuts or not all(own for own, _ in cuts):
             continue
         lost, reader = max(cuts, key=lambda cut: cut[0][0])
-        shown = prompt if len(prompt) <= SHOWN else f"{prompt[: SHOWN - 1]}…"
         warnings.warn(
-            f"{reader.name} takes {reader.limit} tokens: the last {len(lost)} of {shown!r} are cut,"
-            f" from {_word(prompt, lost[0])!r} on",
+            f"{reader.name} takes {reader.limit} tokens: the last {len(lost)} of"
+            f" {shortened(prompt, SHOWN)!r} are cut, from {_word(prompt, lost[0])!r} on",
             AsyncDiffWarning,
             stacklevel=3,
         )

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
-from asyncdiff_cli.engine.hub import hub_errors, one_line
+from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.text import first_few, one_line
 
 EMBEDDED = "`--rewards mini_clip,mini_quality,noise` needs no download"
 
@@ -95,8 +96,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         ),
     ]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise AsyncDiffError(f"these are not the weights of {name}: {'; '.join(wrong[:3])}{more}")
+        raise AsyncDiffError(f"these are not the weights of {name}: {first_few(wrong)}")
     if extra := [key for key in weights if key not in own]:
         text = (
             f"the file of {name} holds {len(extra)} weights that its network does not have, such"

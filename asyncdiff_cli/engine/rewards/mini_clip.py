@@ -19,10 +19,10 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.hub import one_line
 from asyncdiff_cli.engine.rewards.base import Reward, distinct
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
+from asyncdiff_cli.engine.text import one_line
 
 DIRECTORY = Path(__file__).parents[2] / "assets" / "mini_clip"
 WEIGHTS = "model.safetensors"
