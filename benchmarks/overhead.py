@@ -34,6 +34,7 @@ from asyncdiff_cli.engine import (
     load_backbone,
     sample,
 )
+from asyncdiff_cli.engine.registry import dtype_name
 
 TARGET = 1.02
 STOCK = "stock pipeline"
@@ -139,7 +140,7 @@ def main(
     setting = {
         "backbone": loaded.name,
         "device": loaded.device_name,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": dtype_name(loaded.dtype),
         "threads": torch.get_num_threads(),
         "batch": batch,
         "steps": steps,

@@ -29,6 +29,7 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.launch import open_trainer
 from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.registry import dtype_name
 from asyncdiff_cli.engine.rollout import joined, plan_iteration
 from asyncdiff_cli.engine.training import Event, Trainer
 from benchmarks.overhead import LEAST, median_interval
@@ -121,7 +122,7 @@ def main(
     report = {
         "recipe": recipe,
         "device": backbone.device_name,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "dtype": dtype_name(backbone.dtype),
         "threads": torch.get_num_threads(),
         "images_per_iteration": settings.prompts_per_iteration * settings.group_size,
         "steps": settings.num_inference_steps,

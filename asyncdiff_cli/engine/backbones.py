@@ -16,6 +16,7 @@ from asyncdiff_cli.engine import registry
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
+from asyncdiff_cli.engine.files import chunks
 from asyncdiff_cli.engine.loading import (
     PARTS,
     check_checkpoint,
@@ -128,9 +129,8 @@ def _hashed(files: Sequence[tuple[str, Path]], states: Sequence[tuple[int, int]]
     digest = hashlib.sha256()
     for name, path in files:
         digest.update(name.encode() + b"\0")
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        for chunk in chunks(path):
+            digest.update(chunk)
     return digest.hexdigest()
 
 

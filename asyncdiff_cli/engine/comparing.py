@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from asyncdiff_cli.engine.checks import check_choice, check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first, encode_more
@@ -43,7 +41,7 @@ from asyncdiff_cli.engine.prompts import (
 )
 from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.recipes import load_recipe
-from asyncdiff_cli.engine.registry import DTYPES, REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.registry import DTYPES, REGISTRY, BackboneEntry, dtype_name
 from asyncdiff_cli.engine.requests import ModelChoice, check_options
 from asyncdiff_cli.engine.rewards import GUARD, NAMES
 from asyncdiff_cli.engine.rewards.group import RewardGroup
@@ -392,7 +390,7 @@ def settings(wanted: Comparison, backbone: Outline, prompts: PromptSet) -> dict[
         "backbone": backbone.name,
         "revision": backbone.revision,
         "fingerprint": backbone.fingerprint,
-        "dtype": _short(backbone.dtype),
+        "dtype": dtype_name(backbone.dtype),
         "scheduler": backbone.scheduler,
         **_unusual(backbone),
         "guidance_scale": backbone.entry.guidance_scale if own is None else own,
@@ -436,7 +434,7 @@ def in_force(
 def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
     """What of the rewards the rows of a store share, as JSON values."""
     return {
-        name: {"revision": reward.revision, "dtype": _short(reward.dtype)}
+        name: {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
         for name, reward in scorers.rewards.items()
     }
 
@@ -452,7 +450,3 @@ def _unusual(backbone: Outline) -> dict[str, Any]:
         "attention": setup.attention,
     }
     return {name: value for name, value in found.items() if value}
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

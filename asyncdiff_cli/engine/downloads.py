@@ -11,6 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.files import chunks
 from asyncdiff_cli.engine.text import one_line
 
 CHUNK = 2**20
@@ -63,9 +64,8 @@ def download(
 def file_sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    for chunk in chunks(path):
+        digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from asyncdiff_cli.engine.backbones import fingerprint, resolve_device
-from asyncdiff_cli.engine.registry import BackboneEntry
+from asyncdiff_cli.engine.registry import BackboneEntry, dtype_name
 from asyncdiff_cli.engine.requests import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.schedulers import class_scheduler_name
 from asyncdiff_cli.engine.setup import Setup
@@ -84,6 +84,6 @@ def filled(
         scheduler=choice.scheduler or NEUTRAL["scheduler"],
         grid=choice.grid or NEUTRAL["grid"],
         device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name(dtype),
         offload=choice.offload or NEUTRAL["offload"],
     )

@@ -17,6 +17,7 @@ from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.pictures import opened
 from asyncdiff_cli.engine.reading import problem
+from asyncdiff_cli.engine.registry import dtype_name
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones import Backbone
@@ -143,7 +144,7 @@ def describe(
             lora=tuple(LoRA.parse(text).absolute() for text in backbone.setup.lora),
             compile=backbone.setup.compile,
             attention=backbone.setup.attention,
-            dtype=str(backbone.dtype).removeprefix("torch."),
+            dtype=dtype_name(backbone.dtype),
             device=backbone.device_name,
             policy=policy.to_dict(),
             gamma=gamma,

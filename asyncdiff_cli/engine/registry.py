@@ -207,3 +207,8 @@ REGISTRY: dict[str, BackboneEntry] = {
         ),
     )
 }
+
+
+def dtype_name(dtype: object) -> str:
+    """torch's name of a dtype, or of a text that may be one, without the name of torch."""
+    return str(dtype).removeprefix("torch.")

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.reading import Read, parse_json
-from asyncdiff_cli.engine.registry import REGISTRY
+from asyncdiff_cli.engine.registry import REGISTRY, dtype_name
 from asyncdiff_cli.engine.rewards import get
 from asyncdiff_cli.engine.store import Store
 from asyncdiff_cli.engine.summary import BASELINE
@@ -98,7 +98,7 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
     dtypes = {
         own["dtype"]
         for name, own in settings["rewards"].items()
-        if own.get("dtype", "") not in ("", str(get(name).default_dtype).removeprefix("torch."))
+        if own.get("dtype", "") not in ("", dtype_name(get(name).default_dtype))
     }
     return {
         "--backbone": settings["backbone"],

@@ -20,6 +20,7 @@ from asyncdiff_cli.engine.files import expanded, write_apart
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
+from asyncdiff_cli.engine.registry import dtype_name
 from asyncdiff_cli.engine.requests import Line, Prompt, validated
 from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
@@ -275,7 +276,7 @@ def score_files(
                 on_scored(name, len(result.values[name]), len(pictures))
         result.rewards[name] = {
             "revision": reward.revision,
-            "dtype": str(reward.dtype).removeprefix("torch."),
+            "dtype": dtype_name(reward.dtype),
             "device": str(reward.device),
             "higher_is_better": reward.higher_is_better,
         }

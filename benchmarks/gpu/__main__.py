@@ -29,6 +29,7 @@ from rich.console import Console
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.registry import dtype_name
 from benchmarks.gpu import compiled, exactness, memory, speed, tables, training
 from benchmarks.gpu.architecture import ARCHITECTURES, parameters
 from benchmarks.gpu.bench import Bench
@@ -61,7 +62,7 @@ def describe(bench: Bench) -> list[Row]:
             "layers": settings.layers,
             "tiny": settings.tiny,
             "device": backbone.device_name,
-            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "dtype": dtype_name(backbone.dtype),
             "size": settings.size,
             "steps": settings.evaluations,
             "threads": torch.get_num_threads(),

@@ -27,7 +27,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, load_backbone, sample
 from asyncdiff_cli.engine.memory import footprint
-from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS, dtype_name
 from asyncdiff_cli.engine.tracing import Work
 from benchmarks.gpu.architecture import write_configuration
 from benchmarks.gpu.bench import Bench
@@ -131,7 +131,7 @@ def run_apart(directory: Path, settings: Settings, quantize: str, offload: str) 
     Raises:
         RuntimeError: with the reason why there is nothing measured.
     """
-    dtype = str(settings.precision).removeprefix("torch.")
+    dtype = dtype_name(settings.precision)
     arguments = {
         "--quantize": quantize,
         "--offload": offload,

@@ -13,6 +13,7 @@ from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
+from asyncdiff_cli.engine.registry import dtype_name
 
 SLICE = 4
 """Images of a rollout or an evaluation that a VAE decodes at once. Its activations are the largest
@@ -74,7 +75,7 @@ def _finite(pipe: Any, decode: Decode, latents: Tensor, first: int) -> Tensor:
             good = all(_are_finite(again))
             images[n : n + 1] = again.clamp(-1, 1)  # which fp16 holds, and no picture is beyond
         if not good:
-            dtype = str(pipe.vae.dtype).removeprefix("torch.")
+            dtype = dtype_name(pipe.vae.dtype)
             raise AsyncDiffError(
                 f"NaN or infinity in image {first + n + 1} as it is decoded, though not in its"
                 f" latents: the VAE's weights are damaged, or too large for {dtype}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.registry import dtype_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +108,6 @@ def score(
     A model is loaded once per process. Arguments and errors are those of `load_reward` and
     `Reward.score`.
     """
-    names = (None if value is None else str(value).removeprefix("torch.") for value in
+    names = (None if value is None else dtype_name(value) for value in
              (path, device, dtype))  # fmt: skip
     return _loaded(reward, *names).score(images, prompts)

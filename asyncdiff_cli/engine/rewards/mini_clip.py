@@ -18,18 +18,15 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.rewards.base import Reward, distinct
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.rewards.base import distinct
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
 from asyncdiff_cli.engine.text import one_line
 
-DIRECTORY = Path(__file__).parents[2] / "assets" / "mini_clip"
-WEIGHTS = "model.safetensors"
-FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 
-
-class MiniClip(Reward):
+class MiniClip(EmbeddedReward):
     """The plain cosine. It knows the words of `assets/mini/vocabulary.json`; others are spelt out.
 
     A picture of another size is stretched to 128×128 pixels, bicubic and antialiased. A prompt is
@@ -37,36 +34,18 @@ class MiniClip(Reward):
     """
 
     name: ClassVar[str] = "mini_clip"
+    files: ClassVar[tuple[str, ...]] = (
+        "config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"
+    )  # fmt: skip
+    stage: ClassVar[str] = "reward_clip"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer) -> None:
         self.model, self._tokenizer = model.eval().requires_grad_(False), tokenizer
 
     @classmethod
-    def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
-        """The shipped weights, or those in the directory `path`, in fp32 on the CPU.
-
-        Raises:
-            InputError: for a revision, which an embedded model does not have.
-            AsyncDiffError: as `from_directory`.
-        """
-        if revision is not None:
-            raise InputError(f"{cls.name} is a part of the package and has no revisions")
-        return cls.from_directory(DIRECTORY if path is None else path)
-
-    @classmethod
-    def from_directory(cls, path: str | Path) -> Self:
-        """Read what `CLIPModel.save_pretrained` and `CLIPTokenizer.save_pretrained` wrote.
-
-        Raises:
-            AsyncDiffError: if a file is missing or damaged, or they do not belong together.
-        """
-        directory = Path(path)
-        if missing := [name for name in FILES if not (directory / name).is_file()]:
-            raise AsyncDiffError(
-                f"{directory} lacks {', '.join(missing)} of {cls.name}: reinstall asyncdiff, or"
-                " train it with `python -m mini reward_clip`"
-            )
+    def _read(cls, directory: Path) -> Self:
+        """What `CLIPModel.save_pretrained` and `CLIPTokenizer.save_pretrained` wrote."""
         try:
             with init_empty_weights():
                 model = CLIPModel(CLIPConfig.from_pretrained(directory))

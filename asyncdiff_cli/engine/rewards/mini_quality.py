@@ -19,13 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.reading import Read, read_json
-from asyncdiff_cli.engine.rewards.base import Reward
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
 
-DIRECTORY = Path(__file__).parents[2] / "assets" / "mini_quality"
-WEIGHTS = "model.safetensors"
 DETAIL = 8.0
 Width = Annotated[int, Field(ge=1, le=4096)]
 
@@ -105,7 +102,7 @@ class Sizes(Read):
     hidden: Width
 
 
-class MiniQuality(Reward):
+class MiniQuality(EmbeddedReward):
     """The embedded quality score: clean scenes lie near 0, degraded pictures below.
 
     It reads pictures at their own resolution, RGB. One unit is the standard deviation of the
@@ -113,6 +110,8 @@ class MiniQuality(Reward):
     """
 
     name: ClassVar[str] = "mini_quality"
+    files: ClassVar[tuple[str, ...]] = ("config.json", WEIGHTS)
+    stage: ClassVar[str] = "reward_quality"
     range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
     reads_prompt: ClassVar[bool] = False
 
@@ -120,31 +119,7 @@ class MiniQuality(Reward):
         self.model = model.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
-        """The shipped weights, or those in the directory `path`, in fp32 on the CPU.
-
-        Raises:
-            InputError: for a revision, which an embedded model does not have.
-            AsyncDiffError: as `from_directory`.
-        """
-        if revision is not None:
-            raise InputError(f"{cls.name} is a part of the package and has no revisions")
-        return cls.from_directory(DIRECTORY if path is None else path)
-
-    @classmethod
-    def from_directory(cls, path: str | Path) -> Self:
-        """Read `config.json` and `model.safetensors`.
-
-        Raises:
-            AsyncDiffError: if one is missing or damaged, or they do not belong together.
-        """
-        directory = Path(path)
-        missing = [n for n in ("config.json", WEIGHTS) if not (directory / n).is_file()]
-        if missing:
-            raise AsyncDiffError(
-                f"{directory} lacks {' and '.join(missing)} of {cls.name}: reinstall asyncdiff, or"
-                " train it with `python -m mini reward_quality`"
-            )
+    def _read(cls, directory: Path) -> Self:
         config = read_json(directory / "config.json", Sizes)
         with init_empty_weights():
             model = QualityNet(config.widths, config.hidden)

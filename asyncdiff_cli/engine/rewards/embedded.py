@@ -1,0 +1,56 @@
+"""What the rewards that come with the package share: a directory of files in its assets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from typing_extensions import Self
+
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.rewards.base import Reward
+
+ASSETS = Path(__file__).parents[2] / "assets"
+WEIGHTS = "model.safetensors"
+
+
+class EmbeddedReward(Reward):
+    """A reward of mini's world, which lies in `ASSETS` under its name."""
+
+    files: ClassVar[tuple[str, ...]]
+    """What its directory holds."""
+    stage: ClassVar[str]
+    """Of `python -m mini`, which trains it."""
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
+        """The shipped weights, or those in the directory `path`, in fp32 on the CPU.
+
+        Raises:
+            InputError: for a revision, which an embedded model does not have.
+            AsyncDiffError: as `from_directory`.
+        """
+        if revision is not None:
+            raise InputError(f"{cls.name} is a part of the package and has no revisions")
+        return cls.from_directory(ASSETS / cls.name if path is None else path)
+
+    @classmethod
+    def from_directory(cls, path: str | Path) -> Self:
+        """Read its files.
+
+        Raises:
+            AsyncDiffError: if one is missing or damaged, or they do not belong together.
+        """
+        directory = Path(path)
+        if missing := [name for name in cls.files if not (directory / name).is_file()]:
+            raise AsyncDiffError(
+                f"{directory} lacks {', '.join(missing)} of {cls.name}: reinstall asyncdiff, or"
+                f" train it with `python -m mini {cls.stage}`"
+            )
+        return cls._read(directory)
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, directory: Path) -> Self:
+        """The reward of a directory that has all of its files."""
