@@ -109,8 +109,3 @@ def _failed(error: Exception, call: Call) -> int:
         " the command, and what `asyncdiff --debug …` shows of it)"
     )
     return 1
-
-
-def main() -> None:
-    """The `asyncdiff` script."""
-    sys.exit(run())

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.gpu.pack import download
 
 ROOT = Path(__file__).parents[1]
 CODE = ("mini", "asyncdiff_cli", "recipes")
-ALSO = ("typing_extensions",)
-"""Packages that pydantic may need in a newer version than the machine's."""
 
 
 def gather(sprites: Path, target: Path, python: str | None = None) -> int:
@@ -33,7 +30,7 @@ def gather(sprites: Path, target: Path, python: str | None = None) -> int:
     for path in (sprites, sprites.with_suffix(".json")):
         shutil.copy(path, partial / "work" / path.name)
     if python is not None:
-        download(partial / "wheels", python, [f"{name}=={version(name)}" for name in ALSO])
+        download(partial / "wheels", python)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

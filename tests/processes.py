@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tests.conftest  # noqa: F401  # sets torch's threads
-from asyncdiff_cli.app import main
+from asyncdiff_cli.app import run
 from asyncdiff_cli.engine import comparing, launch  # noqa: F401  # what the commands import
 from asyncdiff_cli.engine.processes import free_port
 from tests.training import environment
@@ -102,7 +102,7 @@ def _run(arguments: list[str], out: Connection, err: Connection, variables: dict
     if KILL_AT in variables:
         _kill_at(int(variables[KILL_AT]))
     try:
-        main()
+        sys.exit(run())
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()

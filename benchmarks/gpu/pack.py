@@ -36,7 +36,7 @@ MIB = 1 << 20
 LIMIT = 64
 """Mebibytes of all that is brought to the machine."""
 LACKING = (
-    *("diffusers", "pydantic", "pydantic_core", "annotated_types"),
+    *("diffusers", "filelock", "pydantic", "pydantic_core", "annotated_types"),
     *("typing_inspection", "typing_extensions"),
 )
 """Packages that are brought along, in the versions of this environment: they are missing there, or
@@ -81,7 +81,7 @@ def pack(folder: Path, python: str, wheels: Sequence[str] = (), limit: int = LIM
     return size
 
 
-def download(folder: Path, python: str, wheels: Sequence[str]) -> None:
+def download(folder: Path, python: str, wheels: Sequence[str] = ()) -> None:
     """The wheels of LACKING and of others, for 64-bit Linux."""
     wanted = [*(f"{name}=={version(name)}" for name in LACKING), *wheels]
     platforms = (part for name in GLIBC for part in ("--platform", f"{name}_x86_64"))
