@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -205,9 +204,3 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> N
         )
     for file in found["files"]:
         render.line(file)
-
-
-def _model(options: Mapping[str, Any]) -> str:
-    """Those options of a model that are not shown with it and not off."""
-    shown = ("backbone", "device", "dtype")
-    return render.pairs({k: v for k, v in options.items() if v and k not in shown})
