@@ -40,6 +40,11 @@ def check_choice(kind: str, name: str, known: Iterable[str]) -> None:
         raise InputError(unknown(kind, str(name), known))
 
 
+def may_be_repository(name: str) -> bool:
+    """Whether a name can be that of a hub repository, OWNER/NAME, and is not written as a path."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 MAY_BE_EMPTY = {"--negative"}
 """Options of which the empty text says something: what is drawn without a prompt."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.checks import check_range
+from asyncdiff_cli.engine.checks import check_range, may_be_repository
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.registry import PICKLES, SAFETENSORS, SINGLE_FILES
@@ -65,8 +65,7 @@ class LoRA:
             if self.path.suffix.lower() not in SAFETENSORS:
                 raise InputError(f"--lora {self.source} is no .safetensors file")
             return
-        is_path = self.source.startswith((".", "/", "~")) or self.path.suffix.lower() in FILES
-        if is_path or self.source.count("/") != 1:
+        if self.path.suffix.lower() in FILES or not may_be_repository(self.source):
             raise InputError(f"there is no LoRA {self.source}")
 
     def absolute(self) -> str:

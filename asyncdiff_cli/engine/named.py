@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine import weights
+from asyncdiff_cli.engine.checks import may_be_repository
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.registry import REGISTRY
@@ -27,12 +28,11 @@ def check_model(where: object, named: ModelChoice, given: ModelChoice) -> None:
     whole = named.model_path is not None and named.model_path.is_dir()
     repo = None if given.backbone is not None or whole else _repository(named.name)
     if repo is not None and weights.cached(repo, named.revision) is None:
-        is_path = repo.count("/") != 1 or repo.startswith((".", "/", "~"))
         raise InputError(
-            f"{where} names its model, and there is no directory {repo}: give --model-path DIR"
-            if is_path
-            else f"{where} names the model {repo}, which is not on this machine: to download it,"
+            f"{where} names the model {repo}, which is not on this machine: to download it,"
             f" repeat --backbone {named.name}, or give --model-path DIR"
+            if may_be_repository(repo)
+            else f"{where} names its model, and there is no directory {repo}: give --model-path DIR"
         )
     for text in () if given.lora else named.lora:
         adapter = LoRA.parse(text)

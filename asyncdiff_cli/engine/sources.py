@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
-from asyncdiff_cli.engine.checks import check_model_path, unknown
+from asyncdiff_cli.engine.checks import check_model_path, may_be_repository, unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
@@ -198,7 +198,7 @@ def find_pipeline(
             f"{name} is a file and no backbone: give it as --model-path, beside the --backbone that"
             " all else comes from"
         )
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    elif may_be_repository(name):
         return None, name, None
     elif "/" in name:
         raise InputError(f"there is no directory {name}")
