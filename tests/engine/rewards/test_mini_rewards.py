@@ -9,9 +9,8 @@ from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
 from asyncdiff_cli.engine import AsyncDiffError, load_backbone, load_reward, rewards, sample, score
-from asyncdiff_cli.engine.rewards.mini_clip import DIRECTORY as CLIP_DIRECTORY
+from asyncdiff_cli.engine.rewards.embedded import ASSETS
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
-from asyncdiff_cli.engine.rewards.mini_quality import DIRECTORY as QUALITY_DIRECTORY
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 
 MEASURED = {"num_inference_steps": 8, "guidance_scale": 3.0}
@@ -68,15 +67,15 @@ def test_quality_reads_no_prompt(pictures):
 
 
 def test_what_is_shipped_is_small_and_measured():
-    for directory, limit in ((CLIP_DIRECTORY, 10e6), (QUALITY_DIRECTORY, 2e6)):
+    for directory, limit in ((ASSETS / "mini_clip", 10e6), (ASSETS / "mini_quality", 2e6)):
         assert sum(file.stat().st_size for file in directory.iterdir()) < limit
         assert json.loads((directory / "metrics.json").read_text())
         assert "## Measured" in (directory / "README.md").read_text()
 
 
 def test_the_encoder_that_conditions_mini_is_another_model():
-    own = load_file(CLIP_DIRECTORY / "model.safetensors")
-    theirs = load_file(CLIP_DIRECTORY.parent / "mini" / "text_encoder" / "model.safetensors")
+    own = load_file(ASSETS / "mini_clip" / "model.safetensors")
+    theirs = load_file(ASSETS / "mini" / "text_encoder" / "model.safetensors")
     key = "text_model.encoder.layers.0.mlp.fc1.weight"
     assert own[key].shape == theirs[key].shape
     correlation = torch.corrcoef(torch.stack([own[key].flatten(), theirs[key].flatten()]).float())
@@ -88,8 +87,7 @@ def test_a_broken_installation_is_one_line(reward_class, tmp_path):
     with pytest.raises(AsyncDiffError, match=r"lacks .*reinstall") as caught:
         reward_class.from_directory(tmp_path)
     assert "\n" not in str(caught.value)
-    directory = {MiniClip: CLIP_DIRECTORY, MiniQuality: QUALITY_DIRECTORY}[reward_class]
-    for file in directory.iterdir():
+    for file in (ASSETS / reward_class.name).iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:200])
     with pytest.raises(AsyncDiffError):
         reward_class.from_directory(tmp_path)
