@@ -179,7 +179,7 @@ def main(
     table = Table("measure", "value")
     for name, value in report.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    render.tables([table])
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from asyncdiff_cli import render
 from asyncdiff_cli.engine.distributions import distributions, write_histogram
 from asyncdiff_cli.engine.report import write_report
 from asyncdiff_cli.engine.store import Store
@@ -131,7 +131,7 @@ def main(
         own = [found[count][name] for count in counts]
         ratio = own[-1] / counts[-1] / (first / counts[0])
         table.add_row(name, *(f"{seconds:.2f} s" for seconds in own), f"{ratio:.2f}")
-    Console().print(table)
+    render.tables([table])
 
 
 if __name__ == "__main__":

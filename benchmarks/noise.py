@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import typer
 from PIL import Image, ImageFilter
-from rich.console import Console
 from rich.table import Table
 
 from asyncdiff_cli import render
@@ -127,7 +126,7 @@ def main(
     for title, row in {"clean (score)": clean, **rows}.items():
         cells = ("{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**row[name]) for name in MEASURES)
         table.add_row(title, *cells)
-    Console().print(table)
+    render.tables([table])
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def main(
         table.add_row(
             name, f"{ratio:.4f}", f"{low:.4f} … {high:.4f}", "yes" if ratio <= TARGET else "no"
         )
-    Console().print(table)
+    render.tables([table])
 
 
 if __name__ == "__main__":

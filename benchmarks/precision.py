@@ -88,7 +88,7 @@ def main(
     for row in rows:
         numbers = (f"{row[key]:.2g}" for key in ("error", "spread"))
         table.add_row(row["reward"], row["dtype"], *numbers, f"{100 * row['share']:.2g} %")
-    Console().print(table)
+    render.tables([table])
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def main(
     for row in report["rows"]:
         rates = (f"{row[key]:.3g}" for key in ("batched", "single", "ratio"))
         table.add_row(row["reward"], str(row["batch"]), *rates)
-    Console().print(table)
+    render.tables([table])
     for mode, size in report["memory"].items():
         Console().print(f"peak memory, {MEMORY.get(mode, mode)}: {render.size(size)}")
 

@@ -142,7 +142,7 @@ def main(
     table = Table("measure", "value")
     for name, value in report.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    render.tables([table])
 
 
 if __name__ == "__main__":

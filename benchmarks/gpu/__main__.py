@@ -24,7 +24,6 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import InputError
@@ -44,8 +43,6 @@ TASKS: Mapping[str, Callable[[Bench], Iterator[Task]]] = {
     "speed": speed.speed,
     "compile": compiled.tasks,
 }
-WIDE = 200
-"""Columns of a table where there is no terminal."""
 
 
 def describe(bench: Bench) -> list[Row]:
@@ -144,9 +141,6 @@ def main(
 ) -> None:
     """Measure backbones of random weights; a table of each section is printed at the end."""
     render.quiet_libraries()
-    console = Console(stderr=json)
-    if not console.is_terminal:
-        console.width = WIDE
     given = {
         "device": device, "dtype": dtype, "layers": layers, "tiny": tiny, "size": size,
         "steps": steps, "batches": parse_batches(batches), "rounds": rounds, "group": group,
@@ -158,9 +152,8 @@ def main(
     run(benches, parse_names("section", sections, SECTIONS), journal)
     if not json:
         for section in dict.fromkeys(row["section"] for row in journal.rows):
-            console.print(
-                tables.table(section, [r for r in journal.rows if r["section"] == section])
-            )
+            own = [row for row in journal.rows if row["section"] == section]
+            render.tables([tables.table(section, own)])
     if journal.failed:
         raise typer.Exit(1)
 

@@ -31,7 +31,7 @@ from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS, dtype_name
 from asyncdiff_cli.engine.tracing import Work
 from benchmarks.gpu.architecture import write_configuration
 from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.rows import Row, Task
+from benchmarks.gpu.rows import Row, Task, reason
 from benchmarks.gpu.settings import OverBudgetError, Settings
 
 NONE = "none"
@@ -207,7 +207,7 @@ def main(
     try:
         row = draw_one(directory, torch.device(device), dtype, size, options)
     except Exception as error:  # a library that is missing, or too little memory, is a result
-        row = {"reason": " ".join(f"{type(error).__name__}: {error}".split())}
+        row = {"reason": reason(error)}
     print(json.dumps(row))
 
 

@@ -66,6 +66,11 @@ def perform(tasks: Iterable[Task], section: Row, journal: Journal, settings: Set
                     journal.add({**key, **row, "took_seconds": took})
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 @contextmanager
 def _kept(key: Row, journal: Journal) -> Iterator[None]:
     """Make a row of what is raised within the block."""
@@ -76,7 +81,6 @@ def _kept(key: Row, journal: Journal) -> Iterator[None]:
         journal.add({**key, "skipped": str(error)})
     except Exception as error:
         traceback.print_exc()
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        journal.add({**key, "failed": reason})
+        journal.add({**key, "failed": reason(error)})
     gc.collect()  # what the traceback held on to is free by now
     torch.cuda.empty_cache()
