@@ -36,12 +36,12 @@ def encode_first(
 ) -> Canvas:
     """Encode prompts with nothing but the text encoders, and load the rest after they are gone.
 
+    The processes take the prompts in turns. Prompts that are in the directory already, encoded for
+    the same model, are not encoded again, and without others the encoders are not loaded at all.
+
     Args:
         ahead: how many prompts of each process are encoded, the first ones; default all. Others
             are left to `encode_more`.
-
-    The processes take the prompts in turns. Prompts that are in the directory already, encoded for
-    the same model, are not encoded again, and without others the encoders are not loaded at all.
 
     Raises:
         InputError, AsyncDiffError: as `load_backbone`, or if the directory cannot be written.
