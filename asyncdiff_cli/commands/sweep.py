@@ -60,7 +60,8 @@ def sweep(
     """Chart the metrics against γ, the deviation or the steps: the paper's Figures 2 and 5.
 
     Draws into a store as eval does, and goes on as eval does. DIR/sweep.png and .svg are the
-    metrics, DIR/noise.png and .svg the metrics against residual noise, DIR/panel.png the images.
+    metrics, DIR/noise.png and .svg the other metrics against residual noise, DIR/panel.png the
+    images.
 
     asyncdiff sweep --gammas 0.5,1,2 --limit 64
     """

@@ -69,14 +69,15 @@ def sweep_axis(
 def write_sweep(store: Store, axis: Axis) -> list[Path]:
     """The charts of a store and, where images were kept, a panel of them; the files' paths.
 
+    Gains over residual noise are charted where a reward beside it was measured.
+
     Raises:
         AsyncDiffError: if one cannot be written.
     """
     summary = summarize(store)
-    figures = {
-        "sweep": scaling_figure(summary, axis.name),
-        "noise": noise_figure(summary, axis.name),
-    }
+    figures = {"sweep": scaling_figure(summary, axis.name)}
+    if len(summary.rewards) > 1:  # than the guard, which is always among them
+        figures["noise"] = noise_figure(summary, axis.name)
     written = []
     for name, figure in figures.items():
         for suffix in SUFFIXES:

@@ -151,6 +151,14 @@ def test_sweep_charts_the_deviations_and_shows_the_images(asyncdiff, tmp_path):
     assert [len(row) for row in panel.cells] == [3, 3]
 
 
+def test_a_sweep_of_the_guard_alone_charts_it_against_nothing(asyncdiff, tmp_path):
+    small = ("--steps", 1, "--limit", 1, "--images", 0, "--rewards", "noise")
+    outcome = asyncdiff("sweep", "--deviations", "0.5", *small, "--out", "swept", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    charts = {path.name for path in (tmp_path / "swept").glob("*.[ps][nv]g")}
+    assert charts == {"sweep.png", "sweep.svg"}
+
+
 def test_sweep_of_steps_has_a_baseline_for_each(asyncdiff):
     outcome = asyncdiff(
         "sweep", "--policies", "fixed:0.5", "--steps", "1,2", *FAST[2:], "--out", "swept", "--json"
