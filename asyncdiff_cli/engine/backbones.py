@@ -14,7 +14,7 @@ import torch
 
 from asyncdiff_cli.engine import registry
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
-from asyncdiff_cli.engine.checks import check_choice, unknown_pipeline
+from asyncdiff_cli.engine.checks import check_choice, check_size, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.files import chunks
 from asyncdiff_cli.engine.loading import (
@@ -85,8 +85,8 @@ class Backbone:
     @property
     def device_name(self) -> str:
         """The GPU's own name, or "cpu"."""
-        on_gpu = self.device.type == "cuda"
-        return torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
+        device = self.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     @property
     def scheduler(self) -> str:
@@ -102,6 +102,14 @@ class Backbone:
     def size(self) -> int:
         """Default height and width in pixels."""
         return self.entry.size or self.adapter.default_size
+
+    def check_size(self, height: int, width: int) -> None:
+        """Images of this height and width, in pixels, can be drawn.
+
+        Raises:
+            InputError: if not, with a size that can.
+        """
+        check_size(height, width, self.adapter.size_multiple, self.adapter.largest_size)
 
     @cached_property
     def fingerprint(self) -> str | None:
@@ -305,7 +313,7 @@ def resolve_device(
         device = torch.device(wanted)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    if str(device) != "cpu" and device.type != "cuda":
         raise InputError(f"unknown device {str(wanted)!r}; use cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; use --device cpu")

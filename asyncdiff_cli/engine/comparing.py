@@ -310,6 +310,8 @@ def open_evaluation(
     with accelerator.main_process_first(), accelerator.local_main_process_first():
         texts, order = wanted.load_prompts(on_progress)
         outline = Outline.of(wanted.choice, accelerator.device)
+        if wanted.size is not None:
+            outline.check_size(wanted.size, wanted.size)
         shared = settings(wanted, outline, texts)
         Store.agree(out, shared, names)
         contenders = wanted.contenders(fetch(wanted.choice))

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.engine.backbones import Backbone
-from asyncdiff_cli.engine.checks import check_size
 from asyncdiff_cli.engine.each import EachPolicy
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.panel import make_panel
 from asyncdiff_cli.engine.planning import Batch, Panel, Plan
 from asyncdiff_cli.engine.policies import StepState
@@ -57,15 +57,14 @@ def execute(
             yield _write_panel(panels.pop(0), cells, out)
 
 
-def check_sizes(plan: Plan, backbone: Backbone) -> None:
+def check_sizes(plan: Plan, backbone: Backbone | Outline) -> None:
     """Every batch is of a size that the backbone can draw.
 
     Raises:
         InputError: for one that is not.
     """
-    adapter = backbone.adapter
-    for settings in (batch.settings for batch in plan.batches):
-        check_size(settings.height, settings.width, adapter.size_multiple, adapter.largest_size)
+    for height, width in {(b.settings.height, b.settings.width) for b in plan.batches}:
+        backbone.check_size(height, width)
 
 
 def draw(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.backbones import Backbone, load_choice
-from asyncdiff_cli.engine.drawing import Written, execute
+from asyncdiff_cli.engine.drawing import Written, check_sizes, execute
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fitting import advise, largest
 from asyncdiff_cli.engine.named import check_model, check_policy
@@ -132,6 +132,7 @@ def open_job(
         raise InputError(f"{out} is a file: give --out a directory")
     outline = Outline.of(choice)
     plan = make_plan(request, recorded, outline.entry, outline.size)
+    check_sizes(plan, outline)
     check_source_is_kept(request, plan, out)
     if warning := advise(choice, largest(plan.batches, outline.entry)):
         on_warning(warning)

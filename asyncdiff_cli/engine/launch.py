@@ -192,6 +192,8 @@ def open_trainer(
             for split in ("train", "validation")
         )
         outline = Outline.of(recipe.model(), where)
+        if recipe.size is not None:
+            outline.check_size(recipe.size, recipe.size)
         run = RunDirectory(path, identity(resolved(recipe, outline), outline, texts, held_out))
         checkpoint = _last(run, on_warning, accelerator) if resume else None
         fetch(recipe.model())

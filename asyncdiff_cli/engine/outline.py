@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
+from asyncdiff_cli.engine.adapters import Adapter
 from asyncdiff_cli.engine.backbones import fingerprint, resolve_device
+from asyncdiff_cli.engine.checks import check_size
+from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.registry import BackboneEntry, dtype_name
 from asyncdiff_cli.engine.requests import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.schedulers import class_scheduler_name
 from asyncdiff_cli.engine.setup import Setup
-from asyncdiff_cli.engine.sources import Source, default_pixels, source_of
+from asyncdiff_cli.engine.sources import Source, configuration, default_pixels, source_of
+from asyncdiff_cli.engine.tracing import empty_adapter
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,27 @@ class Outline:
     @property
     def size(self) -> int:
         return default_pixels(self.source)
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """As it will be, without weights, around what decides about the images' sizes alone.
+
+        Raises:
+            AsyncDiffError: for a configuration that no model can be made of.
+        """
+        with torch.device("meta"):
+            parts = "transformer", "vae"
+            return empty_adapter(configuration(self.source), self.dtype, parts)
+
+    def check_size(self, height: int, width: int) -> None:
+        """As `Backbone.check_size`; the size that is drawn by default is one that can be."""
+        if (height, width) == (self.size, self.size):
+            return
+        try:
+            adapter = self.adapter
+        except AsyncDiffError:  # what is damaged, loading says
+            return
+        check_size(height, width, adapter.size_multiple, adapter.largest_size)
 
     def in_force(self) -> ModelChoice:
         """The choice with what it leaves to the backbone filled in."""

@@ -175,7 +175,7 @@ def sample(
     checks.check_gamma(gamma)
     checks.check_steps(steps)
     checks.check_choice("output_type", output_type, OUTPUT_TYPES)
-    checks.check_size(height, width, adapter.size_multiple, adapter.largest_size)
+    backbone.check_size(height, width)
     batch = checks.check_text(
         texts, negative_prompt, given, pooled=adapter.has_pooled, masked=adapter.has_mask
     )

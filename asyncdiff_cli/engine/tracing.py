@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,12 +201,15 @@ def _fused_attention(
     )[0]
 
 
-def empty_adapter(directory: Path, dtype: torch.dtype) -> Adapter:
+def empty_adapter(
+    directory: Path, dtype: torch.dtype, parts: Container[str] | None = None
+) -> Adapter:
     """A pipeline, with its adapter, as it would be loaded; call it within `without_data`.
 
     Args:
         directory: of a diffusers pipeline; its weights need not be there.
         dtype: what it is loaded in.
+        parts: the components that are made, and are None otherwise; default all.
 
     Raises:
         InputError: for an index of another shape, or a pipeline class that has no adapter.
@@ -216,8 +219,11 @@ def empty_adapter(directory: Path, dtype: torch.dtype) -> Adapter:
     for pipeline_class, adapter_class in ADAPTERS.items():
         if pipeline_class.__name__ == index.class_name:
             own = {k: v for k, v in (index.model_extra or {}).items() if not k.startswith("_")}
+            wanted = own if parts is None else parts
             made = {
-                name: _component(directory / name, *value) if isinstance(value, list) else value
+                name: value
+                if not isinstance(value, list)
+                else _component(directory / name, *(value if name in wanted else (None, None)))
                 for name, value in own.items()
             }
             for part in made.values():

@@ -21,6 +21,8 @@ def test_it_is_what_is_loaded(tmp_path, family):
         assert [getattr(outline, own) for own in SHARED] == [
             getattr(backbone, own) for own in SHARED
         ]
+        for limit in ("size_multiple", "largest_size"):
+            assert getattr(outline.adapter, limit) == getattr(backbone.adapter, limit)
         in_force = outline.in_force().to_dict()
         assert in_force.keys() == set(ModelChoice.options())
         assert in_force["scheduler"] == backbone.scheduler
