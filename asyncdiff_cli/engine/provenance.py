@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,37 +124,44 @@ def describe(
     max_sequence_length: int | None = None,
 ) -> list[Provenance]:
     """The provenance of each image of one call of `sample`, whose arguments these were."""
-    packages = ("torch", "diffusers", "transformers", "pillow")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    shared: dict[str, Any] = {  # asked for once: a pipeline walks its modules for its device
+        "backbone": backbone.place,
+        "revision": backbone.revision,
+        "fingerprint": backbone.fingerprint,
+        "batch": tuple(Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)),
+        "negative_prompt": negative_prompt,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "height": height,
+        "width": width,
+        "max_sequence_length": max_sequence_length,
+        "scheduler": backbone.scheduler,
+        "grid": backbone.grid,
+        "quantize": backbone.setup.quantize,
+        "lora": tuple(LoRA.parse(text).absolute() for text in backbone.setup.lora),
+        "compile": backbone.setup.compile,
+        "attention": backbone.setup.attention,
+        "dtype": dtype_name(backbone.dtype),
+        "device": backbone.device_name,
+        "policy": policy.to_dict(),
+        "gamma": gamma,
+        "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **_versions()},
+    }
     return [
         Provenance(
-            backbone=backbone.place,
-            revision=backbone.revision,
-            fingerprint=backbone.fingerprint,
-            batch=tuple(Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)),
+            **shared,
             index=index,
-            negative_prompt=negative_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            height=height,
-            width=width,
-            max_sequence_length=max_sequence_length,
-            scheduler=backbone.scheduler,
-            grid=backbone.grid,
-            quantize=backbone.setup.quantize,
-            lora=tuple(LoRA.parse(text).absolute() for text in backbone.setup.lora),
-            compile=backbone.setup.compile,
-            attention=backbone.setup.attention,
-            dtype=dtype_name(backbone.dtype),
-            device=backbone.device_name,
-            policy=policy.to_dict(),
-            gamma=gamma,
             cond_sigmas=tuple(result.cond_sigmas[index].tolist()),
             deviations=tuple(result.deviations[index].tolist()),
-            versions={"asyncdiff-cli": asyncdiff_cli.__version__, **versions},
         )
         for index in range(len(prompts))
     ]
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("torch", "diffusers", "transformers", "pillow")
+    return {name: importlib.metadata.version(name) for name in packages}
 
 
 def save_png(

@@ -132,7 +132,8 @@ class Canvas:
         """
         texts = dict.fromkeys(prompts)
         if self.text is not None:
-            return {prompt: self.text.read(prompt, self.backbone.device) for prompt in texts}
+            device = self.backbone.device
+            return {prompt: self.text.read(prompt, device) for prompt in texts}
         return {prompt: self._encode(prompt) for prompt in texts}
 
     @torch.no_grad()
