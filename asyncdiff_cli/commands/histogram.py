@@ -53,14 +53,17 @@ def histogram(
 
     check_suffix(out)
     check_writable(out)
+    sources = [
+        Store(path)
+        if is_store(path)
+        else comparison_of_run(path, limit, ModelChoice(device=device))
+        for path in paths
+    ]
     stores = []
-    for path, name in zip(paths, told_apart(paths), strict=True):
-        if is_store(path):
-            stores.append((name, Store(path)))
-            continue
-        wanted = comparison_of_run(path, limit, ModelChoice(device=device))
-        drawn = draw(wanted, path / EVALUATION)
-        if drawn is not None:
+    for path, name, source in zip(paths, told_apart(paths), sources, strict=True):
+        if isinstance(source, Store):
+            stores.append((name, source))
+        elif (drawn := draw(source, path / EVALUATION)) is not None:
             stores.append((name, drawn[0]))
     found = distributions(stores, policy)
     written = write_histogram(found, out)

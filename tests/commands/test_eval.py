@@ -218,6 +218,16 @@ def test_histogram_of_fixed_deviations_is_refused(asyncdiff, evaluated):
     assert asyncdiff("histogram", "nowhere").code == 2
 
 
+def test_histogram_refuses_what_is_no_run_before_it_draws(asyncdiff, tmp_path, monkeypatch):
+    monkeypatch.setattr("asyncdiff_cli.commands.histogram.draw", lambda *_: pytest.fail("drawn"))
+    (tmp_path / "run" / "tpm").mkdir(parents=True)
+    (tmp_path / "run" / "tpm" / "config.json").write_text("{}")
+    assert asyncdiff("recipes", "copy", "mini", "run/recipe.yaml").code == 0
+    outcome = asyncdiff("histogram", "run", "nowhere")
+    assert outcome.code == 2
+    assert "nowhere holds neither" in outcome.err
+
+
 def test_panel_draws_prompts_or_shows_a_store(asyncdiff, evaluated, tmp_path):
     outcome = asyncdiff(
         "panel", "a cat", "a dog", "--policies", "baseline,fixed:1", "--steps", 2, "--out", "p.png",
