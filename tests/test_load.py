@@ -28,8 +28,8 @@ BATCH = 8
 SIDE = 16
 TIMED = 5000
 """From so many prompts on a run lasts long enough to compare its quarters."""
-KEPT = 600
-"""Bytes of memory per row, with which the last part and the table are made: its key, and scores."""
+KEPT = 1200
+"""Bytes of memory per row while the last part and the table are made of all: keys and scores."""
 SLACK = 96 << 20
 """Bytes of memory for what does not depend on the rows, such as a part that is being compacted."""
 SPAN = 20
