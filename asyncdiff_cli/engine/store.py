@@ -340,6 +340,10 @@ def _row_groups(part: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """
     try:
         file = pq.ParquetFile(part, page_checksum_verification=True)
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        if file.metadata.num_rows != sum(group.num_rows for group in groups):
+            # it has no checksum, as the pages have
+            raise ValueError("its footer counts the rows in two ways")
         for number in range(file.num_row_groups):
             group = file.read_row_group(number, schema.names, use_threads=False)
             group = group.select(schema.names).cast(schema)

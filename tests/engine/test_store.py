@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -275,6 +275,7 @@ def test_a_torn_part_is_named_wherever_it_ends(tmp_path_factory, length):
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(place=0.7428067389508348, bit=3)  # the footer's number of rows: 20 became 16
 @hypothesis_settings(max_examples=150, deadline=None)
 def test_a_flipped_bit_never_changes_a_score(tmp_path_factory, place, bit):
     store = Store.open(tmp_path_factory.mktemp("stores") / "store", SETTINGS)
