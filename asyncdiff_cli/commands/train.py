@@ -70,10 +70,16 @@ def train(
 
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
-    from asyncdiff_cli.engine.launch import find_run, model_overrides, open_trainer
+    from asyncdiff_cli.engine.launch import (
+        check_said_once,
+        find_run,
+        model_overrides,
+        open_trainer,
+    )
     from asyncdiff_cli.engine.locks import hold
     from asyncdiff_cli.engine.processes import launch, must_launch
 
+    check_said_once({**vars(model), "seed": seed, "prompts": prompts}, overrides or ())
     changes = [*model_overrides(model), *(() if seed is None else (f"seed={seed}",))]
     changes += overrides or ()
     chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,21 @@ def model_overrides(model: ModelChoice) -> list[str]:
         for name, value in given.items()
         if name not in ("backbone", "device")  # one finds the recipe, and one is this machine's
     ]
+
+
+def check_said_once(options: Mapping[str, object], overrides: Sequence[str]) -> None:
+    """No setting is given both as an option and as `KEY=VALUE`.
+
+    Args:
+        options: what may be, by the recipe's key; None, False and () are not given.
+
+    Raises:
+        InputError: for one that is, since neither is stronger.
+    """
+    given = {name for name, value in options.items() if value not in (None, False, ())}
+    for override in overrides:
+        if (name := override.partition("=")[0]) in given:
+            raise InputError(f"{name} is given twice, as an option and as {override!r}: give one")
 
 
 def is_copy(path: Path) -> bool:

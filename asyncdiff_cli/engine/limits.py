@@ -8,6 +8,8 @@ MAX_COUNT = 1_000_000
 """Of iterations, prompts, batches and the like, which are listed in memory."""
 MAX_IMAGES = 100_000
 """Of one call of `sample`."""
+MAX_BATCH = 10_000
+"""Images that a picture's record names as drawn with it."""
 MAX_STEPS = 1000
 """As many as there are timesteps in training."""
 MAX_SIDE = 16_384

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import asyncdiff_cli
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
+from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.pictures import opened
-from asyncdiff_cli.engine.reading import problem
+from asyncdiff_cli.engine.reading import SMALL, problem
 from asyncdiff_cli.engine.registry import dtype_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Provenance(BaseModel):
     """Commit of the repository that it was loaded from."""
     fingerprint: str | None
     """SHA-256 of the local files that it was loaded from."""
-    batch: tuple[Drawn, ...]
+    batch: Annotated[tuple[Drawn, ...], Field(max_length=MAX_BATCH)]
     """All images of the batch: floating point repeats to the bit only in the same batch."""
     index: int
     """Which of them this is."""
@@ -216,6 +217,8 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
         text = getattr(image, "text", {}).get(CHUNK)
     if text is None:
         raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
+    if len(text) > SMALL:
+        raise InputError(f"{path}: its provenance is damaged: it has more than {SMALL >> 20} MiB")
     model = PanelProvenance if text.startswith(PANEL) else Provenance
     try:
         return model.model_validate_json(text)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.registry import REGISTRY, dtype_name
@@ -27,7 +28,7 @@ class Recorded(Read):
 
     device: str | None = None
     versions: dict[str, str] = Field({})
-    batch: list[Any] = Field([])
+    batch: list[Any] = Field([], max_length=MAX_BATCH)
 
 
 class Origin(NamedTuple):

@@ -206,6 +206,15 @@ def test_a_picture_s_record(asyncdiff, picture, content):
         assert_refused(asyncdiff(*arguments), picture.name)
 
 
+def test_a_picture_s_record_of_a_batch_beyond_sense(asyncdiff, picture):
+    record = asyncdiff("inspect", picture, "--json").json
+    with_record(picture, json.dumps({**record, "batch": [{"prompt": "a", "seed": 1}] * 10_001}))
+    for arguments in (("inspect", picture), ("sample", "--from", picture, "--dry-run")):
+        assert_refused(asyncdiff(*arguments), "at most 10000 items")
+    with_record(picture, json.dumps(record) + " " * (16 << 20))
+    assert_refused(asyncdiff("inspect", picture), "more than 16 MiB")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -363,3 +363,18 @@ def test_help_needs_no_torch():
         " sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "override"),
+    [
+        (("--seed", 6), "seed=5"),
+        (("--dtype", "fp32"), "dtype=fp32"),
+        (("--prompts", "p"), "prompts=q"),
+    ],
+)
+def test_a_setting_is_said_once(train, option, override):
+    outcome = train(*option, override)
+    line = f"error: {override.partition('=')[0]} is given twice, as an option and as '{override}'"
+    assert (outcome.code, outcome.out) == (2, "")
+    assert line in outcome.err
