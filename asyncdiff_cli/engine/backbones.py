@@ -313,6 +313,8 @@ def resolve_device(
         device = torch.device(wanted)
     except RuntimeError:
         device = torch.device("meta")
+    if device.type == "cpu" and not isinstance(wanted, str):
+        device = torch.device("cpu")  # of several processes, accelerate numbers theirs
     if str(device) != "cpu" and device.type != "cuda":
         raise InputError(f"unknown device {str(wanted)!r}; use cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
