@@ -144,7 +144,7 @@ def model_overrides(model: ModelChoice) -> list[str]:
 
 
 def check_said_once(options: Mapping[str, object], overrides: Sequence[str]) -> None:
-    """No setting is given both as an option and as `KEY=VALUE`.
+    """Refuse a setting that is given both as an option and as `KEY=VALUE`.
 
     Args:
         options: what may be, by the recipe's key; None, False and () are not given.
@@ -152,7 +152,10 @@ def check_said_once(options: Mapping[str, object], overrides: Sequence[str]) -> 
     Raises:
         InputError: for one that is, since neither is stronger.
     """
-    given = {name for name, value in options.items() if value not in (None, False, ())}
+    # a seed of 0, which equals False, is given
+    given = {
+        name for name, value in options.items() if value not in (None, ()) and value is not False
+    }
     for override in overrides:
         if (name := override.partition("=")[0]) in given:
             raise InputError(f"{name} is given twice, as an option and as {override!r}: give one")

@@ -369,6 +369,7 @@ def test_help_needs_no_torch():
     ("option", "override"),
     [
         (("--seed", 6), "seed=5"),
+        (("--seed", 0), "seed=5"),
         (("--dtype", "fp32"), "dtype=fp32"),
         (("--prompts", "p"), "prompts=q"),
     ],
