@@ -1,3 +1,18 @@
 """Asynchronous timestep conditioning for text-to-image flow models."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The scheduler, and its base, where diffusers looks for both: a saved pipeline names this."""
+    if name == "AsyncFlowMatchEulerScheduler":
+        from asyncdiff_cli.engine.async_scheduler import AsyncFlowMatchEulerScheduler
+
+        return AsyncFlowMatchEulerScheduler
+    if name == "SchedulerMixin":
+        from diffusers import SchedulerMixin
+
+        return SchedulerMixin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ import asyncdiff_cli
 from asyncdiff_cli import render
 from asyncdiff_cli.commands.backbones import backbones
 from asyncdiff_cli.commands.evaluate import evaluate
+from asyncdiff_cli.commands.explain import explain
 from asyncdiff_cli.commands.histogram import histogram
 from asyncdiff_cli.commands.inspect import inspect
 from asyncdiff_cli.commands.merge import merge
@@ -42,6 +43,7 @@ commands: dict[str, Callable[..., None]] = {
     "report": report,
     "merge": merge,
     "score": score,
+    "explain": explain,
     "backbones": backbones,
     "inspect": inspect,
 }

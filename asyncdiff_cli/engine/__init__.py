@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asyncdiff_cli.engine.async_scheduler import AsyncFlowMatchEulerScheduler
     from asyncdiff_cli.engine.attach import Trace, attach
     from asyncdiff_cli.engine.backbones import (
         Backbone,
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rivals import Combined, DetailDaemon, TimeShift, VelocityScale
     from asyncdiff_cli.engine.sampler import SampleResult, sample
     from asyncdiff_cli.engine.tpm import TimestepPredictionModule
+    from asyncdiff_cli.engine.transfer import transfer
 
 __all__ = [
     "REGISTRY",
     "AsyncDiffError",
     "AsyncDiffWarning",
+    "AsyncFlowMatchEulerScheduler",
     "Backbone",
     "BackboneEntry",
     "Combined",
@@ -67,10 +70,12 @@ __all__ = [
     "policy_from_dict",
     "sample",
     "score",
+    "transfer",
 ]
 
 _MODULES = (
     *("errors", "registry", "policy_specs", "rewards", "policies", "rivals", "each"),
+    *("transfer", "async_scheduler"),
     *("backbones", "sampler", "attach", "rewards.base", "rewards.composite", "tpm", "learned"),
 )
 """Where the names are, lightest first."""

@@ -154,7 +154,7 @@ def scaling_figure(summary: Summary, axis: str = "gamma", width: float | None = 
         InputError: for another axis.
     """
     series = _series(summary, axis)
-    with _style():
+    with figure_style():
         figure, panels = _panels(
             len(summary.rewards), width, LARGE if len(summary.rewards) == 1 else SMALL
         )
@@ -180,7 +180,7 @@ def scaling_figure(summary: Summary, axis: str = "gamma", width: float | None = 
             if axis == "steps":
                 _logarithmic(axes, sorted({result.setting.steps for result in summary.results}))
         _below(figure, AXES[axis])
-        _legend(figure, panels)
+        legend_above(figure, panels)
     return figure
 
 
@@ -202,7 +202,7 @@ def noise_figure(summary: Summary, axis: str = "gamma", width: float | None = No
         rewards = ", ".join(summary.rewards)
         raise InputError(f"gains over noise need {GUARD} and another reward, not {rewards}")
     series = [one for one in _series(summary, axis) if one.label != BASELINE]
-    with _style():
+    with figure_style():
         figure, panels = _panels(len(metrics), width, LARGE)
         for axes, metric in zip(panels, metrics, strict=True):
             axes.axhline(0, color=GREY, linewidth=0.8)
@@ -222,7 +222,7 @@ def noise_figure(summary: Summary, axis: str = "gamma", width: float | None = No
             f"numbers: {AXES[axis]}",
         )
         figure.supylabel("difference to the baseline", fontsize=8)
-        _legend(figure, panels)
+        legend_above(figure, panels)
     return figure
 
 
@@ -244,7 +244,7 @@ def histogram_figure(runs: Mapping[str, Run], width: float | None = None) -> Fig
     if not found:
         raise InputError("there is no run to plot")
     steps = max(len(one.counts) for one in found.values())
-    with _style():
+    with figure_style():
         figure, panels = _panels(len(found), width, (LARGE[0], 0.6 + steps * ROW))
         colours = itertools.cycle(COLOURS[:-1])  # the last one is black, as the means are
         for axes, label, colour in zip(panels, found, colours, strict=False):
@@ -301,7 +301,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], width: float | None = Non
         raise InputError("there is no iteration to plot yet")
     names = dict.fromkeys(name for row in iterations for name in row["rewards"])
     names |= dict.fromkeys(name for row in evaluations for name in row["held_out"])
-    with _style():
+    with figure_style():
         figure, panels = _panels(len(names) + 1, width, SMALL)
         for axes, name in zip(panels, names, strict=False):
             _draw_training(axes, name, iterations)
@@ -311,7 +311,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], width: float | None = Non
         for axes in panels:
             axes.set_xlim(0, 1.03 * max(row["iteration"] for row in rows))
         _below(figure, "iteration")
-        _legend(figure, panels)
+        legend_above(figure, panels)
     return figure
 
 
@@ -347,12 +347,12 @@ def figure_svg(figure: Figure) -> str:
 
 
 def _write(figure: Figure, file: Any, suffix: str) -> None:
-    with _style():
+    with figure_style():
         figure.savefig(file, format=suffix, dpi=DPI, metadata=FORMATS[suffix])
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Our style within the block, on matplotlib's defaults and not on the user's own."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -469,7 +469,7 @@ def _wrapped(text: str, width: float) -> str:
     return textwrap.fill(text, max(1, int(width / CHARACTER)))
 
 
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
     """Above the charts, where it covers nothing; each label once."""
     found: dict[str, Artist] = {}
     for axes in panels:

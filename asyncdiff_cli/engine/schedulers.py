@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 
+from asyncdiff_cli.engine.async_scheduler import AsyncFlowMatchEulerScheduler
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.grids import EXPLICIT, ON_GRID, OnGrid, model_shift
@@ -46,19 +47,35 @@ def make_scheduler(
         InputError: as `check_names`.
     """
     check_names(name, grid)
-    settings: dict[str, Any] = {"shift": model_shift(config)}
-    if name in MULTISTEP:
-        settings = {
-            "use_flow_sigmas": True,
-            "prediction_type": "flow_prediction",
-            "flow_shift": model_shift(config),
-        }
+    settings = _settings(name, model_shift(config))
     foreign = (name == "heun" and family in EXPLICIT) or (
         name != "euler" and config.get("shift_terminal")
     )
     if grid in (None, "model") and not foreign:
         return SCHEDULERS[name].from_config(dict(config), **settings)
     return ON_GRID[name].make(grid or "model", family, config, settings)
+
+
+def shifted_scheduler(name: str, shift: float, grid: str | None = None) -> Any:
+    """A scheduler of no model: its grid "model" is 1, 1 − 1/K, …, 1/K by `shift`, for all solvers.
+
+    Raises:
+        InputError: as `check_names`.
+    """
+    check_names(name, grid)
+    config = {"shift": shift}
+    return ON_GRID[name].make(grid or "model", "flux", config, _settings(name, shift))
+
+
+def _settings(name: str, shift: float) -> dict[str, Any]:
+    """What makes a scheduler of a flow with a static shift."""
+    if name not in MULTISTEP:
+        return {"shift": shift}
+    return {
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+        "flow_shift": shift,
+    }
 
 
 def scheduler_name(scheduler: Any) -> str:
@@ -100,8 +117,14 @@ def check_scheduler(scheduler: Any, family: str) -> None:
 
     Raises:
         InputError: for a class that is not one of `SCHEDULERS`, one that the family cannot take,
-            or a multistep solver that is not set to flow matching.
+            or a multistep solver that is not set to flow matching; and for one that conditions
+            asynchronously by itself.
     """
+    if isinstance(scheduler, AsyncFlowMatchEulerScheduler):
+        raise InputError(
+            f"{type(scheduler).__name__} has deviations of its own, and a policy would add to them:"
+            " put the pipeline's FlowMatchEulerDiscreteScheduler back"
+        )
     name, config = scheduler_name(scheduler), scheduler.config
     if name == "heun" and family in EXPLICIT and not isinstance(scheduler, OnGrid):
         raise InputError(

@@ -75,13 +75,21 @@ def _radii(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     return distinct.sqrt(), index, counts.double()
 
 
-def residual_noise(sigmas: Tensor, cond_sigmas: Tensor, solver: str = "euler") -> float:
-    """Compute how much of the noise a run leaves where the data have next to nothing, in [0, ∞).
+def residual_noise(
+    sigmas: Tensor,
+    cond_sigmas: Tensor,
+    solver: str = "euler",
+    velocity_scale: Tensor | None = None,
+) -> float:
+    """Compute how much noise a run leaves where the data have next to nothing, in [0, ∞).
 
-    It is the size that a component of s = `FAINT` comes out with, over s; 1 is exact.
+    It is the size of a component of s = `FAINT` as it comes out, over s: 1 is exact.
+
+    Args:
+        sigmas, cond_sigmas, solver, velocity_scale: as of `transfer`.
     """
     std = torch.tensor([FAINT], dtype=torch.float64)
-    return float(transfer(sigmas, cond_sigmas, std, solver).abs() / FAINT)
+    return float(transfer(sigmas, cond_sigmas, std, solver, velocity_scale).abs() / FAINT)
 
 
 def worth_steps(

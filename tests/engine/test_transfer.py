@@ -42,8 +42,8 @@ def test_two_steps_of_euler_by_hand():
 
 
 def test_two_steps_of_a_multistep_solver_by_hand():
-    """From x = 1 at t = 1, where x̂0 = 0, the first step leads to x = 0.8; there c(0.8; 1) = 0.6/0.68,
-    and the last step goes to x̂0 = (1 − 0.8·c)·0.8. UniC changes x after that alone."""
+    """From x = 1 at t = 1, where x̂0 = 0, the first step leads to x = 0.8. There c(0.8; 1) is
+    0.6/0.68, and the last step goes to x̂0 = (1 − 0.8·c)·0.8. UniC changes x after that alone."""
     sigmas = torch.tensor([1.0, 0.8, 0.0], dtype=torch.float64)
     for solver in ("dpmpp", "unipc"):
         got = transfer(sigmas, sigmas[:-1], torch.tensor([1.0], dtype=torch.float64), solver)

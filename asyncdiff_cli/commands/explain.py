@@ -1,0 +1,112 @@
+"""`asyncdiff explain`: what a policy does to detail and to noise, without drawing anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+from asyncdiff_cli.engine.registry import GRIDS, SCHEDULER_CLASSES
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.explaining import Explained
+
+POLICIES = "baseline,fixed:0.5,fixed:1"
+
+
+def explain(
+    policies: Annotated[
+        str,
+        typer.Option(
+            "--policy",
+            "--policies",
+            metavar="POLICY,…",
+            callback=options.read_policies,
+            help="As of eval, but for those that choose by the picture.",
+        ),
+    ] = POLICIES,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=options.complete_backbone,
+            help="Whose grid: as of sample; its weights are not read. (default: --shift's)",
+        ),
+    ] = None,
+    shift: Annotated[
+        float | None, typer.Option(metavar="SHIFT", help="Of a grid of no backbone. (default: 3)")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="K", help="(default: the backbone's, or 10)")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Of which some grids are functions.")
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"{', '.join(SCHEDULER_CLASSES)}. (default: its own)"),
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"{', '.join(GRIDS)}. (default: model)")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A chart: a .png, .svg or .pdf. (default: none)"),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Compute what policies do to detail and noise, on data of which everything is known.
+
+    Of Gaussian data with the spectrum of images a sampler keeps a share at each scale of detail.
+    The closer to 1 the better; `worth` is the number of synchronous Euler steps that come as near.
+
+    asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
+    """
+    from asyncdiff_cli.engine.checks import check_choice
+    from asyncdiff_cli.engine.files import check_writable, kept_apart
+
+    if solver is not None:
+        check_choice("scheduler", solver, SCHEDULER_CLASSES)
+    if grid is not None:
+        check_choice("grid", grid, GRIDS)
+    if out is not None:
+        check_writable(out)
+    with render.status("Computing"):
+        from asyncdiff_cli.engine.explaining import Request, explain_request
+        from asyncdiff_cli.engine.plots import check_suffix
+        from asyncdiff_cli.engine.transfer_chart import write_chart
+
+        if out is not None:
+            check_suffix(out)
+        request = Request(policies, backbone, shift, steps, size, solver, grid)
+        explanation = explain_request(request)
+        written = [] if out is None else write_chart(explanation, out)
+    if out is not None and (warning := kept_apart(out, written[0])):
+        render.warning(warning)
+    if json:
+        render.as_json({**asdict(explanation), "files": [str(file) for file in written]})
+        return
+    headings = "policy", "error", "worth", "noise left"
+    render.table(headings, [_row(one) for one in explanation.policies])
+    told = zip(*(one.cond_sigmas for one in explanation.policies), strict=True)
+    rows = zip(explanation.evaluated, told, strict=True)
+    render.table(
+        ("t", *(f"t* of {one.policy}" for one in explanation.policies)),
+        [[f"{time:.3f}" for time in (own, *others)] for own, others in rows],
+    )
+    for file in written:
+        render.line(str(file))
+
+
+def _row(one: Explained) -> list[str]:
+    steps = one.worth_steps
+    return [
+        one.policy,
+        f"{one.error:.4f}",
+        "no number of steps" if steps is None else f"{steps} step{'s' * (steps != 1)}",
+        f"{one.residual_noise:.1f} ×",
+    ]
