@@ -181,6 +181,25 @@ def test_a_constant_deviation_leaves_noise():
     assert residual_noise(sigmas, told(sigmas, 0.0)) < 1
 
 
+@pytest.mark.parametrize(
+    ("deviation", "shares"),
+    [
+        (0.0, [0.88, 0.89, 0.95, 0.98, 1.00]),
+        (0.5, [0.96, 0.93, 0.85, 0.83, 0.82]),
+        (1.0, [1.05, 0.99, 0.76, 0.65, 0.60]),
+    ],
+)
+def test_latents_of_euler_look_noisier_than_their_time(deviation, shares):
+    """Before the last step, the image in them is too weak: docs/theory.md, "the other way"."""
+    sigmas = grid(10, 3.0)
+    std = torch.tensor([1, 0.5, 0.2, 0.1, 0.02], dtype=torch.float64)
+    coefficients = velocity_coefficient(told(sigmas, deviation)[:9, None], std)
+    latent = (1 + sigmas[:10].diff()[:, None] * coefficients).prod(0)
+    time = sigmas[9]
+    ought = ((1 - time).square() * std.square() + time.square()).sqrt()
+    assert (latent / ought).numpy() == pytest.approx(shares, abs=0.006)
+
+
 def test_the_spectrum_of_images_falls_with_frequency():
     assert float(IMAGES.weight.sum()) == pytest.approx(1)
     assert float((IMAGES.weight * IMAGES.std.square()).sum()) == pytest.approx(1)
