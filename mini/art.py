@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from mini.vocabulary import STYLES, THINGS
+from asyncdiff_cli.engine.rewards.world.vocabulary import STYLES, THINGS
 
 LABELS = "emojibase-data@17.0.0"
 PACKAGES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asyncdiff_cli.engine.rewards.world.vocabulary import THINGS
 from mini.art import LABELS, PACKAGES
 from mini.settings import Settings
-from mini.vocabulary import THINGS
 
 TEMPLATES = Path(__file__).parent / "cards"
 

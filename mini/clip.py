@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
+from asyncdiff_cli.engine.rewards.world.grammar import say
 from mini.compose import Composer
-from mini.grammar import contradict, say
+from mini.contradictions import contradict
 from mini.judge import degrade
 from mini.scenes import Batch, Scenes
 from mini.settings import SIZE, Settings

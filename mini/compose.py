@@ -8,10 +8,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from asyncdiff_cli.engine.rewards.world.vocabulary import HUES
 from mini import grounds
 from mini.art import Sprites
 from mini.scenes import Batch
-from mini.vocabulary import HUES
 
 LEVELS = 3  # of the sprites' pyramid: full size, a half, a quarter
 SHADOW_LEVEL = 2  # from which shadows are taken, for their soft edge

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, load_backbone, sample
 from asyncdiff_cli.engine.rewards.noise import noise_level
-from mini.answers import score
+from asyncdiff_cli.engine.rewards.world.answers import is_right, score
+from asyncdiff_cli.engine.rewards.world.grammar import Request, say
+from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, look
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, ask
 from mini.compose import Composer, sheet, to_images
-from mini.grammar import Request, say
-from mini.judge import Found, JudgeNet, look
 from mini.measures import frechet_summary, spectrum, spectrum_error, summary
-from mini.questions import NEEDS, Question, ask
 from mini.scenes import Batch, Scene, Scenes
 from mini.settings import Settings
 
@@ -104,7 +104,7 @@ class Evaluation:
     def _categories(self) -> None:
         """The share of questions that the judge finds answered, in real scenes and drawn ones."""
         own = self.settings.evaluation
-        questions = ask(self.scenes, own.questions, own.seed)
+        questions = ask(self.scenes.colourable, own.questions, own.seed)
         rng = random.Random(own.seed)
         real = self.render([self.scenes.compose(q.request, rng) for q in questions])
         drawn = self.draw([q.prompt for q in questions], self.settings.sampling.steps)
@@ -210,7 +210,7 @@ class Evaluation:
         """`SHEET` × `SHEET` pictures of every category in turn, and their prompts."""
         own = self.settings.evaluation
         each = -(-SHEET * SHEET // len(NEEDS))
-        questions = ask(self.scenes, each, own.seed + 1)
+        questions = ask(self.scenes.colourable, each, own.seed + 1)
         turns = [question for n in range(each) for question in questions[n::each]]
         prompts = [question.prompt for question in turns[: SHEET * SHEET]]
         return sheet(self.draw(prompts, self.settings.sampling.steps), SHEET), prompts
@@ -246,5 +246,5 @@ class _Looked:
 def _by_category(questions: Sequence[Question], found: Sequence[Found]) -> dict[str, list[bool]]:
     rows: dict[str, list[bool]] = {}
     for question, each in zip(questions, found, strict=True):
-        rows.setdefault(question.category, []).append(question.right(each))
+        rows.setdefault(question.category, []).append(is_right(question, each))
     return rows

@@ -21,11 +21,11 @@ from transformers import (
 )
 
 from asyncdiff_cli.engine.rewards.mini_quality import QualityNet
-from mini.grammar import words
-from mini.judge import JudgeNet
+from asyncdiff_cli.engine.rewards.world.grammar import words
+from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, THINGS
 from mini.settings import SIZE, Settings
 from mini.transformer import Trained
-from mini.vocabulary import COLOURS, GROUNDS, HUES, THINGS
 
 NOTICES = Path(__file__).parent / "notices"
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mini.vocabulary import COLOURS, GROUNDS
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS
 
 TAU = 2 * math.pi
 

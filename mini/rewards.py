@@ -10,11 +10,12 @@ from torch import Tensor
 
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
+from asyncdiff_cli.engine.rewards.world.grammar import say
+from asyncdiff_cli.engine.rewards.world.questions import ask
 from mini.compose import Composer, to_images
-from mini.grammar import CONTRADICTIONS, can_contradict, say
+from mini.contradictions import CONTRADICTIONS, can_contradict
 from mini.measures import RESAMPLES, spearman, summary
 from mini.quality import Degrader, compressed, split
-from mini.questions import ask
 from mini.scenes import Batch, Scenes
 from mini.settings import Settings
 
@@ -34,7 +35,7 @@ def measure_clip(
     own = settings.evaluation
     rng = random.Random(f"{own.seed}/clip")
     rows: dict[str, list[float]] = {name: [] for name in (*CONTRADICTIONS, "cosine", "wrong")}
-    for question in ask(scenes, own.questions, own.seed):
+    for question in ask(scenes.colourable, own.questions, own.seed):
         scene = scenes.compose(question.request, rng)
         picture = reward.embed_images(to_images(composer.render(Batch.of([scene]))))[0]
         request = scenes.facts(scene, rng) if question.category == "single" else question.request

@@ -6,27 +6,32 @@ batch of them on any device. Some combinations are held out: `Scenes.draw` never
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Phrase, Request
+from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
+from asyncdiff_cli.engine.rewards.world.vocabulary import (
+    COLOURS,
+    GROUNDS,
+    HUES,
+    ITEM_COLOURS,
+    MATERIALS,
+    NAMES,
+    NATURAL,
+    PATTERNS,
+)
 from mini.art import Drawing
-from mini.grammar import OPPOSITE, Phrase, Request
-from mini.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS, PATTERNS, THINGS
 
 MOST = 4  # things in a scene
-NATURAL = "natural"  # the colour of a drawing as it is
-ITEM_COLOURS = (NATURAL, *HUES)
-HELD_OUT = 0.1  # share of each kind of combination that is never trained on
 NEAR = 25.0  # degrees of hue within which a natural colour may be called by a name
 OUTLINED = 0.4  # how often outlined drawings are chosen, against others
 NUMBERS_PER_GROUND = 12  # random numbers in [0, 1) that a ground is made from
-NAMES = {thing.name: index for index, thing in enumerate(THINGS)}
 
 
 @dataclass(frozen=True)
@@ -81,50 +86,6 @@ KINDS = {
     "mixed": 0.06,  # two of one thing and one of another
 }
 """Shares of the scenes."""
-
-
-def held_out(*parts: str) -> bool:
-    """Whether this combination is kept from training; the same answer on every machine."""
-    digest = hashlib.sha256("|".join(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
-
-
-@cache
-def pair_held_out(first: str, second: str) -> bool:
-    return held_out("pair", *sorted((first, second)))
-
-
-@cache
-def relation_held_out(first: str, relation: str, second: str) -> bool:
-    """Of the same fact in both wordings: what is left of something has it on its right."""
-    if relation in ("right", "below"):
-        first, relation, second = second, OPPOSITE[relation], first
-    return held_out("relation", first, relation, second)
-
-
-@cache
-def count_held_out(thing: str, count: int) -> bool:
-    return count > 1 and held_out("count", thing, str(count))
-
-
-@cache
-def colour_held_out(thing: str, colour: str) -> bool:
-    return colour != NATURAL and held_out("colour", thing, colour)
-
-
-def is_unseen(request: Request) -> bool:
-    """Whether ``request`` names or implies a combination that no training scene shows."""
-    names = [phrase.thing for phrase in request.phrases]
-    if any(
-        colour_held_out(p.thing, p.colour or NATURAL) or count_held_out(p.thing, p.count)
-        for p in request.phrases
-    ):
-        return True
-    if len(names) < 2:
-        return False
-    if pair_held_out(*names[:2]):
-        return True
-    return bool(request.relation) and relation_held_out(names[0], request.relation, names[1])
 
 
 def _natural_look(drawing: Drawing) -> str:

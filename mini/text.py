@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from mini.grammar import say
+from asyncdiff_cli.engine.rewards.world.grammar import say
 from mini.scenes import Scenes
 from mini.settings import Settings
 

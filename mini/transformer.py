@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
+from asyncdiff_cli.engine.rewards.world.grammar import say
+from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
 from mini.compose import Composer
-from mini.grammar import say
-from mini.judge import JudgeNet
 from mini.muon import Muon
 from mini.scenes import Batch, Scene, Scenes
 from mini.settings import SIZE, Settings

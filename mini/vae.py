@@ -11,8 +11,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
 from mini.compose import Composer
-from mini.judge import JudgeNet
 from mini.scenes import Batch, Scenes
 from mini.settings import SIZE, Settings
 from mini.training import Budget, Run, adamw

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from asyncdiff_cli.engine.rewards.world.vocabulary import Thing
 from mini import art
 from mini.art import LABELS, PACKAGES, PAPER, SIDE, Sprites, dominant_hue, outlined, pack
-from mini.vocabulary import Thing
 from tests.mini.conftest import shape, to_json, write_package
 
 RING = '<circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="2"/>'

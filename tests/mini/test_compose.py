@@ -4,11 +4,11 @@ import random
 import pytest
 import torch
 
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
 from mini import grounds
 from mini.compose import Composer, to_hsv, to_images, to_rgb
-from mini.grammar import Phrase, Request
 from mini.scenes import Batch, Scene, Scenes
-from mini.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
 
 
 def scene_of(scenes: Scenes, request: Request, seed: int = 0) -> Scene:

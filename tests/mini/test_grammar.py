@@ -2,18 +2,18 @@ import random
 
 import pytest
 
-from mini.grammar import (
-    CONTRADICTIONS,
-    Phrase,
-    Request,
-    can_contradict,
-    contradict,
-    parse,
-    say,
-    words,
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request, parse, say, words
+from asyncdiff_cli.engine.rewards.world.vocabulary import (
+    COLOURS,
+    GROUNDS,
+    HUES,
+    MATERIALS,
+    THINGS,
+    pluralise,
+    with_article,
 )
+from mini.contradictions import CONTRADICTIONS, can_contradict, contradict
 from mini.scenes import Scenes
-from mini.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS, THINGS, pluralise, with_article
 
 
 def test_every_wording_is_read_back(scenes: Scenes) -> None:

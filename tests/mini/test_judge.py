@@ -3,13 +3,21 @@ import random
 import pytest
 import torch
 
-from mini.answers import answers, at_least, exactly, score
-from mini.grammar import Phrase, Request, parse
-from mini.judge import Found, JudgeNet, find, heat, losses
-from mini.judge import Seen as SeenType
-from mini.questions import NEEDS, ask
-from mini.scenes import ITEM_COLOURS, NAMES, Batch, Scenes, is_unseen
-from mini.vocabulary import COLOURS, GROUNDS, THINGS
+from asyncdiff_cli.engine.rewards.world.answers import answers, at_least, exactly, is_right, score
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request, parse
+from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
+from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, find
+from asyncdiff_cli.engine.rewards.world.judge import Seen as SeenType
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS, ask
+from asyncdiff_cli.engine.rewards.world.vocabulary import (
+    COLOURS,
+    GROUNDS,
+    ITEM_COLOURS,
+    NAMES,
+    THINGS,
+)
+from mini.judge import heat, losses
+from mini.scenes import Batch, Scenes
 
 
 def found(*things: tuple[str, float, float, str], ground: str = "grass") -> Found:
@@ -92,7 +100,7 @@ def test_the_loss_falls_on_a_batch_that_is_repeated(scenes: Scenes) -> None:
 
 
 def test_questions_ask_for_what_was_never_trained_on(scenes: Scenes) -> None:
-    questions = ask(scenes, 3, 0)
+    questions = ask(scenes.colourable, 3, 0)
     assert {question.category for question in questions} <= set(NEEDS)
     for question in questions:
         if question.category in ("pair", "count", "colour", "relation"):
@@ -100,8 +108,8 @@ def test_questions_ask_for_what_was_never_trained_on(scenes: Scenes) -> None:
         assert parse(question.prompt) == question.request
     single = next(q for q in questions if q.category == "single")
     name = single.request.phrases[0].thing
-    assert single.right(found((name, 0.5, 0.5, "natural")))
-    assert not single.right(found(("skull", 0.5, 0.5, "natural")))
+    assert is_right(single, found((name, 0.5, 0.5, "natural")))
+    assert not is_right(single, found(("skull", 0.5, 0.5, "natural")))
 
 
 def test_an_unasked_request_has_no_question_beyond_things() -> None:

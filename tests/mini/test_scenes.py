@@ -3,17 +3,19 @@ import random
 import pytest
 import torch
 
-from mini.grammar import OPPOSITE, Phrase, Request
-from mini.scenes import (
-    KINDS,
-    MOST,
-    Batch,
-    Scenes,
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Phrase, Request
+from asyncdiff_cli.engine.rewards.world.held_out import (
     count_held_out,
     held_out,
     is_unseen,
     pair_held_out,
     relation_held_out,
+)
+from mini.scenes import (
+    KINDS,
+    MOST,
+    Batch,
+    Scenes,
 )
 
 

@@ -15,11 +15,11 @@ from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
+from asyncdiff_cli.engine.rewards.world.judge import look
 from asyncdiff_cli.engine.vocabulary import Vocabulary
 from mini import export, pack, stages
 from mini.__main__ import main
 from mini.art import Sprites
-from mini.judge import look
 from mini.settings import Settings
 from mini.text import tokens
 

@@ -92,3 +92,9 @@ def with_article(name: str) -> str:
 
 
 THINGS = tuple(Thing(item) for item in _THINGS.split())
+NAMES = {thing.name: index for index, thing in enumerate(THINGS)}
+"""The place of each thing in `THINGS`."""
+
+NATURAL = "natural"
+"""The colour of a drawing as it is."""
+ITEM_COLOURS = (NATURAL, *HUES)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from mini.answers import answers
-from mini.grammar import OPPOSITE, PLACES, Phrase, Request, say
-from mini.judge import Found
-from mini.scenes import (
-    Scenes,
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, PLACES, Phrase, Request, say
+from asyncdiff_cli.engine.rewards.world.held_out import (
     colour_held_out,
     count_held_out,
     pair_held_out,
     relation_held_out,
 )
-from mini.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
 
-RIGHT = 0.5  # an answer that the judge finds more probable than this is right
+Things = Mapping[str, object]
+"""What can be drawn; true of a thing that takes a colour."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,6 @@ class Question:
     def prompt(self) -> str:
         return say(self.request)
 
-    def right(self, found: Found) -> bool:
-        """Whether the judge finds everything that the category is about."""
-        asked = [a for a in answers(self.request, found) if a.category in self.needs]
-        return all(answer.probability > RIGHT for answer in asked)
-
 
 NEEDS = {
     "single": ("things",),
@@ -52,7 +45,7 @@ NEEDS = {
 """Categories, as T2I-CompBench has them, and which answers count in each."""
 
 
-def ask(scenes: Scenes, count: int, seed: int) -> list[Question]:
+def ask(things: Things, count: int, seed: int) -> list[Question]:
     """``count`` questions of each category, about combinations that were never trained on.
 
     Single things, places and grounds have no combination that is held out.
@@ -60,7 +53,7 @@ def ask(scenes: Scenes, count: int, seed: int) -> list[Question]:
     rng = random.Random(f"{seed}/questions")
     questions = []
     for category, needs in NEEDS.items():
-        every = list(_POSSIBLE[category](scenes, rng))
+        every = list(_POSSIBLE[category](things, rng))
         rng.shuffle(every)
         while 0 < len(every) < count:
             every += every[: count - len(every)]
@@ -68,49 +61,49 @@ def ask(scenes: Scenes, count: int, seed: int) -> list[Question]:
     return questions
 
 
-def _singles(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    return (Request((Phrase(thing),)) for thing in scenes.things)
+def _singles(things: Things, rng: random.Random) -> Iterator[Request]:
+    return (Request((Phrase(thing),)) for thing in things)
 
 
-def _pairs(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    for first, second in combinations(scenes.things, 2):
+def _pairs(things: Things, rng: random.Random) -> Iterator[Request]:
+    for first, second in combinations(things, 2):
         if pair_held_out(first, second):
             yield Request((Phrase(first), Phrase(second)))
 
 
-def _counts(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    for thing in scenes.things:
+def _counts(things: Things, rng: random.Random) -> Iterator[Request]:
+    for thing in things:
         for number in (2, 3, 4):
             if count_held_out(thing, number):
                 yield Request((Phrase(thing, number),))
 
 
-def _colours(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    for thing in scenes.things:
+def _colours(things: Things, rng: random.Random) -> Iterator[Request]:
+    for thing in things:
         for colour in HUES:
-            if scenes.colourable[thing] and colour_held_out(thing, colour):
+            if things[thing] and colour_held_out(thing, colour):
                 yield Request((Phrase(thing, colour=colour),))
 
 
-def _places(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    return (Request((Phrase(thing),), place) for thing in scenes.things for place in PLACES)
+def _places(things: Things, rng: random.Random) -> Iterator[Request]:
+    return (Request((Phrase(thing),), place) for thing in things for place in PLACES)
 
 
-def _relations(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    for first, second in combinations(scenes.things, 2):
+def _relations(things: Things, rng: random.Random) -> Iterator[Request]:
+    for first, second in combinations(things, 2):
         relation = rng.choice(list(OPPOSITE))
         if relation_held_out(first, relation, second) and not pair_held_out(first, second):
             yield Request((Phrase(first), Phrase(second)), relation=relation)
 
 
-def _grounds(scenes: Scenes, rng: random.Random) -> Iterator[Request]:
-    for thing in scenes.things:
+def _grounds(things: Things, rng: random.Random) -> Iterator[Request]:
+    for thing in things:
         ground = rng.choice(GROUNDS)
         colour = "" if ground in MATERIALS else rng.choice(list(COLOURS))
         yield Request((Phrase(thing),), ground=ground, ground_colour=colour)
 
 
-_POSSIBLE: dict[str, Callable[[Scenes, random.Random], Iterator[Request]]] = {
+_POSSIBLE: dict[str, Callable[[Things, random.Random], Iterator[Request]]] = {
     "single": _singles,
     "pair": _pairs,
     "count": _counts,

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mini.grammar import Phrase, Request
-from mini.judge import Found
-from mini.scenes import ITEM_COLOURS, NAMES
-from mini.vocabulary import COLOURS, GROUNDS
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request
+from asyncdiff_cli.engine.rewards.world.judge import Found
+from asyncdiff_cli.engine.rewards.world.questions import Question
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, ITEM_COLOURS, NAMES
+
+RIGHT = 0.5
+"""An answer that the judge finds more probable than this is right."""
 
 APART = 0.04  # of the side: a relation holds where centres are clearly farther apart than this
 
@@ -50,6 +53,12 @@ def score(request: Request, found: Found) -> float:
     """The mean over the questions, in [0, 1]."""
     several = answers(request, found)
     return sum(answer.probability for answer in several) / len(several)
+
+
+def is_right(question: Question, found: Found) -> bool:
+    """Whether the judge finds everything that the question's category is about."""
+    asked = [a for a in answers(question.request, found) if a.category in question.needs]
+    return all(answer.probability > RIGHT for answer in asked)
 
 
 def _chances(phrase: Phrase, found: Found) -> Tensor:

@@ -1,0 +1,1 @@
+"""What mini's world can show: its words, its grammar, and the judge that reads its pictures."""
