@@ -19,13 +19,18 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, load_backbone, sample
+from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.noise import noise_level
 from asyncdiff_cli.engine.rewards.world.answers import is_right, score
 from asyncdiff_cli.engine.rewards.world.grammar import Request, say
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, look
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, ask
+from asyncdiff_cli.engine.set_metrics.fid_judge import FIDJudge
+from asyncdiff_cli.engine.set_metrics.reference import read_statistics
+from asyncdiff_cli.engine.set_metrics.spectrum import Spectrum, spectra
+from mini import reference
 from mini.compose import Composer, sheet, to_images
-from mini.measures import frechet_summary, spectrum, spectrum_error, summary
+from mini.measures import distance, fine_detail, summary
 from mini.scenes import Batch, Scene, Scenes
 from mini.settings import Settings
 
@@ -40,11 +45,11 @@ class Evaluation:
     """The exported pipeline, and what it is measured with.
 
     Attributes:
+        out: where the models were exported to.
         deadline: of `time.monotonic()`; what has not begun by then is left out.
     """
 
-    directory: Path
-    judge: JudgeNet
+    out: Path
     scenes: Scenes
     composer: Composer
     settings: Settings
@@ -53,7 +58,15 @@ class Evaluation:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return load_backbone("mini", model_path=self.directory, device=str(self.composer.device))
+        return load_backbone("mini", model_path=self.out / "mini", device=str(self.composer.device))
+
+    @cached_property
+    def judge(self) -> JudgeNet:
+        return MiniJudge.from_directory(self.out / "mini_judge").to(self.composer.device).model
+
+    @cached_property
+    def reference(self) -> dict[str, dict[str, Tensor]]:
+        return read_statistics(self.out / "mini_judge", reference.METRICS)
 
     @property
     def late(self) -> bool:
@@ -117,16 +130,7 @@ class Evaluation:
 
     @cached_property
     def _world(self) -> list[tuple[Request, Scene]]:
-        """Scenes that no training drew, and what their captions say."""
-        own = self.settings.evaluation
-        rng = random.Random(f"{own.seed}/world")
-        drawn = [self.scenes.draw(rng) for _ in range(2 * own.pictures)]
-        return [(self.scenes.facts(scene, rng), scene) for scene in drawn]
-
-    @cached_property
-    def _reference(self) -> _Looked:
-        own = self.settings.evaluation
-        return self._look(self.render([scene for _, scene in self._world[: own.pictures]]))
+        return reference.world(self.scenes, self.settings)
 
     def _sets(self) -> None:
         """Real scenes against others and against themselves through the VAE; then by step count."""
@@ -183,13 +187,16 @@ class Evaluation:
         images = [np.asarray(image) for image in to_images(pictures[:NOISY])]
         asked = [request for request, _ in self._world[first : first + len(found)]]
         scores = [score(request, each) for request, each in zip(asked, found, strict=True)]
-        return _Looked(features, spectrum(pictures), scores, [noise_level(i) for i in images])
+        return _Looked(features, spectra(pictures), scores, [noise_level(i) for i in images])
 
     def _compare(self, looked: _Looked) -> dict:
         """Against the reference scenes."""
         return {
-            "frechet": frechet_summary(looked.features, self._reference.features),
-            "spectrum": spectrum_error(looked.spectrum, self._reference.spectrum),
+            "frechet": distance(FIDJudge, looked.features, self.reference["fid_judge"]),
+            "spectrum": {
+                **distance(Spectrum, looked.spectrum, self.reference["spectrum"]),
+                "detail": fine_detail(looked.spectrum, self.reference["spectrum"]["mean"]),
+            },
             "scores": summary(looked.scores),
             "noise": summary(looked.noise),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import (
@@ -20,10 +20,11 @@ from transformers import (
     TokenizersBackend,
 )
 
+from asyncdiff_cli.engine.rewards.mini_judge import Config
 from asyncdiff_cli.engine.rewards.mini_quality import QualityNet
 from asyncdiff_cli.engine.rewards.world.grammar import words
 from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
-from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, THINGS
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, THINGS
 from mini.settings import SIZE, Settings
 from mini.transformer import Trained
 
@@ -100,23 +101,8 @@ def write_vocabulary(path: Path) -> None:
 
 def judge(model: JudgeNet, settings: Settings, target: Path) -> None:
     """Write the judge in fp16, and what its outputs mean."""
-    config = {
-        "widths": list(settings.judge.widths),
-        "things": [thing.name for thing in THINGS],
-        "item_colours": list(HUES),
-        "grounds": list(GROUNDS),
-        "ground_colours": list(COLOURS),
-    }
+    config = Config.of(settings.judge.widths).model_dump()
     _weights(model, config, target, torch.float16)
-
-
-def load_judge(target: Path) -> JudgeNet:
-    """The judge that was exported, in fp32 on the CPU."""
-    config = json.loads((target / "config.json").read_text())
-    model = JudgeNet(config["widths"])
-    weights = load_file(target / "model.safetensors")
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return model.eval().requires_grad_(False)
 
 
 def clip(model: CLIPModel, tokenizer: CLIPTokenizer, target: Path) -> None:

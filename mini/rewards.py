@@ -14,13 +14,14 @@ from asyncdiff_cli.engine.rewards.world.grammar import say
 from asyncdiff_cli.engine.rewards.world.questions import ask
 from mini.compose import Composer, to_images
 from mini.contradictions import CONTRADICTIONS, can_contradict
-from mini.measures import RESAMPLES, spearman, summary
+from mini.measures import spearman, summary
 from mini.quality import Degrader, compressed, split
 from mini.scenes import Batch, Scenes
 from mini.settings import Settings
 
 LEVELS = 6  # severities of each picture, evenly from none to the strongest
 JPEG = (None, 90, 70, 50, 30, 10)
+RESAMPLES = 200
 WRONG = 4  # captions of each kind that the right one is compared with
 
 
@@ -90,7 +91,7 @@ def _across(scores: np.ndarray) -> dict:
     rng = np.random.default_rng(0)
     levels = rng.permutation(np.arange(len(scores)) % scores.shape[1])
     chosen = scores[np.arange(len(scores)), levels]
-    picks = rng.integers(len(scores), size=(RESAMPLES // 10, len(scores)))
+    picks = rng.integers(len(scores), size=(RESAMPLES, len(scores)))
     low, high = np.nanpercentile([spearman(levels[p], -chosen[p]) for p in picks], (2.5, 97.5))
     mean = spearman(levels, -chosen)
     return {"mean": mean, "interval": [float(low), float(high)], "n": len(scores)}

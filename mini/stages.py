@@ -11,7 +11,7 @@ import torch
 
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
-from mini import card, clip, export, judge, quality, rewards, transformer, vae
+from mini import card, clip, export, judge, quality, reference, rewards, transformer, vae
 from mini.art import Sprites
 from mini.compose import Composer
 from mini.evaluate import Evaluation
@@ -110,6 +110,7 @@ class Plan:
     def export(self) -> None:
         target = {name: self.out / name for name in MODELS}
         export.judge(self.judge, self.settings, target["mini_judge"])
+        reference.write(self.scenes, self.composer, self.settings, target["mini_judge"])
         export.clip(*self.reward_clip, target["mini_clip"])
         export.quality(self.reward_quality, self.settings, target["mini_quality"])
         export.pipeline(self.vae, self.transformer, self.settings, target["mini"])
@@ -119,8 +120,7 @@ class Plan:
     def evaluate(self) -> None:
         """Measure the directories that were exported, as the package reads them."""
         evaluation = Evaluation(
-            self.out / "mini",
-            export.load_judge(self.out / "mini_judge").to(self.composer.device),
+            self.out,
             self.scenes,
             self.composer,
             self.settings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
@@ -52,6 +54,8 @@ from asyncdiff_cli.engine import (
     load_backbone,
     sample,
 )
+from asyncdiff_cli.engine.rewards.mini_judge import Config
+from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
 from tests.rounding import terms
 
 torch.set_num_threads(1)
@@ -353,6 +357,17 @@ TINY = {
 def quiet(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cpu")
+
+
+@pytest.fixture(scope="session")
+def judge_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow judge of mini's world with random weights, as `python -m mini export` writes it."""
+    path = tmp_path_factory.mktemp("mini_judge")
+    torch.manual_seed(0)
+    widths = (8, 8, 16, 16)
+    (path / "config.json").write_text(Config.of(widths).model_dump_json())
+    save_file(JudgeNet(widths).state_dict(), path / "model.safetensors")
+    return path
 
 
 @pytest.fixture

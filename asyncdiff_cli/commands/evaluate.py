@@ -37,6 +37,8 @@ def evaluate(
     reward_path: options.RewardPath = None,
     reward_dtype: options.RewardDtype = None,
     offload_rewards: options.OffloadRewards = False,
+    set_metrics: options.SetMetrics = None,
+    reference: options.Reference = None,
     prompts: options.PromptsCopy = None,
     data_dir: options.DataDir = None,
     images: options.KeptImages = 16,
@@ -59,10 +61,10 @@ def evaluate(
 
     start = time.perf_counter()
     wanted = parse_comparison(
-        model, policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
-        limit=limit, seed=seed, guidance=guidance, size=size, reward_dtype=reward_dtype,
-        offload_rewards=offload_rewards, prompts=prompts, data_dir=data_dir, kept_images=images,
-        batch_size=batch_size,
+        model, policies, gammas, steps, rewards, reward_path, shard, set_metrics,
+        dataset=dataset, limit=limit, seed=seed, guidance=guidance, size=size,
+        reward_dtype=reward_dtype, offload_rewards=offload_rewards, reference=reference,
+        prompts=prompts, data_dir=data_dir, kept_images=images, batch_size=batch_size,
     )  # fmt: skip
     out = out or wanted.default_out
     if must_launch(processes):
@@ -110,6 +112,8 @@ def show(
     from asyncdiff_cli.engine.tables import to_json, to_rich, write_tables
 
     summary = summarize(store)
+    for note in summary.notes:
+        render.warning(note)
     written = [*write_tables(summary, store.path), *(files or ())]
     if json:
         report: dict[str, Any] = {

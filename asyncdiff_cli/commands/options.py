@@ -79,8 +79,19 @@ def complete_reward(incomplete: str) -> list[str]:
     """Rewards known by name, also after those that are already named."""
     from asyncdiff_cli.engine.rewards import NAMES
 
+    return _one_more(incomplete, NAMES)
+
+
+def complete_set_metric(incomplete: str) -> list[str]:
+    """Set metrics, also after those that are already named."""
+    from asyncdiff_cli.engine.set_metrics import NAMES
+
+    return _one_more(incomplete, NAMES)
+
+
+def _one_more(incomplete: str, names: Iterable[str]) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in NAMES if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -232,6 +243,15 @@ def read_rewards(text: str | None) -> str | None:
     return text
 
 
+def read_set_metrics(text: str | None) -> str | None:
+    """Refuse a set metric that is not known, or not installed, before anything is loaded."""
+    if text:
+        from asyncdiff_cli.engine.set_metrics import check_set_metrics
+
+        check_set_metrics([name.strip() for name in text.split(",")])
+    return text
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Dataset = Annotated[
     str | None,
@@ -279,7 +299,27 @@ Rewards = Annotated[
 ]
 RewardPath = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=FILE", help="A local checkpoint of a reward; repeatable."),
+    typer.Option(
+        metavar="NAME=FILE", help="A local checkpoint of a reward or set metric; repeatable."
+    ),
+]
+SetMetrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        callback=read_set_metrics,
+        autocompletion=complete_set_metric,
+        help="cmmd, fid, fid_judge, spectrum: how far all pictures of a policy are from those of"
+        " --reference, comma-separated. (default: none)",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Pictures that set metrics compare with, or an evaluation that has compared with them."
+        " (default: for mini, scenes that came with its judge)",
+    ),
 ]
 RewardDtype = Annotated[
     str | None, typer.Option(metavar="DTYPE", help="Of the rewards. (default: each its own)")

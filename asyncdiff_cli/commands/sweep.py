@@ -48,6 +48,8 @@ def sweep(
     reward_path: options.RewardPath = None,
     reward_dtype: options.RewardDtype = None,
     offload_rewards: options.OffloadRewards = False,
+    set_metrics: options.SetMetrics = None,
+    reference: options.Reference = None,
     prompts: options.PromptsCopy = None,
     data_dir: options.DataDir = None,
     images: options.KeptImages = 6,
@@ -79,10 +81,10 @@ def sweep(
         provisional_entry(model.name),
     )
     wanted = parse_comparison(
-        model, axis.policies, gammas, steps, rewards, reward_path, shard, dataset=dataset,
-        limit=limit, seed=seed, guidance=guidance, size=size, reward_dtype=reward_dtype,
-        offload_rewards=offload_rewards, prompts=prompts, data_dir=data_dir, kept_images=images,
-        batch_size=batch_size,
+        model, axis.policies, gammas, steps, rewards, reward_path, shard, set_metrics,
+        dataset=dataset, limit=limit, seed=seed, guidance=guidance, size=size,
+        reward_dtype=reward_dtype, offload_rewards=offload_rewards, reference=reference,
+        prompts=prompts, data_dir=data_dir, kept_images=images, batch_size=batch_size,
     )  # fmt: skip
     out = out or wanted.default_out.with_name(f"{wanted.default_out.name}-{axis.name}")
     if must_launch(processes):

@@ -46,7 +46,14 @@ from asyncdiff_cli.engine.requests import ModelChoice, check_options
 from asyncdiff_cli.engine.rewards import GUARD, NAMES
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize
-from asyncdiff_cli.engine.scoring import parse_reward_paths, parse_rewards
+from asyncdiff_cli.engine.scoring import parse_names, parse_reward_paths, parse_rewards
+from asyncdiff_cli.engine.set_metrics import check_set_metrics
+from asyncdiff_cli.engine.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.set_metrics.reference import (
+    Reference,
+    default_reference,
+    find_reference,
+)
 from asyncdiff_cli.engine.sources import anonymous_entry, fetch
 from asyncdiff_cli.engine.store import Store
 from asyncdiff_cli.engine.summary import BASELINE
@@ -78,6 +85,8 @@ class Comparison:
         seed: draws the prompts and their noise.
         kept_images: of the first so many prompts the images are kept.
         shard: (i, n): only the prompts i, i + n, i + 2n …
+        set_metrics: what the pictures of a policy are compared by with those of a reference.
+        reference: its directory; default the one that comes with mini's judge.
     """
 
     choice: ModelChoice
@@ -100,6 +109,8 @@ class Comparison:
     batch_size: int | None = None
     kept_images: int = KEPT_IMAGES
     shard: tuple[int, int] = (0, 1)
+    set_metrics: Sequence[str] = ()
+    reference: Path | None = None
 
     def __post_init__(self) -> None:
         for gamma in self.gammas:
@@ -114,8 +125,11 @@ class Comparison:
                 raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
         if self.kept_images < 0:
             raise InputError("the number of prompts whose images are kept is from 0")
+        check_set_metrics(self.set_metrics)
+        if self.reference is not None and not self.set_metrics:
+            raise InputError("--reference is what set metrics compare with: give --set-metrics too")
         for name in self.reward_paths:
-            if name not in (own := self.reward_names()):
+            if name not in (own := [*self.reward_names(), *self.set_metrics]):
                 raise InputError(f"--reward-path {name} is of none of the rewards {', '.join(own)}")
         if self.reward_dtype is not None:
             check_choice("dtype", self.reward_dtype, DTYPES)
@@ -172,6 +186,17 @@ class Comparison:
     def default_out(self) -> Path:
         """Where the store is unless asked otherwise."""
         return Path("evals") / f"{Path(self.choice.name).name[:60]}-{Path(self.source).stem[:60]}"
+
+    def find_reference(self) -> Reference | None:
+        """What set metrics compare with; None without any.
+
+        Raises:
+            InputError: as `find_reference` and `default_reference`.
+        """
+        if not self.set_metrics:
+            return None
+        own = self.reference or default_reference(self.choice.name, self.set_metrics)
+        return find_reference(own)
 
     def load_prompts(self, on_progress: Progress | None = None) -> tuple[PromptSet, list[int]]:
         """The set and the places of those that are drawn.
@@ -234,6 +259,7 @@ def parse_comparison(
     rewards: str | None = None,
     reward_path: Sequence[str] | None = None,
     shard: str = "0/1",
+    set_metrics: str | None = None,
     **others: Any,
 ) -> Comparison:
     """A comparison from what is typed: lists of numbers with commas, a shard as I/N.
@@ -246,14 +272,16 @@ def parse_comparison(
         InputError: for what is not of that form, or not known.
     """
     names = parse_rewards(rewards) if rewards else None
+    sets = parse_names(set_metrics) if set_metrics else []
     return Comparison(
         choice,
         policies or table_policies(provisional_entry(choice.name)),
         gammas=parse_numbers("--gammas", gammas, float) or (1.0,),
         steps=parse_numbers("--steps", steps, int) or None,
         rewards=names,
-        reward_paths=parse_reward_paths(reward_path or [], names or NAMES),
+        reward_paths=parse_reward_paths(reward_path or [], [*(names or NAMES), *sets]),
         shard=_shard(shard),
+        set_metrics=sets,
         **others,
     )
 
@@ -313,7 +341,9 @@ def open_evaluation(
         if wanted.size is not None:
             outline.check_size(wanted.size, wanted.size)
         shared = settings(wanted, outline, texts)
-        Store.agree(out, shared, names)
+        reference = wanted.find_reference()
+        fingerprint = None if reference is None else reference.fingerprint
+        Store.agree(out, shared, names, wanted.set_metrics, fingerprint)
         contenders = wanted.contenders(fetch(wanted.choice))
         scorers = RewardGroup(
             dict.fromkeys(names, 1.0),
@@ -323,13 +353,21 @@ def open_evaluation(
             wanted.offload_rewards,
             keep=out / REFUSED,
         )
+        set_metrics = SetMetricGroup(
+            wanted.set_metrics, wanted.reward_paths, accelerator.device, wanted.offload_rewards
+        )
+    if reference is not None:
+        shared["set_metrics"] = set_metrics.settings(reference)
     store = Store.open(out, {**shared, "rewards": _ran_with(scorers)})
+    if reference is not None and accelerator.is_main_process:
+        set_metrics.keep(reference, shared["size"], out)
     check_descriptions(store, contenders)
     if accelerator.is_main_process and not Store.is_new(out):
         store.compact()
     batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
     work = squares(wanted.choice, batch_size, wanted.size, wanted.guidance)
-    company = Company(tuple(scorers.sizes.values()), wanted.offload_rewards)
+    sizes = *scorers.sizes.values(), *set_metrics.sizes.values()
+    company = Company(sizes, wanted.offload_rewards)
     if accelerator.is_main_process and (
         warning := advise(
             wanted.choice, work, accelerator.device, encode_first=True, company=company
@@ -346,6 +384,7 @@ def open_evaluation(
         AHEAD + batch_size,
     )
     scorers.place()
+    set_metrics.place()
     return Evaluation(
         accelerator,
         canvas,
@@ -360,6 +399,7 @@ def open_evaluation(
         wanted.shard,
         in_force(wanted, outline, shared, order, batch_size),
         partial(encode_more, wanted.choice),
+        set_metrics,
     )
 
 

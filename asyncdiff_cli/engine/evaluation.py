@@ -30,7 +30,8 @@ from asyncdiff_cli.engine.prompts import PromptSet
 from asyncdiff_cli.engine.provenance import Provenance, save_png
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
-from asyncdiff_cli.engine.store import IMAGES, Key, Store, described
+from asyncdiff_cli.engine.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.store import IMAGES, Key, Store, described, features_of
 
 AHEAD = 2048
 """So many prompts are encoded, then drawn, then the next ones: the first picture does not wait for
@@ -121,6 +122,7 @@ class Evaluation:
         prompts: the whole set, of which `order` are drawn, in this order.
         seed: of the noises; the n-th prompt's is a function of it and n.
         kept_images: of the first so many prompts the images are kept.
+        set_metrics: whose features of every image are kept.
         encode: encodes prompts that are yet to be; None where all are, or as they are drawn.
         shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
         options: all that were in force, as JSON values.
@@ -140,6 +142,7 @@ class Evaluation:
     shard: tuple[int, int] = (0, 1)
     options: Mapping[str, Any] = field(default_factory=dict)
     encode: Callable[[Canvas, Sequence[str]], None] | None = None
+    set_metrics: SetMetricGroup = field(default_factory=SetMetricGroup)
     clock: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -240,6 +243,7 @@ class Evaluation:
         seconds = (sum(self.clock.seconds.values()) - before) / len(batch)
         with self.clock("rewards"):
             scores = self.scorers.score(images, texts)
+            features = self.set_metrics.features(images)
         records = self.canvas.describe(result, texts, seeds, policy, chosen[0].steps)
         self.store.begin()
         return [
@@ -254,6 +258,7 @@ class Evaluation:
                 "policy_settings": cell.contender.description,
                 "provenance": records[n].model_dump_json(),
                 **{name: float(values[n]) for name, values in scores.items()},
+                **{features_of(name): values[n].numpy() for name, values in features.items()},
             }
             for n, cell in enumerate(batch)
         ]

@@ -19,6 +19,8 @@ from asyncdiff_cli.engine.errors import InputError, of_system
 
 REFUSED = "refused"
 """The folder beside an evaluation or a training for images whose scores are no numbers."""
+REFERENCE = "reference.safetensors"
+"""The statistics of pictures that others are compared with, in an evaluation or beside a judge."""
 FOLDERS = ("", "parts", "images", "checkpoints", "samples", "tpm", REFUSED)
 """Where commands write below the directory that they are given."""
 TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.part")

@@ -94,3 +94,11 @@ def _scaled(image: Image.Image) -> Image.Image:
             f" {SIXTEEN_BIT} is known"
         )
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """The central square, at so many pixels: bicubic and antialiased."""
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    image = image.crop((left, top, left + short, top + short))
+    return image if short == side else image.resize((side, side), Image.Resampling.BICUBIC)

@@ -156,9 +156,9 @@ def scaling_figure(summary: Summary, axis: str = "gamma", width: float | None = 
     series = _series(summary, axis)
     with figure_style():
         figure, panels = _panels(
-            len(summary.rewards), width, LARGE if len(summary.rewards) == 1 else SMALL
+            len(summary.metrics), width, LARGE if len(summary.metrics) == 1 else SMALL
         )
-        for axes, metric in zip(panels, summary.rewards, strict=True):
+        for axes, metric in zip(panels, summary.metrics, strict=True):
             for base in (r for r in summary.results if r.is_baseline and axis != "steps"):
                 mean = base.metrics[metric].mean
                 axes.axhline(mean, color=GREY, linestyle="--", linewidth=0.8, label=BASELINE)

@@ -268,9 +268,13 @@ def _by_category(store: Store) -> dict[str, list[Block]]:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that are known, with those of a reward in one line."""
-    found = {k: v for k, v in settings.items() if k not in ("format", "rewards") and v is not None}
-    return found | {f"reward {name}": _pairs(own) for name, own in settings["rewards"].items()}
+    """Settings that are known, with those of a reward or set metric in one line."""
+    groups = {"reward": "rewards", "set metric": "set_metrics"}
+    apart = ("format", *groups.values())
+    found = {k: v for k, v in settings.items() if k not in apart and v is not None}
+    for kind, key in groups.items():
+        found |= {f"{kind} {name}": _pairs(own) for name, own in settings.get(key, {}).items()}
+    return found
 
 
 def _policies(store: Store) -> list[tuple[str, str]]:

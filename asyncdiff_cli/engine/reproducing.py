@@ -101,6 +101,7 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, own in settings["rewards"].items()
         if own.get("dtype", "") not in ("", dtype_name(get(name).default_dtype))
     }
+    sets = settings.get("set_metrics", {})
     return {
         "--backbone": settings["backbone"],
         "--revision": settings.get("revision"),
@@ -115,6 +116,8 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
         "--guidance": settings.get("guidance_scale"),
         "--size": settings.get("size"),
         "--rewards": ",".join(settings["rewards"]),
+        "--set-metrics": ",".join(sets) or None,
+        "--reference": "DIR" if sets else None,
         "--reward-dtype": dtypes.pop() if len(dtypes) == 1 else None,
     }
 

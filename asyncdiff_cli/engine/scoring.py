@@ -94,12 +94,17 @@ def parse_rewards(text: str | None) -> list[str]:
     Raises:
         InputError: for an unknown name, or one that is named twice.
     """
-    names = list(EMBEDDED) if text is None else [name.strip() for name in text.split(",")]
+    names = list(EMBEDDED) if text is None else parse_names(text)
     for name in names:
         check_choice("reward", name, NAMES)
     if len(set(names)) < len(names):
         raise InputError(f"--rewards names {max(names, key=names.count)} twice")
     return names
+
+
+def parse_names(text: str) -> list[str]:
+    """Names from `a,b`."""
+    return [name.strip() for name in text.split(",")]
 
 
 def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, Path]:

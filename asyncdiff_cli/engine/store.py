@@ -3,6 +3,7 @@
 settings.json    what all rows share, written with the first; another evaluation is refused
 parts/*.parquet  the rows, in files that pandas, polars and DuckDB read
 images/*.png     the images, if they are kept
+reference.safetensors  what set metrics compare with, if there are any
 
 A row's key is (prompt_id, seed, policy, gamma, bound, num_inference_steps). A row that is there is
 never drawn again, and one that two processes drew by mistake is read once.
@@ -26,10 +27,10 @@ from typing import Annotated, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import REFUSED, inside, write_atomically, write_text
+from asyncdiff_cli.engine.files import REFERENCE, REFUSED, inside, write_atomically, write_text
 from asyncdiff_cli.engine.locks import hold, turn
 from asyncdiff_cli.engine.reading import Read, parse_json, read_text
 from asyncdiff_cli.engine.text import one_line
@@ -86,6 +87,11 @@ class Versioned(Read):
     format: int
 
 
+def features_of(set_metric: str) -> str:
+    """The column of a set metric's features [F] of each image."""
+    return f"{set_metric}_features"
+
+
 def _column(name: str) -> str:
     if name in COLUMNS:
         raise ValueError(f"no reward is called {name}")
@@ -103,6 +109,7 @@ class Settings(Versioned):
 
     backbone: str
     rewards: dict[Annotated[str, AfterValidator(_column)], dict[str, Scalar]]
+    set_metrics: dict[str, dict[str, Scalar]] = Field({})
 
 
 class Store:
@@ -122,6 +129,7 @@ class Store:
         self._written: list[list[Path]] = []  # the parts of this process, by how often compacted
         self.settings = _read_settings(path) if settings is None else settings
         self.rewards = tuple(self.settings["rewards"])
+        self.set_metrics = tuple(self.settings.get("set_metrics", {}))
 
     @classmethod
     def open(cls, path: Path, settings: Mapping[str, Any]) -> Store:
@@ -130,7 +138,8 @@ class Store:
         Nothing is written before the first row.
 
         Args:
-            settings: JSON values that all rows share, with `rewards` by name.
+            settings: JSON values that all rows share, with `rewards` by name, and `set_metrics` if
+                there are any.
 
         Raises:
             InputError: if there is something else, naming what differs.
@@ -141,8 +150,15 @@ class Store:
         return store
 
     @classmethod
-    def agree(cls, path: Path, settings: Mapping[str, Any], rewards: Sequence[str]) -> None:
-        """As `open`, of what is known before the rewards are loaded: their names.
+    def agree(
+        cls,
+        path: Path,
+        settings: Mapping[str, Any],
+        rewards: Sequence[str],
+        set_metrics: Sequence[str] = (),
+        reference: str | None = None,
+    ) -> None:
+        """As `open`, of what is known before models are loaded: names, and the reference's.
 
         Raises:
             InputError: as `open`.
@@ -150,8 +166,18 @@ class Store:
         if cls.is_new(path):
             return
         store = cls(path)
-        own = {**store.settings, "rewards": sorted(store.rewards)}
-        store._differ(own, {"format": FORMAT, **settings, "rewards": sorted(rewards)})
+        named = store.settings.get("set_metrics", {})
+        own = {
+            **{name: value for name, value in store.settings.items() if name != "set_metrics"},
+            "rewards": sorted(store.rewards),
+            "set metrics": sorted(named),
+            "reference": next((each["reference"] for each in named.values()), None),
+        }
+        wanted = {
+            **{"format": FORMAT, **settings, "rewards": sorted(rewards)},
+            **{"set metrics": sorted(set_metrics), "reference": reference},
+        }
+        store._differ(own, wanted)
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         self._differ(self.settings, wanted)
@@ -188,17 +214,20 @@ class Store:
         """
         if (path / SETTINGS).exists():
             return False
-        # what is hidden, and images that were refused, are left of one that ended before it began
+        # what is hidden, images that were refused, and statistics of a reference are left of one
+        # that ended before it began
+        left = (REFUSED, REFERENCE)
         if path.exists() and (
-            not path.is_dir() or any(file.name != REFUSED for file in path.glob("[!.]*"))
+            not path.is_dir() or any(file.name not in left for file in path.glob("[!.]*"))
         ):
             raise InputError(f"{path} is there already and no evaluation: give another --out")
         return True
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns above, and a score per reward."""
-        return pa.schema({**COLUMNS, **dict.fromkeys(self.rewards, pa.float64())})
+        """The columns above, a score per reward, and features per set metric."""
+        features = dict.fromkeys(map(features_of, self.set_metrics), pa.list_(pa.float32()))
+        return pa.schema({**COLUMNS, **dict.fromkeys(self.rewards, pa.float64()), **features})
 
     def parts(self) -> list[Path]:
         """The files of rows, in a fixed order."""
@@ -459,6 +488,9 @@ def merge(sources: Sequence[Path], out: Path) -> Store:
     files = {
         name: _find(name, stores) for name in filter(None, table["image"].unique().to_pylist())
     }
+    references = [file for s in stores if (file := s.path / REFERENCE).is_file()]
+    if stores[0].set_metrics and not references:
+        raise AsyncDiffError(f"{REFERENCE} is in none of the stores")
     with reserved(out):
         if not Store.is_new(out):
             raise InputError(f"{out} is there already: give another directory")
@@ -466,6 +498,8 @@ def merge(sources: Sequence[Path], out: Path) -> Store:
         merged.begin()
         for name, file in files.items():
             write_atomically(merged.image(name), partial(shutil.copyfile, file))
+        if merged.set_metrics:
+            write_atomically(out / REFERENCE, partial(shutil.copyfile, references[0]))
         if len(table):
             merged.add(_distinct(table))
     return merged

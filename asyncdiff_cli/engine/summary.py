@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from asyncdiff_cli.engine.comparison import Difference, all_paired
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.store import Store
+from asyncdiff_cli.engine.store import Store, features_of
 
 BASELINE = "baseline"
 """The label of the synchronous policy."""
@@ -56,9 +56,10 @@ class Result:
 
     setting: Setting
     metrics: Mapping[str, Difference]
-    """By reward; differences are to the baseline of as many steps."""
+    """By reward and set metric; differences are to the baseline of as many steps."""
     scores: Mapping[str, np.ndarray]
-    """By reward [n], in the order of the prompts, which is the same for all rows."""
+    """By reward [n], in the order of the prompts, which is the same for all rows; of a set metric
+    the terms whose mean it is."""
     deviations: np.ndarray
     """D before γ, [n, evaluations − 1]."""
     seconds: float
@@ -103,6 +104,14 @@ class Summary:
     """Those that every row has, and that the means are over."""
     partial: int
     """Those that some row lacks."""
+    set_metrics: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What to know about the values of set metrics."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All columns of numbers: rewards, and what is measured of whole sets."""
+        return (*self.rewards, *self.set_metrics)
 
     def baseline(self, steps: int) -> Result:
         """The baseline of a number of steps."""
@@ -113,14 +122,16 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     """Compare every setting of a store with the baseline, over the prompts that all settings have.
 
     Args:
-        category: only prompts of this category.
+        category: only prompts of this category, by rewards alone: a reference has all categories.
         intervals: without them the results have no metrics, only scores and deviations.
 
     Raises:
         InputError: if there is no such prompt, or no baseline for a number of steps.
         AsyncDiffError: if the store is damaged.
     """
-    table = store.read([*store.rewards, "deviations", "cond_sigmas", "seconds", "category"])
+    sets = store.set_metrics if category is None and intervals else ()
+    columns = ["deviations", "cond_sigmas", "seconds", "category", *map(features_of, sets)]
+    table = store.read([*store.rewards, *columns])
     if category is not None:
         table = table.filter(pc.equal(table["category"], category))
     if not len(table):
@@ -136,6 +147,7 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     parts = {setting: kept.filter(_of(setting)) for setting in settings}
     ordered = sorted(parts, key=lambda s: (s.steps, s.policy != BASELINE))
     scores = {s: {name: parts[s][name].to_numpy() for name in store.rewards} for s in ordered}
+    notes = _measure_sets(store, sets, {s: parts[s] for s in ordered}, scores)
     metrics = _metrics(store, scores) if intervals else {}
     grids = {
         s.steps: tuple(parts[s]["cond_sigmas"][0].as_py()) for s in ordered if s.policy == BASELINE
@@ -144,7 +156,37 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
         _result(s, parts[s], scores[s], metrics.get(s, {}), grids.get(s.steps, ())) for s in ordered
     )
     prompts = int(complete.sum())
-    return Summary(store.settings, store.rewards, results, prompts, len(complete) - prompts)
+    partial = len(complete) - prompts
+    return Summary(store.settings, store.rewards, results, prompts, partial, sets, notes)
+
+
+def _measure_sets(
+    store: Store,
+    names: Sequence[str],
+    parts: Mapping[Setting, pa.Table],
+    scores: Mapping[Setting, dict[str, np.ndarray]],
+) -> tuple[str, ...]:
+    """Add to the scores of each setting the terms of set metrics; what to know about them.
+
+    Raises:
+        AsyncDiffError: if the store lacks the reference's statistics.
+    """
+    if not names:
+        return ()
+    import torch
+
+    from asyncdiff_cli.engine.set_metrics import get
+    from asyncdiff_cli.engine.set_metrics.reference import read_statistics
+
+    notes = []
+    for name, statistics in read_statistics(store.path, names).items():
+        terms = get(name).against(statistics)
+        for setting, part in parts.items():
+            values = pc.list_flatten(part[features_of(name)]).to_numpy()
+            features = torch.tensor(values.reshape(len(part), -1))
+            scores[setting][name] = terms(features).numpy()
+        notes.append(get(name).note(*features.shape))
+    return tuple(filter(None, notes))
 
 
 def _metrics(
@@ -163,7 +205,7 @@ def _metrics(
             f"{store.path} has no baseline of {lacking[0]} steps to compare with: evaluate"
             " with --policies baseline,…"
         )
-    cells = [(setting, name) for setting in scores for name in store.rewards]
+    cells = [(setting, name) for setting, own in scores.items() for name in own]
     pairs = [(scores[setting][name], baselines[setting.steps][name]) for setting, name in cells]
     found: dict[Setting, dict[str, Difference]] = {setting: {} for setting in scores}
     for (setting, name), difference in zip(cells, all_paired(pairs), strict=True):

@@ -20,6 +20,7 @@ from asyncdiff_cli.engine import paper
 from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.rewards import GUARD, get
+from asyncdiff_cli.engine.set_metrics import NAMES as SET_METRICS
 from asyncdiff_cli.engine.summary import Result, Summary
 from asyncdiff_cli.engine.text import visible
 
@@ -38,9 +39,13 @@ HEADINGS = {
     "clip": "CLIP score",
     "pickscore": "PickScore",
     GUARD: "noise (guard)",
+    "cmmd": "CMMD ↓",
+    "fid": "FID ↓",
+    "fid_judge": "Fréchet distance (judge) ↓",
+    "spectrum": "spectrum error, dB ↓",
 }
 """Columns as people write them; other metrics go by their name."""
-DIGITS = {"pickscore": 2}
+DIGITS = {"pickscore": 2, "cmmd": 3, "fid": 2, "fid_judge": 3, "spectrum": 3}
 """Behind the point, as in the paper; 4 for other metrics."""
 OURS = "asyncdiff"
 
@@ -95,8 +100,8 @@ def heading(name: str) -> str:
 
 
 def has_best(metric: str) -> bool:
-    """Whether a best is marked: not of the guard, nor where higher is not better."""
-    return metric != GUARD and get(metric).higher_is_better
+    """Whether a best is marked: not of the guard, nor of a reward of which higher is not better."""
+    return metric in SET_METRICS or (metric != GUARD and get(metric).higher_is_better)
 
 
 def marks(means: Sequence[float], digits: int) -> list[Mark]:
@@ -129,16 +134,16 @@ def _our_block(summary: Summary, every_column: bool) -> Block:
         "policy",
         *(name for name in differs if every_column or differs[name]),
         "mean_deviation",
-        *summary.rewards,
+        *summary.metrics,
     ]
-    best = {metric: _marks_by_steps(summary, metric) for metric in summary.rewards}
+    best = {metric: _marks_by_steps(summary, metric) for metric in summary.metrics}
     rows = [
         _setting_cells(result)
         | {
             metric: metric_cell(
                 metric, result.metrics[metric], not result.is_baseline, best[metric][place]
             )
-            for metric in summary.rewards
+            for metric in summary.metrics
         }
         for place, result in enumerate(summary.results)
     ]
@@ -179,7 +184,8 @@ def _marks_by_steps(summary: Summary, metric: str) -> list[Mark]:
     steps = [result.setting.steps for result in summary.results]
     for count in set(steps):
         places = [place for place, own in enumerate(steps) if own == count]
-        means = [summary.results[place].metrics[metric].mean for place in places]
+        sign = -1 if metric in SET_METRICS else 1  # they are distances
+        means = [sign * summary.results[place].metrics[metric].mean for place in places]
         for place, mark in zip(places, marks(means, digits_of(metric)), strict=True):
             found[place] = mark
     return found
@@ -222,7 +228,16 @@ def _title(summary: Summary) -> str:
         f"{summary.partial} more not complete" if summary.partial else "",
     ]
     what = "mean, and paired difference to the baseline with its 95 % interval"
-    return f"{', '.join(filter(None, parts))}: {what}"
+    return f"{', '.join(filter(None, parts))}: {what}{_compared(summary)}"
+
+
+def _compared(summary: Summary) -> str:
+    """What set metrics were measured against, to stand behind a title."""
+    own = summary.settings.get("set_metrics", {})
+    if not summary.set_metrics or not own:
+        return ""
+    images = next(iter(own.values()))["reference_images"]
+    return f"; ↓: distance of all {summary.prompts:,} pictures to {images:,} of the reference"
 
 
 def digits_of(metric: str) -> int:
@@ -370,6 +385,7 @@ _LATEX = str.maketrans({
     "[": "{[}",  # after the end of a row, these two belong to its command
     "*": "{*}",
     "γ": r"$\gamma$",
+    "↓": r"$\downarrow$",
     "\n": " ",
 })  # fmt: skip
 

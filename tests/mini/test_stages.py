@@ -14,10 +14,11 @@ from PIL import Image
 from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
+from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 from asyncdiff_cli.engine.rewards.world.judge import look
 from asyncdiff_cli.engine.vocabulary import Vocabulary
-from mini import export, pack, stages
+from mini import pack, stages
 from mini.__main__ import main
 from mini.art import Sprites
 from mini.settings import Settings
@@ -111,8 +112,8 @@ def test_the_rewards_are_exported_as_the_package_reads_them(work: Path) -> None:
     assert -1 <= clip.score(picture, "a cat").item() <= 1
     quality = MiniQuality.from_directory(work / "out" / "mini_quality")
     assert torch.isfinite(quality.score(picture, "a cat")).all()
-    judge = export.load_judge(work / "out" / "mini_judge")
-    found, features = look(judge, torch.zeros(2, 3, 128, 128))
+    judge = MiniJudge.from_directory(work / "out" / "mini_judge")
+    found, features = look(judge.model, torch.zeros(2, 3, 128, 128))
     assert len(found) == 2
     assert features.shape == (2, 32)
 

@@ -15,6 +15,11 @@ ASSETS = Path(__file__).parents[2] / "assets"
 WEIGHTS = "model.safetensors"
 
 
+def directory_of(name: str, path: str | Path | None = None) -> Path:
+    """Where the files of an embedded reward are: in the package, unless a path is given."""
+    return ASSETS / name if path is None else Path(path)
+
+
 class EmbeddedReward(Reward):
     """A reward of mini's world, which lies in `ASSETS` under its name."""
 
@@ -33,7 +38,7 @@ class EmbeddedReward(Reward):
         """
         if revision is not None:
             raise InputError(f"{cls.name} is a part of the package and has no revisions")
-        return cls.from_directory(ASSETS / cls.name if path is None else path)
+        return cls.from_directory(directory_of(cls.name, path))
 
     @classmethod
     def from_directory(cls, path: str | Path) -> Self:

@@ -58,10 +58,7 @@ class RewardGroup:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each reward's model."""
-        return {
-            name: sum(tensor.nbytes for tensor in tensors_of(reward.model))
-            for name, reward in self.rewards.items()
-        }
+        return {name: size(reward.model) for name, reward in self.rewards.items()}
 
     def place(self) -> None:
         """Move the models to the device; those that are offloaded get ready for it.
@@ -69,17 +66,8 @@ class RewardGroup:
         Raises:
             AsyncDiffError: if it has no room for them.
         """
-        try:
-            for reward in self.rewards.values():
-                if self.offload:
-                    pin(reward.model)
-                else:
-                    reward.to(self.device)
-        except torch.OutOfMemoryError:
-            raise AsyncDiffError(
-                "out of memory while the rewards are loaded: offload_rewards=true, in an evaluation"
-                f" --offload-rewards, keeps one at a time on {self.device}"
-            ) from None
+        for reward in self.rewards.values():
+            place(reward.model, self.device, self.offload)
 
     def score(
         self, images: Sequence[Image.Image], prompts: str | Sequence[str]
@@ -114,6 +102,29 @@ def _kept(image: Image.Image, directory: Path, prefix: str) -> str:
 def tensors_of(model: nn.Module | None) -> list[Tensor]:
     """The parameters and buffers of a model; none of a formula."""
     return [] if model is None else [*model.parameters(), *model.buffers()]
+
+
+def size(model: nn.Module | None) -> int:
+    """Bytes of a model."""
+    return sum(tensor.nbytes for tensor in tensors_of(model))
+
+
+def place(model: nn.Module | None, device: torch.device, offload: bool) -> None:
+    """Move a model to a device; get one that is offloaded ready to be lent to it.
+
+    Raises:
+        AsyncDiffError: if the device has no room for it.
+    """
+    try:
+        if offload:
+            pin(model)
+        elif model is not None:
+            model.to(device)
+    except torch.OutOfMemoryError:
+        raise AsyncDiffError(
+            "out of memory while the rewards are loaded: offload_rewards=true, in an evaluation"
+            f" --offload-rewards, keeps one at a time on {device}"
+        ) from None
 
 
 def pin(model: nn.Module | None) -> None:

@@ -28,6 +28,11 @@ def crop(images: Sequence[Image.Image], size: int = SIZE) -> Tensor:
 def _crop(image: Image.Image, size: int) -> Tensor:
     image = functional.resize(image, [size], InterpolationMode.BICUBIC)
     image = functional.center_crop(image, [size, size]).convert("RGB")
+    return normalized(image)
+
+
+def normalized(image: Image.Image) -> Tensor:
+    """An RGB picture that has the size a network takes, [3, H, W]."""
     return _normalized(_to_tensor(image))
 
 

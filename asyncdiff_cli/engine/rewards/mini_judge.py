@@ -1,0 +1,131 @@
+"""The judge of mini's world as a reward: how much of what a prompt asks for is in the picture.
+
+`python -m mini judge` trains it, with a seed and scenes of its own; the card beside its weights has
+what it reaches on real scenes. It is to mini what the detectors of T2I-CompBench and GenEval are to
+large models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import torch
+from accelerate import init_empty_weights
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import Self
+
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.reading import Read, read_json
+from asyncdiff_cli.engine.rewards.base import distinct
+from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
+from asyncdiff_cli.engine.rewards.mini_quality import Width, to_pixels
+from asyncdiff_cli.engine.rewards.world.answers import Answer, answers, score
+from asyncdiff_cli.engine.rewards.world.grammar import Request, parse
+from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, find
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, THINGS
+
+SIDE = 128
+"""Pixels of the pictures that the judge reads."""
+
+
+class Config(Read):
+    """The config.json of a judge: its sizes, and what its outputs mean."""
+
+    widths: Annotated[tuple[Width, ...], Field(min_length=4, max_length=4)]
+    things: list[str]
+    item_colours: list[str]
+    grounds: list[str]
+    ground_colours: list[str]
+
+    @classmethod
+    def of(cls, widths: tuple[int, ...]) -> Self:
+        """That of a judge of the world that this package knows."""
+        things = [thing.name for thing in THINGS]
+        return cls(
+            widths=widths,
+            things=things,
+            item_colours=list(HUES),
+            grounds=list(GROUNDS),
+            ground_colours=list(COLOURS),
+        )
+
+
+class MiniJudge(EmbeddedReward):
+    """The mean over a prompt's questions of the probability that the picture shows what is asked.
+
+    They are of things, counts, colours, places, relations and the ground, and reads only prompts of
+    mini's grammar. A picture of another size is stretched to 128×128 pixels.
+    """
+
+    name: ClassVar[str] = "mini_judge"
+    files: ClassVar[tuple[str, ...]] = ("config.json", WEIGHTS)
+    stage: ClassVar[str] = "judge"
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def __init__(self, model: JudgeNet) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @classmethod
+    def _read(cls, directory: Path) -> Self:
+        config = read_json(directory / "config.json", Config)
+        if config != Config.of(config.widths):
+            raise AsyncDiffError(
+                f"{directory} judges another world than this version's: train it again with"
+                f" `python -m mini {cls.stage}`"
+            )
+        with init_empty_weights():
+            model = JudgeNet(config.widths)
+        fill(model, read_state_dict(directory / WEIGHTS), cls.name)
+        return cls(model)
+
+    @classmethod
+    def check_prompt(cls, prompt: str) -> None:
+        """Refuse a prompt that mini's grammar does not have.
+
+        Raises:
+            InputError: naming the part that is none of it.
+        """
+        request_of(prompt)
+
+    @torch.inference_mode()
+    def answers(self, images: list[Image.Image], prompts: list[str]) -> list[list[Answer]]:
+        """The answer to each question of each image's prompt.
+
+        Raises:
+            InputError: as `check_prompt`.
+        """
+        pairs = zip(map(request_of, prompts), self._find(images), strict=True)
+        return [answers(request, found) for request, found in pairs]
+
+    def _find(self, images: list[Image.Image]) -> list[Found]:
+        pictures = torch.stack([pixels(image) for image in images])
+        return find(self.model(pictures.to(self.device, self.dtype)))
+
+    def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        texts, which = distinct(prompts)
+        requests = [request_of(text) for text in texts]
+        pairs = zip(which, self._find(images), strict=True)
+        return torch.tensor([score(requests[number], found) for number, found in pairs])
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """[3, 128, 128] in [-1, 1]."""
+    if image.size != (SIDE, SIDE):
+        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return to_pixels(image)
+
+
+def request_of(prompt: str) -> Request:
+    """What a prompt asks for.
+
+    Raises:
+        InputError: as `MiniJudge.check_prompt`.
+    """
+    try:
+        return parse(prompt)
+    except ValueError as error:
+        raise InputError(f"mini_judge cannot read {prompt!r}: {error}") from None
