@@ -98,8 +98,8 @@ def sample(
         typer.Option(
             metavar="NAME[:VALUE][@γ]",
             help="Instead of those three, a policy by name: baseline, fixed:D, schedule:D1/D2/…,"
-            " learned[:DIR], lifted[:DIR], detail-daemon[:AMOUNT], velocity-scale[:OMEGA],"
-            " time-shift[:WINDOW] or combined:D/OMEGA.",
+            " spectral[:WEIGHT], learned[:DIR], lifted[:DIR], detail-daemon[:AMOUNT],"
+            " velocity-scale[:OMEGA], time-shift[:WINDOW] or combined:D/OMEGA.",
         ),
     ] = None,
     gamma: Annotated[

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.adapters import (
     SD3Adapter,
 )
 from asyncdiff_cli.engine.checks import check_gamma, unknown_pipeline
-from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
+from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
@@ -64,6 +64,7 @@ class Trace:
         self._call: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
         self._grid: tuple[int, int] | None = None
         self._sigmas: Tensor | None = None
+        self._of_run = self._policy
         self._checks = DeferredChecks()
         self._time.clear()
 
@@ -80,10 +81,12 @@ class Trace:
             scheduler._init_step_index(timestep)
         if self._sigmas is None:  # once a run: they may be on the CPU
             self._sigmas = scheduler.sigmas.to(velocity.device)
+            of_run = self._sigmas[scheduler.step_index :]
+            self._of_run = for_run(self._policy, of_run, scheduler)
         sigma = self._sigmas[scheduler.step_index]
         if not self._cond_sigmas:
             self._cond_sigmas.append(sigma.expand(len(velocity)))
-        return scaled(self._policy, self._gamma, velocity, sigma, self._cond_sigmas[-1])
+        return scaled(self._of_run, self._gamma, velocity, sigma, self._cond_sigmas[-1])
 
     def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
         """Choose the time of the next evaluation, now that the scheduler has taken this step."""
@@ -114,7 +117,7 @@ class Trace:
         check_finite(result, state)
         self._time.clear()
         if index + 1 < evaluations:
-            deviation, cond_sigma = decide(self._policy, self._gamma, state, sigmas[k - index])
+            deviation, cond_sigma = decide(self._of_run, self._gamma, state, sigmas[k - index])
             self._deviations.append(deviation)
             self._cond_sigmas.append(cond_sigma)
             self._time.set(state.sigma_next, cond_sigma)

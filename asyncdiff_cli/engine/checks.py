@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -135,6 +136,11 @@ def check_amount(amount: float) -> None:
 def check_window(window: float) -> None:
     """A window reaches at most one interval to either side."""
     check_range("window", window, 0, 1)
+
+
+def check_weight(weight: float) -> None:
+    """A weight is a finite number of at least 0."""
+    check_range("weight", weight, 0, sys.float_info.max)
 
 
 def check_steps(num_inference_steps: int) -> None:

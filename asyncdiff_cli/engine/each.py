@@ -53,6 +53,14 @@ class EachPolicy:
         """The widest of the policies'; each is held to its own."""
         return max(policy.bound for policy in self.policies)
 
+    def for_run(self, sigmas: Tensor, solver: str) -> Policy:
+        """The same of each image's policy for the run."""
+        made = [
+            own(sigmas, solver) if (own := getattr(policy, "for_run", None)) else policy
+            for policy in self.policies
+        ]
+        return EachPolicy(made, self.gammas)
+
     def __call__(self, state: StepState) -> Tensor:
         self._check(len(state.latents))
         parts = [ask(policy, state.select(images)) for policy, images in _runs(self.policies)]

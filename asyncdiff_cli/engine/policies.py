@@ -78,12 +78,14 @@ class StepState:
 class Policy(Protocol):
     """Anything with a bound that can be asked for a deviation.
 
-    Two more methods are used where a policy has them, which it need not:
+    Three more methods are used where a policy has them, which it need not:
 
     `cond_sigma(state, gamma, deviation)` is t*_{k+1} [B], or [] for all images, in place of Eq. 6.
     Like that it is kept in [σ_min, t_0].
     `velocity_scale(sigma, cond_sigma, gamma)` is what to multiply the guided velocity by of an
     evaluation at t_k = `sigma` [] that was conditioned on t*_k = `cond_sigma` [B]: [B], [] or None.
+    `for_run(sigmas, solver)` is the policy to ask in its place in a run whose evaluations are at
+    `sigmas`, [evaluations + 1] with the last time that is not evaluated, by a solver's name.
     """
 
     @property
@@ -216,14 +218,14 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
 
 def policies() -> dict[str, Any]:
     """The policies by name: classes that make one `from_dict`."""
-    from asyncdiff_cli.engine import each, learned, rivals  # which build on this module
+    from asyncdiff_cli.engine import each, learned, rivals, spectral  # which build on this module
 
     return {
         policy.name: policy
         for policy in (
             *(Synchronous, FixedDeviation, ScheduledDeviation, learned.LearnedDeviation),
             *(rivals.DetailDaemon, rivals.VelocityScale, rivals.Combined, rivals.TimeShift),
-            each.EachPolicy,
+            *(spectral.SpectralDeviation, each.EachPolicy),
         )
     }
 

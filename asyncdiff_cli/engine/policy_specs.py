@@ -3,6 +3,7 @@
     baseline               the synchronous sampler; also `synchronous`
     fixed:D                FixedDeviation
     schedule:D1/D2/…       ScheduledDeviation
+    spectral[:WEIGHT]      SpectralDeviation
     learned[:DIR]          the backbone's module, or one of a directory, a hub repository or the
                            name of another backbone
     lifted[:DIR]           the same of a module with the bound 1
@@ -27,6 +28,7 @@ from asyncdiff_cli.engine.checks import (
     check_deviation,
     check_gamma,
     check_scale,
+    check_weight,
     check_window,
 )
 from asyncdiff_cli.engine.errors import InputError
@@ -62,6 +64,7 @@ KINDS = {
     "baseline": _Kind("baseline"),
     "fixed": _Kind("fixed:0.5", (check_deviation,)),
     "schedule": _Kind("schedule:0.5/0.2/0", (check_deviation,), any_length=True),
+    "spectral": _Kind("spectral:1", (check_weight,), default=1.0),
     "learned": _Kind("learned:DIR"),
     "lifted": _Kind("lifted:DIR"),
     "detail-daemon": _Kind("detail-daemon:0.1", (check_amount,), default=0.1),
@@ -154,6 +157,7 @@ def make_policy(spec: PolicySpec, entry: BackboneEntry) -> Policy:
     """
     from asyncdiff_cli.engine.policies import FixedDeviation, ScheduledDeviation, Synchronous
     from asyncdiff_cli.engine.rivals import Combined, DetailDaemon, TimeShift, VelocityScale
+    from asyncdiff_cli.engine.spectral import SpectralDeviation
 
     if spec.name in MODULES:
         return _module(spec, entry)
@@ -161,6 +165,7 @@ def make_policy(spec: PolicySpec, entry: BackboneEntry) -> Policy:
         "baseline": Synchronous,
         "fixed": FixedDeviation,
         "schedule": lambda *deviations: ScheduledDeviation(deviations),
+        "spectral": SpectralDeviation,
         "detail-daemon": DetailDaemon,
         "velocity-scale": VelocityScale,
         "time-shift": TimeShift,

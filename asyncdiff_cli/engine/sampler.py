@@ -13,7 +13,7 @@ from asyncdiff_cli.engine import checks, desync
 from asyncdiff_cli.engine.adapters import Guidance
 from asyncdiff_cli.engine.adapters.reading import warn_of_cuts
 from asyncdiff_cli.engine.backbones import Backbone
-from asyncdiff_cli.engine.decisions import check_finite, decide, scaled
+from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies import Policy, StepState, Synchronous
@@ -69,6 +69,7 @@ def integrate(
     if sigmas[-1] > 0:  # the grid stops early: one more evaluation, and an Euler step to 0
         timesteps = torch.cat([timesteps, (desync.TIMESTEPS * sigmas[-1:]).to(timesteps)])
         sigmas = torch.cat([sigmas, torch.zeros_like(sigmas[-1:])])
+    policy = for_run(policy, sigmas, scheduler)
     cond_sigma = sigmas[0].expand(len(latents))  # line 2: t*_0 = t_0
     cond_sigmas, deviations, checks = [cond_sigma], [], DeferredChecks()
 

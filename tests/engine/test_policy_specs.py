@@ -114,7 +114,9 @@ def test_any_text_is_a_policy_or_one_line(text):
 
 
 @given(
-    st.sampled_from(["fixed", "schedule", "detail-daemon", "combined", "velocity-scale"]),
+    st.sampled_from(
+        ["fixed", "schedule", "detail-daemon", "combined", "velocity-scale", "spectral"]
+    ),
     st.lists(st.floats(-2, 2), min_size=1, max_size=4),
     st.none() | st.floats(allow_nan=False, allow_infinity=False),
 )
