@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, look
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, ask
 from asyncdiff_cli.engine.set_metrics.fid_judge import FIDJudge
 from asyncdiff_cli.engine.set_metrics.reference import read_statistics
-from asyncdiff_cli.engine.set_metrics.spectrum import Spectrum, spectra
+from asyncdiff_cli.engine.set_metrics.spectrum import RadialSpectrum, spectra
 from mini import reference
 from mini.compose import Composer, sheet, to_images
 from mini.measures import distance, fine_detail, summary
@@ -194,7 +194,7 @@ class Evaluation:
         return {
             "frechet": distance(FIDJudge, looked.features, self.reference["fid_judge"]),
             "spectrum": {
-                **distance(Spectrum, looked.spectrum, self.reference["spectrum"]),
+                **distance(RadialSpectrum, looked.spectrum, self.reference["spectrum"]),
                 "detail": fine_detail(looked.spectrum, self.reference["spectrum"]["mean"]),
             },
             "scores": summary(looked.scores),

@@ -235,11 +235,10 @@ def read_policies(text: str | None) -> str | None:
 def read_rewards(text: str | None) -> str | None:
     """Refuse a reward that is not known before any is imported."""
     if text:
-        from asyncdiff_cli.engine.checks import check_choice
-        from asyncdiff_cli.engine.rewards import NAMES
+        from asyncdiff_cli.engine.rewards import checked
 
         for name in text.split(","):
-            check_choice("reward", name.strip(), NAMES)
+            checked(name.strip())
     return text
 
 

@@ -43,7 +43,7 @@ from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import DTYPES, REGISTRY, BackboneEntry, dtype_name
 from asyncdiff_cli.engine.requests import ModelChoice, check_options
-from asyncdiff_cli.engine.rewards import GUARD, NAMES
+from asyncdiff_cli.engine.rewards import GUARD, NAMES, check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize
 from asyncdiff_cli.engine.scoring import parse_names, parse_reward_paths, parse_rewards
@@ -340,6 +340,7 @@ def open_evaluation(
         outline = Outline.of(wanted.choice, accelerator.device)
         if wanted.size is not None:
             outline.check_size(wanted.size, wanted.size)
+        check_prompts(names, [texts.texts[place] for place in order])
         shared = settings(wanted, outline, texts)
         reference = wanted.find_reference()
         fingerprint = None if reference is None else reference.fingerprint

@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.prompts import SOURCES, PromptSet, load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.requests import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.rewards import check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.runs import Checkpoint, RunDirectory, by_iteration
@@ -209,6 +210,7 @@ def open_trainer(
             load_prompts(source, split, data_dir, copy, on_progress)
             for split in ("train", "validation")
         )
+        check_prompts(recipe.rewards, [*texts.texts, *held_out.texts])
         outline = Outline.of(recipe.model(), where)
         if recipe.size is not None:
             outline.check_size(recipe.size, recipe.size)

@@ -54,7 +54,7 @@ from asyncdiff_cli.engine.requests import (
     Steps,
     no_switch,
 )
-from asyncdiff_cli.engine.rewards import NAMES, PUBLISHED
+from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
 from asyncdiff_cli.engine.text import one_line
 
 DTYPES = ("fp16", "bf16", "fp32")
@@ -73,7 +73,7 @@ def _known(kind: str, names: Sequence[str]) -> AfterValidator:
 
 
 Dtype = Annotated[str, _known("dtype", DTYPES)]
-RewardName = Annotated[str, _known("reward", NAMES)]
+RewardName = Annotated[str, AfterValidator(checked)]
 Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=MAX_NUMBER)]
 Every = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 NotNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
@@ -285,7 +285,7 @@ class Recipe(_Settings):
     @field_validator("reward_paths")
     @classmethod
     def _check_reward_paths(cls, paths: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if local := [name for name in paths if name not in PUBLISHED]:
+        if local := [name for name in paths if name not in (*PUBLISHED, *EMBEDDED)]:
             raise ValueError(f"{', '.join(local)} is a part of this package and reads no file")
         rewards = info.data.get("rewards", paths)
         if unnamed := [name for name in paths if name not in rewards]:

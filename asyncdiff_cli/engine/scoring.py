@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.registry import dtype_name
 from asyncdiff_cli.engine.requests import Line, Prompt, validated
-from asyncdiff_cli.engine.rewards import NAMES, get, load_reward
+from asyncdiff_cli.engine.rewards import checked, get, load_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.text import visible
 
@@ -53,6 +53,8 @@ class Scores:
     pictures: list[Picture]
     values: dict[str, list[float]] = field(default_factory=dict)
     """Per reward one score per picture."""
+    details: dict[str, list[Any]] = field(default_factory=dict)
+    """What each picture's score is the mean of, of the rewards that are means."""
     skipped: dict[Path, str] = field(default_factory=dict)
     """Files that could not be scored, and why."""
     rewards: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -79,6 +81,11 @@ class Scores:
                     "path": str(picture.path),
                     "prompt": picture.prompt,
                     "scores": {name: values[i] for name, values in self.values.items()},
+                    **(
+                        {"details": {name: own[i] for name, own in self.details.items()}}
+                        if self.details
+                        else {}
+                    ),
                 }
                 for i, picture in enumerate(self.pictures)
             ],
@@ -96,7 +103,7 @@ def parse_rewards(text: str | None) -> list[str]:
     """
     names = list(EMBEDDED) if text is None else parse_names(text)
     for name in names:
-        check_choice("reward", name, NAMES)
+        checked(name)
     if len(set(names)) < len(names):
         raise InputError(f"--rewards names {max(names, key=names.count)} twice")
     return names
@@ -209,9 +216,11 @@ def open_pictures(
     for index, path in enumerate(files):
         try:
             image = read_picture(path)
+            prompt = prompts[index] if prompts else _recorded_prompt(path, rewards)
             for reward in rewards:
                 reward.check_image(image)
-            prompt = prompts[index] if prompts else _recorded_prompt(path, rewards)
+                if prompt is not None and (refusal := reward.refuses(prompt)):
+                    raise InputError(refusal)
         except InputError as error:
             skipped[path] = str(error).removeprefix(f"{path} ")
         else:
@@ -272,11 +281,14 @@ def score_files(
         result.values[name], step = [], batch_size or reward.batch_size
         for start in range(0, len(pictures), step):
             batch = pictures[start : start + step]
+            images, texts = [p.open() for p in batch], [p.prompt or "" for p in batch]
             try:
-                scores = reward.score([p.open() for p in batch], [p.prompt or "" for p in batch])
+                scores = reward.score(images, texts)
             except BadScoreError as error:
                 raise AsyncDiffError(f"{batch[error.index].path}: {error}") from None
             result.values[name] += scores.tolist()
+            if (details := reward.details(images, texts)) is not None:
+                result.details.setdefault(name, []).extend(details)
             if on_scored:
                 on_scored(name, len(result.values[name]), len(pictures))
         result.rewards[name] = {

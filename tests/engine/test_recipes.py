@@ -152,7 +152,7 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
             "reward_paths.hpsv2.1=a.pt",
             r"hpsv2\.1 is not among the rewards image_reward, hpsv2, clip",
         ),
-        ("reward_paths.mini_clip=a.pt", r"mini_clip is a part of this package"),
+        ("reward_paths.noise=a.pt", r"noise is a part of this package"),
         ("learning_rate=0", r"learning_rate: .*0, not 0"),
         ("learning_rate=.nan", r"learning_rate: .*finite"),
         ("ema_decay=1", r"ema_decay: .*1, not 1"),

@@ -7,13 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.registry import dtype_name
+from asyncdiff_cli.engine.registry import MINI_DIRECTORY, dtype_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import torch
     from PIL import Image
@@ -29,14 +29,45 @@ _CLASSES = {
     "pickscore": ("pickscore", "PickScore"),
     "mini_clip": ("mini_clip", "MiniClip"),
     "mini_quality": ("mini_quality", "MiniQuality"),
+    "mini_judge": ("mini_judge", "MiniJudge"),
     "noise": ("noise", "Noise"),
     "sharpness": ("sharpness", "Sharpness"),
 }
-NAMES = tuple(_CLASSES)
 PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
-"""Those that are downloaded, or read from `--reward-path`; the others need no file."""
+"""Those that are downloaded, or read from the file of a `--reward-path`."""
+EMBEDDED = ("mini_clip", "mini_quality", "mini_judge")
+"""Those of mini's world, in the package's assets or the directory of a `--reward-path`."""
+NAMES = tuple(
+    name for name in _CLASSES if name not in EMBEDDED or (MINI_DIRECTORY.parent / name).is_dir()
+)
+"""What there is without a `--reward-path`: weights may be trained that the package lacks."""
 GUARD = "noise"
 """The reward that is always reported: a gain that comes with a fall of it was bought with noise."""
+
+
+def checked(name: str) -> str:
+    """The name of a reward, which may lack its weights.
+
+    Raises:
+        InputError: for an unknown name, with the nearest known one.
+    """
+    if name not in _CLASSES:
+        raise InputError(unknown("reward", name, NAMES))
+    return name
+
+
+def check_prompts(names: Iterable[str], prompts: Collection[str]) -> None:
+    """Every reward can read every prompt.
+
+    Raises:
+        InputError: with the first prompt that one of them cannot, and how many there are.
+    """
+    for name in names:
+        if refusals := list(filter(None, map(get(name).refuses, prompts))):
+            raise InputError(
+                f"{refusals[0]} ({len(refusals):,} of {len(prompts):,} prompts): leave them out, or"
+                f" the reward {name}"
+            )
 
 
 def get(name: str) -> type[Reward]:
@@ -45,8 +76,7 @@ def get(name: str) -> type[Reward]:
     Raises:
         InputError: for an unknown name, with the nearest known one.
     """
-    check_choice("reward", name, NAMES)
-    module, attribute = _CLASSES[name]
+    module, attribute = _CLASSES[checked(name)]
     return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
 
 
@@ -60,7 +90,8 @@ def load_reward(
     """A reward that is ready to score.
 
     Args:
-        path: a local file of the published checkpoint, in place of the hub's.
+        path: a local file of the published checkpoint in place of the hub's, or a directory in
+            place of an embedded one.
         device: default CUDA where there is one.
         dtype: default the reward's own, which is fp32 wherever fp16 would blur its scores.
         revision: branch, tag or commit of its repository.
@@ -84,6 +115,8 @@ def read_reward(name: str, path: str | Path | None = None, revision: str | None 
     """
     if name in PUBLISHED:
         return get(name).load(None if path is None else expanded(path), revision)
+    if name in EMBEDDED and revision is None:
+        return get(name).load(None if path is None else expanded(path))
     if path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
     return get(name).load()

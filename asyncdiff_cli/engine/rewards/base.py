@@ -99,7 +99,7 @@ class Reward(ABC):
 
         Raises:
             InputError: if images and prompts do not pair up, or are not images and strings, or as
-                `rgb` and `check_image`.
+                `rgb` and `check_image`, or for a prompt that it `refuses`.
             BadScoreError: for a score that is NaN or infinite.
         """
         pictures = [images] if isinstance(images, Image.Image) else list(images)
@@ -107,6 +107,8 @@ class Reward(ABC):
         pictures = [rgb(picture) for picture in pictures]
         for picture in pictures:
             self.check_image(picture)
+        if refusals := list(filter(None, map(self.refuses, dict.fromkeys(texts)))):
+            raise InputError(refusals[0])
         with whole_fp32():
             chunks = [
                 self._score(pictures[i : i + self.batch_size], texts[i : i + self.batch_size])
@@ -131,6 +133,17 @@ class Reward(ABC):
             needs = f"a picture at most {cls.longest:g} times as long as wide"
         if needs:
             raise InputError(f"{cls.name} needs {needs}; this one has {image.width}×{image.height}")
+
+    @classmethod
+    def refuses(cls, prompt: str) -> str | None:
+        """Why a prompt cannot be read; None if it can, as most rewards can any text."""
+        return None
+
+    def details(
+        self, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> list[list[dict[str, Any]]] | None:
+        """What the score of each pair is the mean of, as JSON values; None where it is no mean."""
+        return None
 
     @abstractmethod
     def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.rewards import NAMES
+from asyncdiff_cli.engine.rewards import checked
 
 CONSTANT = 1e-6
 """A metric whose deviation within a group is below this share of its largest score is constant:
@@ -70,7 +69,7 @@ def parse_weights(rewards: Mapping[str, Any]) -> dict[str, float]:
     if not isinstance(rewards, Mapping):
         raise InputError("rewards are names with weights, such as {image_reward: 1, hpsv2: 1}")
     for name, weight in rewards.items():
-        check_choice("reward", name, NAMES)
+        checked(name)
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not number or not math.isfinite(weight) or weight < 0:
             raise InputError(f"the weight of {name} is a finite number from 0, not {weight!r}")

@@ -33,7 +33,8 @@ class EmbeddedReward(Reward):
         """The shipped weights, or those in the directory `path`, in fp32 on the CPU.
 
         Raises:
-            InputError: for a revision, which an embedded model does not have.
+            InputError: for a revision, which an embedded model does not have, or as
+                `from_directory`.
             AsyncDiffError: as `from_directory`.
         """
         if revision is not None:
@@ -45,9 +46,15 @@ class EmbeddedReward(Reward):
         """Read its files.
 
         Raises:
+            InputError: if the package does not have them.
             AsyncDiffError: if one is missing or damaged, or they do not belong together.
         """
         directory = Path(path)
+        if not directory.exists() and directory.parent == ASSETS:
+            raise InputError(
+                f"{cls.name} is not in this package: train it with `python -m mini {cls.stage}` and"
+                f" `export`, and pass --reward-path {cls.name}=DIR"
+            )
         if missing := [name for name in cls.files if not (directory / name).is_file()]:
             raise AsyncDiffError(
                 f"{directory} lacks {', '.join(missing)} of {cls.name}: reinstall asyncdiff, or"

@@ -7,8 +7,9 @@ large models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from accelerate import init_empty_weights
@@ -17,16 +18,18 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.reading import Read, read_json
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.pictures import rgb
+from asyncdiff_cli.engine.reading import SHOWN, Read, read_json, shown
 from asyncdiff_cli.engine.rewards.base import distinct
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
 from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
 from asyncdiff_cli.engine.rewards.mini_quality import Width, to_pixels
-from asyncdiff_cli.engine.rewards.world.answers import Answer, answers, score
-from asyncdiff_cli.engine.rewards.world.grammar import Request, parse
+from asyncdiff_cli.engine.rewards.world.answers import answers, score
+from asyncdiff_cli.engine.rewards.world.grammar import parse
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, find
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, THINGS
+from asyncdiff_cli.engine.text import one_line
 
 SIDE = 128
 """Pixels of the pictures that the judge reads."""
@@ -83,31 +86,29 @@ class MiniJudge(EmbeddedReward):
         return cls(model)
 
     @classmethod
-    def check_prompt(cls, prompt: str) -> None:
-        """Refuse a prompt that mini's grammar does not have.
-
-        Raises:
-            InputError: naming the part that is none of it.
-        """
-        request_of(prompt)
+    def refuses(cls, prompt: str) -> str | None:
+        """Why a prompt is none of mini's grammar."""
+        try:
+            parse(prompt)
+        except ValueError as error:
+            return f"{cls.name} cannot read {shown(prompt)}: {one_line(error, SHOWN)}"
+        return None
 
     @torch.inference_mode()
-    def answers(self, images: list[Image.Image], prompts: list[str]) -> list[list[Answer]]:
-        """The answer to each question of each image's prompt.
+    def details(
+        self, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> list[list[dict[str, Any]]]:
+        """The answer to each question of each pair: its category and probability."""
+        pairs = zip(map(parse, prompts), self._find(images), strict=True)
+        return [[vars(each) for each in answers(request, found)] for request, found in pairs]
 
-        Raises:
-            InputError: as `check_prompt`.
-        """
-        pairs = zip(map(request_of, prompts), self._find(images), strict=True)
-        return [answers(request, found) for request, found in pairs]
-
-    def _find(self, images: list[Image.Image]) -> list[Found]:
-        pictures = torch.stack([pixels(image) for image in images])
+    def _find(self, images: Sequence[Image.Image]) -> list[Found]:
+        pictures = torch.stack([pixels(rgb(image)) for image in images])
         return find(self.model(pictures.to(self.device, self.dtype)))
 
     def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         texts, which = distinct(prompts)
-        requests = [request_of(text) for text in texts]
+        requests = [parse(text) for text in texts]
         pairs = zip(which, self._find(images), strict=True)
         return torch.tensor([score(requests[number], found) for number, found in pairs])
 
@@ -117,15 +118,3 @@ def pixels(image: Image.Image) -> Tensor:
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return to_pixels(image)
-
-
-def request_of(prompt: str) -> Request:
-    """What a prompt asks for.
-
-    Raises:
-        InputError: as `MiniJudge.check_prompt`.
-    """
-    try:
-        return parse(prompt)
-    except ValueError as error:
-        raise InputError(f"mini_judge cannot read {prompt!r}: {error}") from None

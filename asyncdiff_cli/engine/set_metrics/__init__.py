@@ -22,7 +22,7 @@ _CLASSES = {
     "cmmd": ("cmmd", "CMMD"),
     "fid": ("fid", "FID"),
     "fid_judge": ("fid_judge", "FIDJudge"),
-    "spectrum": ("spectrum", "Spectrum"),
+    "spectrum": ("spectrum", "RadialSpectrum"),
 }
 NAMES = tuple(_CLASSES)
 

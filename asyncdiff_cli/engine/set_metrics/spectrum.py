@@ -21,7 +21,7 @@ FLOOR = 1e-8
 """Power that is added before the logarithm, far below the rounding to 8 bits."""
 
 
-class Spectrum(SetMetric):
+class RadialSpectrum(SetMetric):
     """The root mean square over the frequencies of how two mean log spectra differ, in dB.
 
     Of n pictures its square is too large by the variance of a spectrum over n.

@@ -10,7 +10,7 @@ from asyncdiff_cli.engine.comparison import all_paired
 from asyncdiff_cli.engine.set_metrics import NAMES, get
 from asyncdiff_cli.engine.set_metrics.cmmd import CMMD
 from asyncdiff_cli.engine.set_metrics.fid import FID
-from asyncdiff_cli.engine.set_metrics.spectrum import Spectrum, spectra
+from asyncdiff_cli.engine.set_metrics.spectrum import RadialSpectrum, spectra
 
 
 def normal(*shape, seed=0):
@@ -83,7 +83,7 @@ def test_cmmd_is_the_published_formula():
 SETS = {
     FID: (normal(60, 4), 0.5 + 1.5 * normal(90, 4, seed=1)),
     CMMD: (normal(60, 4), 0.5 + 1.5 * normal(90, 4, seed=1)),
-    Spectrum: (10 * normal(60, 4), 10 * normal(90, 4, seed=1) + 3),
+    RadialSpectrum: (10 * normal(60, 4), 10 * normal(90, 4, seed=1) + 3),
 }
 
 
@@ -123,12 +123,12 @@ def test_the_spectrum_tells_blur_from_noise():
     noisy = pictures + 0.5 * torch.randn(pictures.shape, generator=generator)
     real = spectra(pictures)
     assert real.shape == (8, 31)
-    assert distance(Spectrum, real, real) == 0
-    assert distance(Spectrum, spectra(noisy), real) > 2
+    assert distance(RadialSpectrum, real, real) == 0
+    assert distance(RadialSpectrum, spectra(noisy), real) > 2
     apart = (spectra(soft) - real).mean(0)
     assert apart[:3].mean() > -2 > -8 > apart[20:].mean()
     expected = apart.square().mean().sqrt().item()
-    assert distance(Spectrum, spectra(soft), real) == pytest.approx(expected, rel=1e-5)
+    assert distance(RadialSpectrum, spectra(soft), real) == pytest.approx(expected, rel=1e-5)
 
 
 def test_white_noise_has_a_flat_spectrum():
