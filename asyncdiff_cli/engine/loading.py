@@ -18,7 +18,13 @@ from safetensors.torch import load_file
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.load_reports import heeded
 from asyncdiff_cli.engine.registry import GGUF, SFT
-from asyncdiff_cli.engine.setup import TORCHAO, is_large, quantization, quantize_loaded
+from asyncdiff_cli.engine.setup import (
+    TORCHAO,
+    is_large,
+    missing_weights,
+    quantization,
+    quantize_loaded,
+)
 from asyncdiff_cli.engine.single_files import check_fits
 from asyncdiff_cli.engine.sources import Source, find_variant, pipeline_errors
 from asyncdiff_cli.engine.text import one_line
@@ -82,9 +88,8 @@ def read_pipeline(
                 variant=find_variant(source),
                 **given,
             )
-        modules = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
-        if any(parameter.is_meta for module in modules for parameter in module.parameters()):
-            raise ValueError("weights are missing")
+        if lacking := missing_weights(pipe):
+            raise ValueError(f"weights are missing, such as {lacking[0]}")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,21 @@ from typing import Any
 from asyncdiff_cli.engine.checks import check_range, may_be_repository
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.registry import PICKLES, SAFETENSORS, SINGLE_FILES
+from asyncdiff_cli.engine.registry import PICKLES, SINGLE_FILES
+from asyncdiff_cli.engine.single_files import shapes
+from asyncdiff_cli.engine.text import first_few
 
 MAX_SCALE = 10.0
 """Scales are usually in [0, 2], and those of sliders in [-5, 5]; beyond this it is a typo."""
+SUFFIX = ".safetensors"
+"""What diffusers reads adapters under."""
 FILES = (*SINGLE_FILES, *PICKLES)
 """How files of weights end, and no repository does."""
 
 WEIGHT = re.compile(r"\.(?:lora\.|lora_|alpha$)")
 """What follows a layer's name in the name of an adapter's weight."""
+HALF = re.compile(r"(.+?)\.lora(?:_linear_layer)?[._](?:(A|down)|B|up)\.weight$")
+"""A weight of a pair: its layer, and whether it is the first one, whose rows are the rank."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,9 @@ class LoRA:
         if self.path.is_dir():
             return
         if self.path.exists():
-            if self.path.suffix.lower() not in SAFETENSORS:
-                raise InputError(f"--lora {self.source} is no .safetensors file")
+            if self.path.suffix != SUFFIX:
+                raise InputError(f"--lora {self.source} is no {SUFFIX} file")
+            _check_readable(self.path)
             return
         if self.path.suffix.lower() in FILES or not may_be_repository(self.source):
             raise InputError(f"there is no LoRA {self.source}")
@@ -86,21 +94,23 @@ class LoRA:
             return path
         if not path.is_dir():
             path = self._download()
-        files = sorted(path.rglob("*.safetensors"))
+        files = sorted(path.rglob(f"*{SUFFIX}"))
         if len(files) != 1:
             names = ", ".join(file.relative_to(path).as_posix() for file in files) or "none"
             raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")
+        _check_readable(files[0])
         return files[0]
 
     def check_fits(self, pipe: Any, file: Path) -> None:
         """Warn if a part of it belongs to layers that a pipeline does not have.
 
         Raises:
-            InputError: if all of it does.
+            InputError: if all of it does, or a layer is of another size or half an adapter.
             What diffusers raises for a file that it cannot read as an adapter.
         """
-        weights = pipe.lora_state_dict(str(file.parent), weight_name=file.name)
-        keys = list(weights[0] if isinstance(weights, tuple) else weights)
+        found = pipe.lora_state_dict(str(file.parent), weight_name=file.name)
+        weights = found[0] if isinstance(found, tuple) else found
+        keys = list(weights)
         left = [key for key in keys if not _has_layer(pipe, key)]
         model, count = type(pipe.transformer).__name__, len(keys)
         if len(left) == count:
@@ -108,6 +118,8 @@ class LoRA:
                 f"--lora {self.source} was made for another model: none of its {count} weights fits"
                 f" the {model}"
             )
+        if wrong := _misfits(pipe, weights):
+            raise InputError(f"--lora {self.source} does not fit the {model}: {first_few(wrong)}")
         if left:
             warnings.warn(
                 f"--lora {self.source}: {len(left)} of its {count} weights do not fit the {model}"
@@ -123,15 +135,54 @@ class LoRA:
 
         lacking = "holds no LoRA in safetensors"
         with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
-            return Path(snapshot_download(self.source, allow_patterns=["*.safetensors"]))
+            return Path(snapshot_download(self.source, allow_patterns=[f"*{SUFFIX}"]))
+
+
+def _check_readable(file: Path) -> None:
+    """A file of safetensors is whole, as far as its head tells, and holds something.
+
+    Raises:
+        InputError: if not.
+    """
+    if not shapes(file, "LoRA"):
+        raise InputError(f"{file} holds no weights: those of a LoRA were expected")
 
 
 def _has_layer(pipe: Any, key: str) -> bool:
     """Whether a pipeline has the layer that a weight of an adapter belongs to."""
-    component, _, path = key.partition(".")
-    layer = WEIGHT.split(path)[0] if WEIGHT.search(path) else path.rpartition(".")[0]
+    name = WEIGHT.split(key)[0] if WEIGHT.search(key) else key.rpartition(".")[0]
+    return _layer(pipe, name) is not None
+
+
+def _layer(pipe: Any, name: str) -> Any:
+    """A layer of a pipeline by the component and the path in it; None if there is none."""
+    component, _, path = name.partition(".")
     try:
-        getattr(pipe, component).get_submodule(layer)
+        return getattr(pipe, component).get_submodule(path)
     except AttributeError:
-        return False
-    return True
+        return None
+
+
+def _misfits(pipe: Any, weights: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the pairs [rank, inputs] and [outputs, rank] of linear layers."""
+    pairs: dict[str, dict[bool, Any]] = {}
+    for key, weight in weights.items():
+        if half := HALF.match(key):
+            pairs.setdefault(half[1], {})[half[2] is not None] = weight
+    wrong = []
+    for name, pair in pairs.items():
+        inputs, outputs = (
+            getattr(_layer(pipe, name), side, None) for side in ("in_features", "out_features")
+        )
+        if inputs is None:  # no linear layer, or none at all
+            continue
+        if len(pair) < 2:
+            wrong.append(f"{name} has no {'lora_B' if True in pair else 'lora_A'}")
+            continue
+        first, second = (list(pair[half].shape) for half in (True, False))
+        rank = first[0] if first else 1
+        if not all(weight.is_floating_point() for weight in pair.values()):
+            wrong.append(f"the weights of {name} are whole numbers")
+        elif (first, second) != ([rank, inputs], [outputs, rank]):
+            wrong.append(f"{name} has {first} and {second}, not [r, {inputs}] and [{outputs}, r]")
+    return wrong

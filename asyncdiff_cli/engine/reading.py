@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import InputError, of_system
 from asyncdiff_cli.engine.text import shortened
 
 MEBIBYTE = 1 << 20
@@ -26,6 +26,18 @@ class Read(BaseModel):
     """The shape of a file: what is named here is held to its type, and all else is kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
+def check_readable(path: Path) -> None:
+    """A file can be opened, where a library would only say that it cannot be read.
+
+    Raises:
+        InputError, AsyncDiffError: if not.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise of_system(f"cannot read {path}", error) from None
 
 
 def read_bytes(path: Path, limit: int = SMALL) -> bytes:

@@ -141,6 +141,8 @@ class Setup:
                 file = adapter.local()
                 adapter.check_fits(pipe, file)
                 pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
+                if lacking := missing_weights(pipe):
+                    raise ValueError(f"it lacks weights, such as {lacking[0]}")
         if adapters:
             pipe.set_adapters(names, [adapter.scale for adapter in adapters])
 
@@ -153,7 +155,19 @@ def _refused(option: str) -> Iterator[None]:
     except (AsyncDiffError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # for files of another shape the libraries raise any class
-        raise InputError(f"{option} does not work here: {one_line(error)}") from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(f"{option} does not work here: {why}") from None
+
+
+def missing_weights(pipe: Any) -> list[str]:
+    """The names of weights that a pipeline's files were to hold, and did not."""
+    return [
+        f"{name}.{path}"
+        for name, part in pipe.components.items()
+        if isinstance(part, torch.nn.Module)
+        for path, weight in part.named_parameters()
+        if weight.is_meta
+    ]
 
 
 def is_large(name: str, class_name: str) -> bool:

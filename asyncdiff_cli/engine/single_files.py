@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.reading import check_readable
 from asyncdiff_cli.engine.registry import GGUF
 from asyncdiff_cli.engine.text import first_few, one_line
 
@@ -56,19 +57,23 @@ def check_fits(path: Path, own: Shapes, class_name: str) -> None:
         )
 
 
-def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def shapes(path: Path, kind: str = "transformer") -> dict[str, tuple[int, ...]]:
     """The names and shapes of the weights; in GGUF as they are packed.
+
+    Args:
+        kind: what is expected, for the message.
 
     Raises:
         InputError: if it cannot be read.
     """
+    check_readable(path)
     try:
         return _gguf(path) if path.suffix == GGUF else safetensors_shapes(path)
     except Exception as error:  # readers of broken files raise whatever they run into
         why = getattr(error, "strerror", None) or one_line(error, 200) or "it ends early"
         raise InputError(
-            f"{path} is not a readable {path.suffix} file of a transformer, it is another kind of"
-            f" file or incomplete ({why})"
+            f"{path} is not a readable {path.suffix} file of a {kind}, it is another kind of file"
+            f" or incomplete ({why})"
         ) from None
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -195,18 +196,23 @@ def test_each_can_be_switched_off_over_a_recipe():
         (),
         None,
     )
+    assert load_recipe("mini", ["lora=a.safetensors@0.5"]).lora == ("a.safetensors@0.5",)
 
 
 @pytest.mark.parametrize("command", ["sample", "train", "eval", "sweep", "panel"])
 def test_bad_ones_are_one_line_from_every_command(asyncdiff, command):
     words = ["a cat"] if command in ("sample", "panel") else []
     more = ["--gammas", "0.5"] if command == "sweep" else []
+    for name in ("torn.safetensors", "old.sft"):
+        Path(name).write_bytes(b"\xff")
     for bad, line in (
         (("--quantize", "int9"), "int9"),
         (("--offload", "group", "--device", "cpu"), "frees a GPU"),
         (("--solver", "eular"), "--solver: unknown scheduler 'eular'; did you mean 'euler'?"),
         (("--lora", "no/where.safetensors"), "there is no LoRA no/where.safetensors"),
         (("--lora", "someone/style@nan"), "nan is outside [-10, 10]"),
+        (("--lora", "torn.safetensors"), "torn.safetensors is not a readable .safetensors file"),
+        (("--lora", "old.sft"), "--lora old.sft is no .safetensors file"),
         (("--model-path", "nowhere.gguf"), "there is no file nowhere.gguf"),
     ):
         outcome = asyncdiff(command, *words, *more, *bad)

@@ -344,6 +344,53 @@ def test_a_lora_of_which_nothing_fits_is_refused(directories, loras, family, tmp
         load(directories[family], lora=str(path))
 
 
+def changed(weights, change, some=("to_q.lora_A",)):
+    """Weights of which some are changed, or left out for None."""
+    new = {k: change(v) if any(end in k for end in some) else v for k, v in weights.items()}
+    return {key: value.contiguous() for key, value in new.items() if value is not None}
+
+
+LAYER = "transformer.transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    ("change", "some", "line"),
+    [
+        (
+            lambda w: w[:, :7],
+            ("to_q.lora_A",),
+            rf"{LAYER} has \[4, 7\] and \[32, 4\], not",
+        ),
+        (lambda w: w[:2], ("to_q.lora_A",), rf"{LAYER} has \[2, 32\] and .*, not \[r, 32\]"),
+        (lambda w: w[None], ("lora_",), rf"{LAYER} has \[1, 4, 32\] and .* and 3 more"),
+        (lambda w: w[0, 0], ("lora_",), rf"{LAYER} has \[\] and \[\], not"),
+        (lambda w: w.int(), ("to_q.lora_B",), f"the weights of {LAYER} are whole numbers"),
+        (lambda _: None, ("to_q.lora_A",), f"{LAYER} has no lora_A"),
+        (lambda _: None, ("lora_B",), f"{LAYER} has no lora_B"),
+    ],
+)
+def test_a_lora_of_other_shapes_is_refused(directories, loras, tmp_path, change, some, line):
+    file = tmp_path / "other.safetensors"
+    save_file(changed(load_file(loras["sd3"]), change, some), file)
+    with pytest.raises(InputError, match=rf"--lora .* does not fit the SD3Trans.*{line}") as caught:
+        load(directories["sd3"], lora=str(file))
+    assert "\n" not in str(caught.value)
+    assert "size mismatch" not in str(caught.value)
+
+
+def test_a_lora_that_lacks_a_weight_of_its_kind_is_refused(directories, loras, tmp_path):
+    magnitude = {f"{LAYER}.lora_magnitude_vector": torch.ones(32)}  # that other layers lack
+    save_file(load_file(loras["sd3"]) | magnitude, tmp_path / "dora.safetensors")
+    with pytest.raises(InputError, match=r"--lora .* here: it lacks weights, such as"):
+        load(directories["sd3"], lora=str(tmp_path))
+
+
+def test_a_lora_without_weights_is_refused(directories, tmp_path):
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(InputError, match=r"empty\.safetensors holds no weights: those of a LoRA"):
+        load(directories["sd3"], lora=str(tmp_path / "empty.safetensors"))
+
+
 def test_a_lora_of_another_model_is_refused(directories, loras, tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"something.weight": torch.zeros(2)}, file)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.reading import check_readable
 from asyncdiff_cli.engine.text import first_few, one_line
 
 EMBEDDED = "`--rewards mini_clip,mini_quality,noise` needs no download"
@@ -53,11 +54,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     under the key "state_dict", as training scripts write them, are found too.
 
     Raises:
-        InputError: for a file that is missing.
+        InputError: for a file that is missing or may not be read.
         AsyncDiffError: for one that is damaged, or holds more than weights.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
+    check_readable(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
