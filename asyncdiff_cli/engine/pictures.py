@@ -72,7 +72,7 @@ def rgb(image: Image.Image) -> Image.Image:
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _scaled(image)
+        return _scaled(image).convert("RGB")
     if image.mode == "La":  # which Pillow converts to its twin alone
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -82,7 +82,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Grey of wide numbers in 8 bits."""
+    """Grey of wide numbers in 8 bits, transparency over white."""
     import numpy as np  # of all pictures few are read here, and recipes need no numpy
 
     values = np.asarray(image)
@@ -93,7 +93,9 @@ def _scaled(image: Image.Image) -> Image.Image:
             f"its grey goes from {values.min():g} to {values.max():g}, and from 0 to"
             f" {SIXTEEN_BIT} is known"
         )
-    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+    scaled = np.rint(values * (255 / white)).astype(np.uint8)
+    scaled[values == image.info.get("transparency")] = 255  # one grey of a PNG may be transparent
+    return Image.fromarray(scaled)
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

@@ -1,9 +1,10 @@
 """Files of prompts, read by one set of rules for every command.
 
 A file is text with a prompt a line, or JSON Lines with an object a line; it is JSON Lines if its
-name says so or its first entry begins with a brace. It is UTF-8, or UTF-16 with a byte order mark.
-Lines end with LF, CR LF or CR, and with nothing else. Blank lines and lines that begin with `#` are
-skipped, and what is white around a line is no part of it.
+name says so or its first entry begins with a brace. A file that is one JSON array is refused, as is
+a line of text that is JSON. It is UTF-8, or UTF-16 with a byte order mark. Lines end with LF, CR LF
+or CR, and with nothing else. Blank lines and lines that begin with `#` are skipped, and what is
+white around a line is no part of it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ STDIN = Path("-")
 LIMIT = 256 * MEBIBYTE
 """What a file of prompts is below."""
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+AN_OBJECT = 'an object such as {"prompt": "a cat"}'
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -40,14 +42,17 @@ def read_entries(path: Path) -> list[Entry]:
 
     Raises:
         InputError: for a file that cannot be read, is no text or holds no entry; and for a line of
-            JSON Lines that is no object or names a key twice, naming file and line.
+            JSON Lines that is no object or names a key twice, or of text that is JSON, naming file
+            and line.
     """
     name = "stdin" if path == STDIN else str(path)
     lines = [(f"{name}:{number}", line) for number, line in _lines(_decoded(_bytes(path), name))]
     if not lines:
         raise InputError(f"{name} holds no prompt")
+    if lines[0][1].startswith("[") and _is_structure("\n".join(line for _, line in lines)):
+        raise InputError(f"{name} is a JSON array: give a prompt a line, or {AN_OBJECT} a line")
     is_json = path.suffix.lower() in JSON_SUFFIXES or lines[0][1].startswith("{")
-    return [Entry(where, _object(where, x) if is_json else {"prompt": x}) for where, x in lines]
+    return [Entry(where, (_object if is_json else _text)(where, line)) for where, line in lines]
 
 
 def _bytes(path: Path) -> bytes:
@@ -88,6 +93,23 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
+def _text(where: str, line: str) -> dict[str, Any]:
+    if _is_structure(line):
+        raise InputError(f"{where}: this line is JSON, and the first one is text")
+    return {"prompt": line}
+
+
+def _is_structure(text: str) -> bool:
+    """Whether a text is an object or array of JSON."""
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _object(where: str, text: str) -> dict[str, Any]:
     try:
         values = json.loads(text, object_pairs_hook=_distinct)
@@ -96,7 +118,7 @@ def _object(where: str, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise InputError(f'{where}: a line is an object such as {{"prompt": "a cat"}}')
+        raise InputError(f"{where}: a line is {AN_OBJECT}")
     return values
 
 

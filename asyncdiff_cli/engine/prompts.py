@@ -128,9 +128,10 @@ class PromptSet:
             InputError: as `draw`.
         """
         if not 0 <= count <= len(self):
+            kind = "" if self.split == ALL else f"{self.split} "
             raise InputError(
-                f"{self.name} has {len(self):,} {self.split} prompts: ask for at most so many,"
-                f" not {count:,}"
+                f"{self.name} has {len(self):,} {kind}prompts: ask for at most so many, not"
+                f" {count:,}"
             )
         return np.random.default_rng(seed).permutation(len(self))[:count].tolist()
 

@@ -21,7 +21,7 @@ from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.registry import dtype_name
-from asyncdiff_cli.engine.requests import Line, Prompt, validated
+from asyncdiff_cli.engine.requests import Line, Prompt, Text, validated
 from asyncdiff_cli.engine.rewards import checked, get, load_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.text import visible
@@ -157,7 +157,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 class Pairing(BaseModel):
     """A line of JSON Lines that gives a picture its prompt."""
 
-    image: Annotated[str, Field(min_length=1)]
+    image: Annotated[Text, Field(min_length=1)]
     """A path from the current directory or from that of the file, or the end of one."""
     prompt: Prompt
 

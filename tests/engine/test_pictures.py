@@ -66,10 +66,13 @@ def test_transparency_lies_over_white(tmp_path):
     half = Image.new("LA", (4, 4), (0, 128))
     Image.new("P", (4, 4)).save(tmp_path / "palette.png", transparency=0)
     Image.new("RGB", (4, 4), "red").save(tmp_path / "key.png", transparency=(255, 0, 0))
+    wide = np.array([[2570, 5140]], np.uint16)
+    Image.fromarray(wide).save(tmp_path / "wide.png", transparency=2570)
     assert rgb(clear).getpixel((0, 0)) == (255, 255, 255)
     assert rgb(half).getpixel((0, 0)) == (127, 127, 127)
     for name in ("palette.png", "key.png"):
         assert read_picture(tmp_path / name).getpixel((0, 0)) == (255, 255, 255)
+    assert np.asarray(read_picture(tmp_path / "wide.png"))[0, :, 0].tolist() == [255, 20]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -16,6 +16,7 @@ from asyncdiff_cli.engine.prompts import (
     T2I_CATEGORIES,
     T2I_SHA256,
     PromptSet,
+    load_evaluation_prompts,
     load_prompts,
 )
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY
@@ -120,7 +121,7 @@ def test_minis_splits_show_nothing_in_common(mini):
 def test_what_minis_prompts_are_about(mini, split):
     words = Vocabulary.load(MINI_DIRECTORY)
     texts = mini[split].texts
-    assert words.unknown(texts) == {}
+    assert words.unknown(texts) == []
     assert sum(" background" in text for text in texts) == len(texts) / 2
     shown = [parsed(text, words) for text in texts]
     assert all(len(set(labels)) == len(labels) for *labels, _ in shown)
@@ -195,6 +196,12 @@ def test_what_is_not_a_file_of_captions(tmp_path, content):
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=r"tiny\.json is not a file of COCO captions: expected"):
         load_prompts("coco2014", "train", path=file)
+
+
+def test_more_prompts_than_a_file_has(tmp_path):
+    file = write_captions(tmp_path / "mine.json", "A cat.")
+    with pytest.raises(InputError, match=r"coco2014 has 1 prompts: ask for at most so many, not 2"):
+        load_evaluation_prompts("coco2014", path=file).draw(2, 0)
 
 
 @pytest.fixture

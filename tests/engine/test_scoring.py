@@ -102,6 +102,10 @@ ONE = '{"image": "1.png", "prompt": "a"}'
         ('{"image": "1.png", "prompt": "a"}\nnull', r":2: a line is an object"),
         (f'{ONE}\n{{"image": "pictures/1.png", "prompt": "b"}}', r":2: .* has a prompt at .*:1"),
         ("{nonsense", r"prompts\.txt:1: not JSON"),
+        ('{"image": "1.png\\u0000", "prompt": "a"}', r":1: image: it holds a NUL character"),
+        ('["a", "b", "c"]', r"prompts\.txt is a JSON array: give a prompt a line, or an object"),
+        ('# three\n[\n"a",\n"b", "c"]', r"prompts\.txt is a JSON array"),
+        ('a cat\na dog\n{"prompt": "an owl"}', r":3: this line is JSON, and the first one is text"),
     ],
 )
 def test_prompt_files_that_do_not_fit_are_refused(folder, tmp_path, text, message):
