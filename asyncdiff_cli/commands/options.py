@@ -20,6 +20,7 @@ from asyncdiff_cli.engine.registry import (
     REGISTRY,
     SCHEDULER_CLASSES,
 )
+from asyncdiff_cli.engine.text import as_typed
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
@@ -56,6 +57,7 @@ def _read(value: Any) -> Any:
     if isinstance(value, Path):
         return expanded(value)
     if isinstance(value, str):
+        value = as_typed(value)
         check_unicode("an argument", value)
     return value
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,10 @@ def check_unicode(what: str, text: str) -> None:
         raise InputError(f"{what} holds a NUL character")
     try:
         text.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{what} is not Unicode text: it holds half a surrogate pair") from None
+    except UnicodeEncodeError as error:
+        is_byte = "\udc80" <= text[error.start] <= "\udcff"  # as Python has one that it cannot read
+        held = "a byte that is no UTF-8" if is_byte else "half a surrogate pair"
+        raise InputError(f"{what} is not Unicode text: it holds {held}") from None
 
 
 def check_model_path(path: Path) -> None:
@@ -106,8 +108,13 @@ def check_model_path(path: Path) -> None:
 
 def check_gamma(gamma: float) -> None:
     """γ is a finite number."""
-    if not isinstance(gamma, int | float) or not math.isfinite(gamma):
-        raise InputError(f"gamma is a finite number, not {gamma!r}")
+    check_number("gamma", gamma)
+
+
+def check_number(what: str, value: float) -> None:
+    """`value` is a finite number."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{what} is a finite number, not {value!r}")
 
 
 def check_range(what: str, value: float, low: float, high: float) -> None:
@@ -156,6 +163,8 @@ def check_steps(num_inference_steps: int) -> None:
 def check_size(height: int, width: int, multiple: int, largest: int | None = None) -> None:
     """Height and width in pixels fit the VAE and the patches, and the places that a model knows."""
     for name, pixels in (("height", height), ("width", width)):
+        if not isinstance(pixels, Integral):
+            raise InputError(f"the {name} is a whole number of pixels, not {pixels!r}")
         if pixels < multiple or pixels % multiple:
             nearest = max(multiple, round(pixels / multiple) * multiple)
             raise InputError(

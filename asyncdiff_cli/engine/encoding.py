@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,13 @@ from accelerate.utils import broadcast_object_list
 
 from asyncdiff_cli.engine.backbones import Backbone, load_choice, resolve_device
 from asyncdiff_cli.engine.conditions import EncodedText
+from asyncdiff_cli.engine.errors import AsyncDiffWarning
 from asyncdiff_cli.engine.loading import is_part
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.sources import source_of
+from asyncdiff_cli.engine.vocabulary import Vocabulary
 
 END = 1 << 20
 """Bytes."""
@@ -47,6 +50,7 @@ def encode_first(
         InputError, AsyncDiffError: as `load_backbone`, or if the directory cannot be written.
     """
     text = EncodedText(directory, _digest(choice, accelerator.device, guidance_scale))
+    prompts = list(prompts)
     missing = text.missing(prompts)
     accelerator.wait_for_everyone()  # all have looked before one writes
     now = missing if ahead is None else missing[: ahead * accelerator.num_processes]
@@ -55,10 +59,18 @@ def encode_first(
         _encode(choice, accelerator.device, guidance_scale, mine, text, len(missing))
     accelerator.wait_for_everyone()
     backbone = load_choice(choice, accelerator.device, parts="image")
+    if accelerator.is_main_process:
+        _warn_of_words(backbone, prompts)
     # one process reads all of a local model for it
     own = [backbone.fingerprint if accelerator.is_main_process else None]
     (backbone.fingerprint,) = broadcast_object_list(own)
     return Canvas(backbone, guidance_scale, size, text)
+
+
+def _warn_of_words(backbone: Backbone, prompts: Iterable[str]) -> None:
+    vocabulary = Vocabulary.load(backbone.directory)
+    if line := vocabulary and vocabulary.warning(backbone.name, prompts):
+        warnings.warn(line, AsyncDiffWarning, stacklevel=3)
 
 
 def _digest(choice: ModelChoice, device: torch.device, guidance_scale: float | None) -> str:

@@ -40,7 +40,8 @@ class Job:
         """One line about words that the backbone does not know."""
         vocabulary = Vocabulary.load(self.backbone.directory)
         prompts = [drawn.prompt for batch in self.plan.batches for drawn in batch.drawn]
-        line = vocabulary and vocabulary.warning(self.backbone.name, dict.fromkeys(prompts))
+        negatives = [batch.settings.negative_prompt or "" for batch in self.plan.batches]
+        line = vocabulary and vocabulary.warning(self.backbone.name, [*prompts, *negatives])
         return [line] if line else []
 
     def run(self, on_step: Callable[[StepState], None] | None = None) -> Iterator[Written]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from asyncdiff_cli.engine.adapters.reading import warn_of_cuts
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState, Synchronous
 from asyncdiff_cli.engine.sequences import join_sequences
 
@@ -174,6 +175,8 @@ def sample(
         generator = list(generator)
 
     checks.check_gamma(gamma)
+    checks.check_number("guidance_scale", guidance.scale)
+    checks.check_number("true_cfg_scale", guidance.true_cfg)
     checks.check_steps(steps)
     checks.check_choice("output_type", output_type, OUTPUT_TYPES)
     backbone.check_size(height, width)
@@ -188,8 +191,15 @@ def sample(
     if texts is not None or (do_cfg and negative_embeds is None):
         checks.check_encoders(pipe, adapter.has_pooled)
 
+    if not do_cfg and any(text and text != entry.negative_prompt for text in negatives or ()):
+        warnings.warn(
+            f"the negative prompt has no effect: {entry.name} uses none at this guidance",
+            AsyncDiffWarning,
+            stacklevel=3,
+        )
     if texts is not None:
-        warn_of_cuts(adapter.readers(length), [*texts, *(negatives or ())])
+        read = negatives if do_cfg else None
+        warn_of_cuts(adapter.readers(length), [*texts, *(read or ())])
     text = adapter.encode(texts, negatives, given, do_cfg, length)
     dtype = text.prompt_embeds.dtype
     noise = adapter.prepare_latents((batch, height, width), dtype, generator, latents)

@@ -17,6 +17,14 @@ def visible(text: str) -> str:
     return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def as_typed(argument: str) -> str:
+    """An argument in UTF-8, also where the locale is ASCII and Python holds its bytes apart."""
+    try:
+        return argument.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        return argument
+
+
 def one_line(message: object, longest: int = 300) -> str:
     """What an error says, or any text, without its line breaks, and not all of a long one."""
     return " ".join(str(message).split())[:longest]

@@ -10,6 +10,9 @@ from pathlib import Path
 from asyncdiff_cli.engine.reading import Read, read_json
 
 FILE = "vocabulary.json"
+WORD = re.compile(r"\w[\w'-]*")
+SHOWN = 8
+"""Words that a warning names."""
 
 
 class Vocabulary(Read):
@@ -36,26 +39,27 @@ class Vocabulary(Read):
         others = [name for names in self.objects.values() for name in names]
         return [name.lower() for name in (*self.objects, *others, *self.colours)]
 
-    def unknown(self, prompts: Iterable[str]) -> dict[str, list[str]]:
-        """Each word of the prompts that is not known, with the nearest known ones."""
-        names = self.names
-        known = sorted({*names, *(word.lower() for word in self.words)}, key=len, reverse=True)
-        phrases = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, known))})(?!\w)")
-        found: dict[str, list[str]] = {}
-        for prompt in prompts:
-            for word in re.findall(r"\w[\w'-]*", phrases.sub(" ", prompt.lower())):
-                found[word] = difflib.get_close_matches(word, names, n=2)
-        return found
+    def unknown(self, prompts: Iterable[str]) -> list[str]:
+        """Each word of the prompts that is not known, once."""
+        known = {*self.names, *(word.lower() for word in self.words)}
+        longest_first = map(re.escape, sorted(known, key=len, reverse=True))
+        phrases = re.compile(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)")
+        rest = (phrases.sub(" ", prompt.lower()) for prompt in prompts)
+        return list(dict.fromkeys(word for text in rest for word in WORD.findall(text)))
+
+    def nearest(self, word: str) -> list[str]:
+        """Up to two names that are much like a word."""
+        return difflib.get_close_matches(word, self.names, n=2)
 
     def warning(self, name: str, prompts: Iterable[str]) -> str | None:
         """One line about the words that the backbone `name` does not know, if there are any."""
         unknown = self.unknown(prompts)
         if not unknown:
             return None
-        words = [
-            f"{word!r} (nearest: {', '.join(near)})" if near else repr(word)
-            for word, near in unknown.items()
-        ]
+        nearest = {word: ", ".join(self.nearest(word)) for word in unknown[:SHOWN]}
+        words = [f"{w!r} (nearest: {near})" if near else repr(w) for w, near in nearest.items()]
+        more = f" and {len(unknown) - SHOWN:,} more words" if len(unknown) > SHOWN else ""
         return (
-            f"{name} does not know {', '.join(words)}; `asyncdiff backbones {name}` lists its words"
+            f"{name} does not know {', '.join(words)}{more}; `asyncdiff backbones {name}` lists its"
+            " words"
         )

@@ -27,6 +27,16 @@ def test_other_words_are_drawn_with_a_warning(asyncdiff):
     assert Path(outcome.out.strip()).is_file()
 
 
+def test_words_of_negative_prompts_and_of_files_are_known_or_told(asyncdiff):
+    told = asyncdiff("sample", "a cat", "--negative", "zzz", "--steps", 1)
+    assert "warning: mini does not know 'zzz'" in told.err
+    Path("p.txt").write_text("a cat\na zzz\n")
+    settings = ("--steps", 1, "--size", 16, "--rewards", "sharpness", "--policies", "baseline")
+    outcome = asyncdiff("eval", "--dataset", "p.txt", *settings)
+    assert outcome.code == 0, outcome.err
+    assert "warning: mini does not know 'zzz'" in outcome.err
+
+
 def test_the_same_bytes_out_of_a_batch_of_three(asyncdiff):
     asyncdiff("sample", "a cat", "-n", 3, "--batch-size", 3, "--steps", 3, "--gamma", 1.5)
     source = Path("outputs/0001-a-cat-seed1.png")

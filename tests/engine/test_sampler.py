@@ -10,6 +10,7 @@ import torch
 
 from asyncdiff_cli.engine import (
     AsyncDiffError,
+    AsyncDiffWarning,
     FixedDeviation,
     InputError,
     ScheduledDeviation,
@@ -205,6 +206,10 @@ def test_nan_weights_stop_the_run_at_the_first_step():
         ({"num_inference_steps": True}, "steps is a whole number from 1 to 1000, not True"),
         ({"gamma": math.nan}, "gamma is a finite number, not nan"),
         ({"gamma": "1"}, "gamma is a finite number"),
+        ({"guidance_scale": math.nan}, "guidance_scale is a finite number, not nan"),
+        ({"true_cfg_scale": math.inf}, "true_cfg_scale is a finite number, not inf"),
+        ({"height": "16"}, "height is a whole number of pixels, not '16'"),
+        ({"width": 16.0}, "width is a whole number of pixels, not 16.0"),
         ({"output_type": "pill"}, "unknown output_type 'pill'; did you mean 'pil'"),
         ({"height": 18}, "height is 18, and this backbone needs a multiple of 4, for example 16"),
         ({"width": 0}, "width is 0"),
@@ -222,6 +227,13 @@ def test_bad_input_gets_one_clear_line(name: str, settings: dict[str, Any], line
     with pytest.raises(InputError, match=line) as caught:
         case.draw(**settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sd3-plain", "flux"])
+def test_a_negative_prompt_without_effect_is_told(name: str):
+    case = make_case(name)
+    with pytest.warns(AsyncDiffWarning, match="the negative prompt has no effect: "):
+        case.draw(negative_prompt="a dog", true_cfg_scale=1.0, output_type="latent")
 
 
 def test_no_prompt_is_refused(sd3):

@@ -58,7 +58,7 @@ def test_all_stages(work: Path) -> None:
         assert "| --- |" in text
     assert Image.open(out / "sheet.png").size == (1280, 1280)
     known = Vocabulary.load(out / "mini")
-    assert known.unknown(["two sheep left of a huge fire engine under a starry sky"]) == {}
+    assert known.unknown(["two sheep left of a huge fire engine under a starry sky"]) == []
     backbone = load_backbone("mini", model_path=out / "mini")
     generator = torch.Generator().manual_seed(0)
     result = sample(backbone, "a cat", generator=generator, num_inference_steps=1)

@@ -54,7 +54,8 @@ def warn_of_cuts(readers: Sequence[Reader], prompts: Iterable[str]) -> None:
         lost, reader = max(cuts, key=lambda cut: cut[0][0])
         warnings.warn(
             f"{reader.name} takes {reader.limit} tokens: the last {len(lost)} of"
-            f" {shortened(prompt, SHOWN)!r} are cut, from {_word(prompt, lost[0])!r} on",
+            f" {shortened(prompt, SHOWN)!r} are cut, from"
+            f" {shortened(_word(prompt, lost[0]), SHOWN)!r} on",
             AsyncDiffWarning,
             stacklevel=3,
         )
