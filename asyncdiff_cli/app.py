@@ -23,7 +23,7 @@ from asyncdiff_cli.commands.score import score
 from asyncdiff_cli.commands.sweep import sweep
 from asyncdiff_cli.commands.train import train
 from asyncdiff_cli.engine.errors import explained
-from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code
+from asyncdiff_cli.engine.interrupts import OutputClosed, as_interrupts, exit_code
 
 DEBUG = "ASYNCDIFF_DEBUG"
 
@@ -76,8 +76,8 @@ def options(
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code.
 
-    0 for success, 1 for a failure, 2 for bad input, 130 or 143 if a signal ended it. An error is
-    one line on stderr, or its traceback with `--debug`.
+    0 for success, 1 for a failure, 2 for bad input, 130 or 143 if a signal ended it, 141 if its
+    output is read no more. An error is one line on stderr, or its traceback with `--debug`.
     """
     call = Call(sys.argv[1:] if args is None else list(args))
     render.quiet_imports()
@@ -86,7 +86,7 @@ def run(args: Sequence[str] | None = None) -> int:
         command = typer.main.get_command(app)
         with as_interrupts():
             code = command(call.arguments, prog_name="asyncdiff", standalone_mode=False, obj=call)
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, OutputClosed) as interrupt:
         return exit_code(interrupt)
     except typer.Abort as abort:  # which typer makes of an EOFError, as of Ctrl-D
         return _failed(abort.__cause__ if isinstance(abort.__cause__, EOFError) else abort, call)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
+from asyncdiff_cli.engine.interrupts import OutputClosed
 from asyncdiff_cli.engine.messages import is_first, is_leader
 from asyncdiff_cli.engine.text import visible
 
@@ -50,6 +51,8 @@ def _to_stdout(text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # or Python tries once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosed from None
         raise AsyncDiffError(f"cannot write to stdout: {error.strerror}") from None
 
 
@@ -66,7 +69,9 @@ def warning(text: str) -> None:
 
 
 def _to_stderr(text: str) -> None:
-    print(visible(" ".join(text.split())), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # for which print would take stdout
+        with contextlib.suppress(OSError):  # the exit code still tells
+            print(visible(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def _console(file: IO[str] | None = None) -> Console:
@@ -157,6 +162,7 @@ def quiet_libraries() -> None:
     warnings.simplefilter("always", AsyncDiffWarning)
     warnings.showwarning = _once_each()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    logging.getLogger("diffusers.loaders.peft").setLevel(logging.CRITICAL)  # it raises them as well
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

@@ -15,8 +15,14 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM has come: what ends a command in the place of ctrl-C."""
 
 
-def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """That of a command which a signal has ended."""
+class OutputClosed(BaseException):
+    """Nobody reads what a command prints any more, as behind `head`: no error, but the end."""
+
+
+def exit_code(interrupt: KeyboardInterrupt | OutputClosed) -> int:
+    """That of a command which a signal has ended, or would have if Python let SIGPIPE do so."""
+    if isinstance(interrupt, OutputClosed):
+        return 128 + 13
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 

@@ -210,12 +210,24 @@ def test_a_torn_file_is_not_an_interrupt(asyncdiff, monkeypatch):
     assert "EOFError: Ran out of input" in outcome.err
 
 
-@pytest.mark.parametrize("reason", [errno.EPIPE, errno.ENOSPC])
-def test_an_output_that_takes_no_more_is_one_line(asyncdiff, monkeypatch, reason):
-    monkeypatch.setattr("sys.stdout", Full(reason))
+def test_an_output_that_takes_no_more_is_one_line(asyncdiff, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Full(errno.ENOSPC))
     outcome = asyncdiff("backbones")
     assert outcome.code == 1
-    assert outcome.err == f"error: cannot write to stdout: {os.strerror(reason)}\n"
+    assert outcome.err == "error: cannot write to stdout: No space left on device\n"
+
+
+def test_an_output_that_nobody_reads_ends_a_command_without_a_word(asyncdiff, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Full(errno.EPIPE))
+    outcome = asyncdiff("backbones")
+    assert (outcome.code, outcome.err) == (141, "")
+
+
+def test_errors_without_a_stderr_are_not_among_the_results(asyncdiff, monkeypatch):
+    for stream in (None, Full(errno.ENOSPC)):
+        monkeypatch.setattr("sys.stderr", stream)
+        outcome = asyncdiff("backbones", "nope")
+        assert (outcome.code, outcome.out, outcome.err) == (2, "", "")
 
 
 @pytest.mark.parametrize(
@@ -253,8 +265,13 @@ def test_empty_is_not_given(asyncdiff, arguments, what):
 
 def test_texts_are_unicode_without_nul(asyncdiff):
     assert asyncdiff("sample", "caf\udce9").err == (
+        "error: an argument is not Unicode text: it holds a byte that is no UTF-8\n"
+    )
+    assert asyncdiff("sample", "caf\ud83d").err == (
         "error: an argument is not Unicode text: it holds half a surrogate pair\n"
     )
+    typed = "gr\udcc3\udcbcn"  # as Python reads it in a locale of ASCII
+    assert "'grün'" in asyncdiff("backbones", typed).err
     assert asyncdiff("sample", "a", "--out", "b\0c").err == "error: --out holds a NUL character\n"
     # a path may be any bytes
     assert asyncdiff("inspect", "caf\udce9.png").err == "error: there is no file caf\\udce9.png\n"
