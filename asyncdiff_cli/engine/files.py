@@ -210,6 +210,17 @@ def expanded(path: Path | str) -> Path:
     return Path(found)
 
 
+def listed(directory: Path, pattern: str) -> list[Path]:
+    """The files of a directory whose names are of a pattern; none if there is no directory.
+
+    Raises:
+        OSError: if it may not be read, where `Path.glob` finds none.
+    """
+    with suppress(FileNotFoundError):
+        os.listdir(directory)
+    return sorted(directory.glob(pattern))
+
+
 def unused(path: Path, is_free: Callable[[Path], bool]) -> Path:
     """The first free one of a file's own path and NAME-2, NAME-3 … beside it.
 

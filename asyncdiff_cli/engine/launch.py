@@ -158,7 +158,7 @@ def check_said_once(options: Mapping[str, object], overrides: Sequence[str]) -> 
         name for name, value in options.items() if value not in (None, ()) and value is not False
     }
     for override in overrides:
-        if (name := override.partition("=")[0]) in given:
+        if (name := override.partition("=")[0].strip()) in given:
             raise InputError(f"{name} is given twice, as an option and as {override!r}: give one")
 
 

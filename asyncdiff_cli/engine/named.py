@@ -32,7 +32,8 @@ def check_model(where: object, named: ModelChoice, given: ModelChoice) -> None:
             f"{where} names the model {repo}, which is not on this machine: to download it,"
             f" repeat --backbone {named.name}, or give --model-path DIR"
             if may_be_repository(repo)
-            else f"{where} names its model, and there is no directory {repo}: give --model-path DIR"
+            else f"{where} names its model, and there is no directory {repo}: put it back there, or"
+            " give --model-path DIR"
         )
     for text in () if given.lora else named.lora:
         adapter = LoRA.parse(text)
@@ -40,6 +41,9 @@ def check_model(where: object, named: ModelChoice, given: ModelChoice) -> None:
             raise InputError(
                 f"{where} names the LoRA {adapter.source}, which is not on this machine: repeat"
                 f" --lora {text} to download it, or give the file's place"
+                if may_be_repository(adapter.source)
+                else f"{where} names a LoRA, and there is no file {adapter.source}: put it back"
+                " there, or draw a picture again with --lora FILE"
             )
 
 
@@ -59,7 +63,7 @@ def check_policy(where: object, policy: Mapping[str, Any]) -> None:
     if not Path(source).expanduser().exists() and not _has(source):
         raise InputError(
             f"{where} names the module {source}, which is not on this machine: give --tpm with its"
-            " place, or repeat it there to download it"
+            f" place{', or repeat it there to download it' if may_be_repository(source) else ''}"
         )
 
 

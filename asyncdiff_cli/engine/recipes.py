@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -259,7 +260,9 @@ class Recipe(_Settings):
     def _switch_off(cls, value: Any, info: ValidationInfo) -> Any:
         word = NEUTRAL[name := info.field_name or ""]
         off = [word] if isinstance(word, str) else [word, [*word], *word]
-        return cls.model_fields[name].default if value in off else value
+        if value in off:
+            return cls.model_fields[name].default
+        return (value,) if name == "lora" and isinstance(value, str) else value
 
     @field_validator("step_range")
     @classmethod
@@ -455,7 +458,7 @@ def copy_recipe(name: str, target: Path) -> None:
         AsyncDiffError: if it cannot be written.
     """
     source = path_of(name)
-    if target.exists():
+    if os.path.lexists(target):
         raise InputError(f"{target} exists already: give the path of a new file")
     write_text(target, source.read_text(encoding="utf-8"))
 

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import inside, temporary, write_atomically, write_text
+from asyncdiff_cli.engine.files import inside, listed, temporary, write_atomically, write_text
 from asyncdiff_cli.engine.reading import MEBIBYTE, Read, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class RunDirectory:
 
 def by_iteration(directory: Path, suffix: str) -> dict[int, Path]:
     """The files that are named by an iteration, in its order. Others are not ours."""
-    found = {int(f.stem): f for f in directory.glob(f"*{suffix}") if f.stem.isdecimal()}
+    found = {int(f.stem): f for f in listed(directory, f"*{suffix}") if f.stem.isdecimal()}
     return dict(sorted(found.items()))
 
 

@@ -30,8 +30,16 @@ import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import REFERENCE, REFUSED, inside, write_atomically, write_text
+from asyncdiff_cli.engine.files import (
+    REFERENCE,
+    REFUSED,
+    inside,
+    listed,
+    write_atomically,
+    write_text,
+)
 from asyncdiff_cli.engine.locks import hold, turn
+from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.reading import Read, parse_json, read_text
 from asyncdiff_cli.engine.text import one_line
 
@@ -42,6 +50,8 @@ FAN_IN = 64
 """So many parts that one process wrote are put into one, and so many of these into one again."""
 ROW_GROUP = 4096
 """Rows of a compacted part that are in memory at once."""
+HASHED = {"backbone": "fingerprint", "lora": "fingerprint", "dataset": "prompts_sha256"}
+"""Settings that name files, and those that hash what is in them."""
 OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 
 
@@ -231,7 +241,7 @@ class Store:
 
     def parts(self) -> list[Path]:
         """The files of rows, in a fixed order."""
-        return sorted((self.path / "parts").glob("[!.]*.parquet"))
+        return listed(self.path / "parts", "[!.]*.parquet")
 
     def keys(self) -> set[Key]:
         """What is there already."""
@@ -459,12 +469,28 @@ def described(table: pa.Table) -> list[tuple[str, str]]:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What two stores' settings disagree in, with both values; "" for nothing."""
+    """What two stores' settings disagree in, with both values; "" for nothing.
+
+    Files of the same bytes are the same from wherever they are named.
+    """
     return ", ".join(
         f"{name} ({before.get(name)}, now {after.get(name)})"
         for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
+        if before.get(name) != after.get(name) and not _elsewhere(name, before, after)
     )
+
+
+def _elsewhere(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a setting names another place of what is the same by its hash."""
+    hashed = HASHED.get(name)
+    if hashed is None or before.get(hashed) is None or before.get(hashed) != after.get(hashed):
+        return False
+    return name != "lora" or _scales(before) == _scales(after)
+
+
+def _scales(settings: Mapping[str, Any]) -> list[float]:
+    texts = settings.get("lora")
+    return [LoRA.parse(str(text)).scale for text in texts] if isinstance(texts, list) else []
 
 
 def merge(sources: Sequence[Path], out: Path) -> Store:

@@ -33,7 +33,7 @@ CONFIGURATION = (".json", ".txt", ".model", ".jinja")
 """Ends of the files in them that are not weights."""
 
 WEIGHTS = re.compile(
-    r"(diffusion_pytorch_|pytorch_)?model(\.(?P<variant>[^.-]+))?(?P<part>-\d{5}-of-\d{5})?"
+    r"(diffusion_pytorch_|pytorch_)?model(\.(?P<variant>[^-]+))?(?P<part>-\d{5}-of-\d{5})?"
     r"(\.(?P<late_variant>[^.]+))?\.(?P<format>safetensors|bin)"
 )
 """What diffusers and transformers call files of weights, whole or in parts."""
@@ -125,6 +125,15 @@ def download_size(repo: str) -> int:
     return sum(download_sizes(repo).values())
 
 
+def _why(error: Exception) -> str:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return "it does not answer" if status is None else f"HTTP {status}"
+
+
 def download_sizes(repo: str) -> dict[str, int]:
     """As `download_size`, of each component, by its folder's name: in the dtype that is stored."""
     from huggingface_hub import HfApi
@@ -132,7 +141,7 @@ def download_sizes(repo: str) -> dict[str, int]:
     try:
         info = HfApi().model_info(repo, files_metadata=True, timeout=5)
     except Exception as error:  # its HTTP client, and what that raises, differs by version
-        raise AsyncDiffError(f"the hub cannot be asked ({type(error).__name__})") from None
+        raise AsyncDiffError(f"the hub cannot be asked: {_why(error)}") from None
     folders: dict[str, dict[str, int]] = {}
     for file in info.siblings or ():
         folder, _, name = file.rfilename.partition("/")

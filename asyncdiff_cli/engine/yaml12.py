@@ -27,8 +27,9 @@ class Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str | None, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """As PyYAML does, which lets a later key win over the same one before it."""
+        node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -38,7 +39,7 @@ class Loader(yaml.SafeLoader):
                 problem = f"{key.value} is there twice, in line {lines[name]} and in line {line}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             lines[name] = line
-        return super().construct_mapping(node, deep)
+        return node
 
 
 class Dumper(yaml.SafeDumper):

@@ -81,7 +81,7 @@ def test_without_a_hub_it_says_so(asyncdiff, monkeypatch):
     monkeypatch.setattr(HfApi, "model_info", offline)
     outcome = asyncdiff("backbones", "sd35")
     assert outcome.code == 0
-    assert "unknown: the hub cannot be asked (ConnectionError)" in outcome.out
+    assert "unknown: the hub cannot be asked: it does not answer" in outcome.out
 
 
 def test_an_unknown_name(asyncdiff):

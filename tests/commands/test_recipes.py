@@ -90,12 +90,14 @@ def test_copies_and_checks_as_json(asyncdiff):
         (["show", "mini", "iterations"], "KEY=VALUE"),
         (["validate", "nowhere.yaml"], "no file nowhere.yaml"),
         (["copy", "mini", "."], "exists already"),
+        (["copy", "mini", "link"], "exists already"),
         (["copy", "minni", "mine.yaml"], "did you mean 'mini'"),
         (["copy", "mini"], "PATH"),
         (["shw"], "shw"),
     ],
 )
-def test_bad_input_is_one_line(asyncdiff, arguments, message):
+def test_bad_input_is_one_line(asyncdiff, tmp_path, arguments, message):
+    (tmp_path / "link").symlink_to("nowhere.yaml")
     outcome = asyncdiff("recipes", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err

@@ -261,7 +261,7 @@ def test_a_dry_run_says_why_it_does_not_know(asyncdiff, monkeypatch):
     monkeypatch.setattr(HfApi, "model_info", offline)
     outcome = asyncdiff("sample", "a cat", "--backbone", "flux", "--dry-run")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "unknown (the hub cannot be asked (ConnectionError))" in outcome.out
+    assert "unknown (the hub cannot be asked: it does not answer)" in outcome.out
     assert "num_inference_steps 10" in outcome.out
     assert "height 512" in outcome.out
 

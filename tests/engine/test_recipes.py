@@ -343,6 +343,7 @@ def test_numbers_are_alike_in_files_and_overrides(tmp_path):
         ),
         ("tpm:\n  width: 8\n  width: 16", "width is there twice, in line 2 and in line 3"),
         ("rewards: {clip: 1, clip: 2}", "clip is there twice, in line 1 and in line 1"),
+        ("<<:\n  seed: 1\n  seed: 2", "seed is there twice, in line 2 and in line 3"),
     ],
 )
 def test_a_key_twice_is_refused(tmp_path, content, message):

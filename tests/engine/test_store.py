@@ -130,6 +130,34 @@ def test_a_store_of_equal_settings_is_gone_on_with(store):
     assert again.keys() == store.keys()
 
 
+def test_what_has_the_same_hash_may_be_named_from_elsewhere(tmp_path):
+    same = {"fingerprint": "f", "dataset": "p.txt", "prompts_sha256": "s", "lora": ["a.st@0.5"]}
+    begun(tmp_path / "store", **same)
+    moved = {"backbone": "../mini", "dataset": "../p.txt", "lora": ["../a.st@0.50"]}
+    wanted = {**SETTINGS, **same, **moved}
+    Store.open(tmp_path / "store", wanted)
+    for changes in (
+        {"fingerprint": "g"},
+        {"fingerprint": None},
+        {"prompts_sha256": "t"},
+        {"lora": ["../a.st"]},
+        {"lora": []},
+    ):
+        with pytest.raises(InputError, match="was evaluated with another"):
+            Store.open(tmp_path / "store", {**wanted, **changes})
+
+
+def test_parts_that_may_not_be_read_are_not_none(store, monkeypatch):
+    store.write([row()])
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", refuse)  # as root may read all
+    with pytest.raises(PermissionError):
+        Store(store.path).keys()
+
+
 def test_tuples_are_the_lists_that_json_makes_of_them(tmp_path):
     for _ in range(2):
         begun(tmp_path / "store", sizes=(1, 2))

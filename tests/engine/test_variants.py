@@ -21,6 +21,7 @@ def test_names_of_weights():
     assert variants(["diffusion_pytorch_model.fp16.safetensors"]) == {"fp16"}
     assert variants(SHARDS) == {"fp16"}
     assert variants(OLDER) == {"bf16"}
+    assert variants(["diffusion_pytorch_model.non_ema.fp16.safetensors"]) == {"non_ema.fp16"}
     assert variants(["model.safetensors.index.fp16.json", "config.json", "README"]) == set()
 
 
