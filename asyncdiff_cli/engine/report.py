@@ -32,7 +32,6 @@ from asyncdiff_cli.engine.plots import (
     scaling_figure,
     training_figure,
 )
-from asyncdiff_cli.engine.prompts import T2I_CATEGORIES
 from asyncdiff_cli.engine.reading import Read, parse_json, read_text
 from asyncdiff_cli.engine.reproducing import UNRECORDED, Origin, eval_commands, origins
 from asyncdiff_cli.engine.rewards import GUARD
@@ -44,6 +43,7 @@ from asyncdiff_cli.engine.tables import (
     Block,
     Cell,
     blocks,
+    category_blocks,
     deviation_cell,
     digits_of,
     heading,
@@ -90,7 +90,9 @@ class StorePart:
     summary: Summary
     blocks: Sequence[Block]
     charts: Sequence[Chart]
-    categories: Mapping[str, Sequence[Block]]
+    by_category: Sequence[Block]
+    """A block per reward, with a column per category."""
+    categories: Mapping[str, Block]
     grid: Grid
     places: int
     """Prompts with rows, also of some policies only."""
@@ -152,7 +154,8 @@ def store_part(store: Store) -> StorePart:
         summary,
         blocks(summary),
         [*_scaling_charts(summary), *_noise_chart(summary), *_histogram_chart(summary)],
-        _by_category(store),
+        category_blocks(summary),
+        {name: blocks(own)[0] for name, own in summary.categories.items()},
         store_grid(store, summary),
         summary.prompts + summary.partial,
         _flat(store.settings),
@@ -251,20 +254,6 @@ def _histogram_chart(summary: Summary) -> list[Chart]:
         and result.deviations.size
     }
     return [_chart(histogram_figure(found), "chart-histogram", HISTOGRAM)] if found else []
-
-
-def _by_category(store: Store) -> dict[str, list[Block]]:
-    """Our block of each category of the prompts; the paper has none of these."""
-    names = set(store.read(["category"])["category"].to_pylist()) - {None}
-    known = [name for name in T2I_CATEGORIES if name in names]
-    found = {}
-    for name in [*known, *sorted(names - {*known})]:
-        try:
-            summary = summarize(store, name)
-        except InputError:  # not all policies have drawn a prompt of it yet
-            continue
-        found[name] = [block for block in blocks(summary) if block.source == OURS]
-    return found
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ import pyarrow.compute as pc
 
 from asyncdiff_cli.engine.comparison import Difference, all_paired
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.prompts import T2I_CATEGORIES
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS
 from asyncdiff_cli.engine.store import Store, features_of
 
 BASELINE = "baseline"
@@ -107,11 +110,18 @@ class Summary:
     set_metrics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What to know about the values of set metrics."""
+    categories: Mapping[str, Summary] = field(default_factory=dict)
+    """Of the prompts of each category by itself, for a set that has some, by rewards alone: a
+    reference for set metrics has all categories."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """All columns of numbers: rewards, and what is measured of whole sets."""
         return (*self.rewards, *self.set_metrics)
+
+    def result(self, setting: Setting) -> Result | None:
+        """The row of a setting, if there is one."""
+        return next((result for result in self.results if result.setting == setting), None)
 
     def baseline(self, steps: int) -> Result:
         """The baseline of a number of steps."""
@@ -122,8 +132,9 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     """Compare every setting of a store with the baseline, over the prompts that all settings have.
 
     Args:
-        category: only prompts of this category, by rewards alone: a reference has all categories.
-        intervals: without them the results have no metrics, only scores and deviations.
+        category: only prompts of this category, as `Summary.categories` has them.
+        intervals: without them the results have no metrics, only scores and deviations, and there
+            are no categories.
 
     Raises:
         InputError: if there is no such prompt, or no baseline for a number of steps.
@@ -133,7 +144,30 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     columns = ["deviations", "cond_sigmas", "seconds", "category", *map(features_of, sets)]
     table = store.read([*store.rewards, *columns])
     if category is not None:
-        table = table.filter(pc.equal(table["category"], category))
+        return _category(store, table, category)
+    whole = _summarize(store, table, sets, intervals)
+    return replace(whole, categories=_categories(store, table)) if intervals else whole
+
+
+def _categories(store: Store, table: pa.Table) -> dict[str, Summary]:
+    """Those that can be compared yet, in the order of the set that has them."""
+    names = set(table["category"].unique().to_pylist()) - {None}
+    known = [name for name in (*T2I_CATEGORIES, *NEEDS) if name in names]
+    found = {}
+    for name in [*known, *sorted(names - {*known})]:
+        with suppress(InputError):  # not all policies have drawn a prompt of it yet
+            found[name] = _category(store, table, name)
+    return found
+
+
+def _category(store: Store, table: pa.Table, name: str) -> Summary:
+    return _summarize(store, table.filter(pc.equal(table["category"], name)), (), True, name)
+
+
+def _summarize(
+    store: Store, table: pa.Table, sets: Sequence[str], intervals: bool, category: str = ""
+) -> Summary:
+    """That of some rows. Raises: as `summarize`."""
     if not len(table):
         raise InputError(f"{store.path} has no rows" + (f" of {category}" if category else ""))
     settings = _settings(table)
@@ -157,7 +191,8 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     )
     prompts = int(complete.sum())
     partial = len(complete) - prompts
-    return Summary(store.settings, store.rewards, results, prompts, partial, sets, notes)
+    own = tuple(sets)
+    return Summary(store.settings, store.rewards, results, prompts, partial, own, notes)
 
 
 def _measure_sets(

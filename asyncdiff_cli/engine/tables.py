@@ -21,7 +21,7 @@ from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.rewards import GUARD, get
 from asyncdiff_cli.engine.set_metrics import NAMES as SET_METRICS
-from asyncdiff_cli.engine.summary import Result, Summary
+from asyncdiff_cli.engine.summary import Result, Setting, Summary
 from asyncdiff_cli.engine.text import visible
 
 if TYPE_CHECKING:
@@ -94,6 +94,11 @@ def blocks(summary: Summary, every_column: bool = False) -> list[Block]:
     return [ours] if cell is None else [ours, _paper_block(cell, every_column)]
 
 
+def category_blocks(summary: Summary) -> list[Block]:
+    """A block per reward with a column per category, as T2I-CompBench's tables have."""
+    return [_category_block(summary, metric) for metric in summary.rewards if summary.categories]
+
+
 def heading(name: str) -> str:
     """A column as people write it."""
     return HEADINGS.get(name, name)
@@ -123,31 +128,48 @@ def _paper_cell(summary: Summary) -> paper.Cell | None:
     return paper.reported(settings.get("backbone", ""), settings.get("dataset", ""))
 
 
-def _our_block(summary: Summary, every_column: bool) -> Block:
+def _differing(summary: Summary) -> list[str]:
+    """The settings in which rows differ, beside the policy."""
     settings = [result.setting for result in summary.results]
     differs = {
         "gamma": any(setting.gamma != 1 for setting in settings),
         "steps": len({setting.steps for setting in settings}) > 1,
         "bound": len({r.setting.bound for r in summary.results if not r.is_baseline}) > 1,
     }
-    columns = [
-        "policy",
-        *(name for name in differs if every_column or differs[name]),
-        "mean_deviation",
-        *summary.metrics,
+    return [name for name in differs if differs[name]]
+
+
+def _our_block(summary: Summary, every_column: bool) -> Block:
+    differing = ["gamma", "steps", "bound"] if every_column else _differing(summary)
+    columns = ["policy", *differing, "mean_deviation", *summary.metrics]
+    cells = {metric: _cells(summary, metric) for metric in summary.metrics}
+    rows = [
+        _setting_cells(result) | {metric: own[result.setting] for metric, own in cells.items()}
+        for result in summary.results
     ]
-    best = {metric: _marks_by_steps(summary, metric) for metric in summary.metrics}
+    return Block.of(OURS, _title(summary) + _compared(summary), columns, rows)
+
+
+def _category_block(summary: Summary, metric: str) -> Block:
+    columns = {
+        f"{name} ({own.prompts:,})": _cells(own, metric) for name, own in summary.categories.items()
+    }
     rows = [
         _setting_cells(result)
-        | {
-            metric: metric_cell(
-                metric, result.metrics[metric], not result.is_baseline, best[metric][place]
-            )
-            for metric in summary.metrics
-        }
-        for place, result in enumerate(summary.results)
+        | {name: cells.get(result.setting, Cell(None, "")) for name, cells in columns.items()}
+        for result in summary.results
     ]
-    return Block.of(OURS, _title(summary), columns, rows)
+    title = f"{heading(metric)} by category ({_title(summary)})"
+    return Block.of(OURS, title, ["policy", *_differing(summary), *columns], rows)
+
+
+def _cells(summary: Summary, metric: str) -> dict[Setting, Cell]:
+    """The metric of each row."""
+    marked = zip(summary.results, _marks_by_steps(summary, metric), strict=True)
+    return {
+        result.setting: metric_cell(metric, result.metrics[metric], not result.is_baseline, mark)
+        for result, mark in marked
+    }
 
 
 def _paper_block(cell: paper.Cell, every_column: bool) -> Block:
@@ -228,7 +250,7 @@ def _title(summary: Summary) -> str:
         f"{summary.partial} more not complete" if summary.partial else "",
     ]
     what = "mean, and paired difference to the baseline with its 95 % interval"
-    return f"{', '.join(filter(None, parts))}: {what}{_compared(summary)}"
+    return f"{', '.join(filter(None, parts))}: {what}"
 
 
 def _compared(summary: Summary) -> str:
@@ -256,14 +278,17 @@ def _aligned(column: str) -> Literal["left", "right"]:
 
 
 def to_rich(summary: Summary) -> list[Table]:
-    """A table per block. The best is bold, the second best underlined; intervals are below."""
+    """A table per block, and one of the first reward by category.
+
+    The best is bold, the second best underlined; intervals are below.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     styles: dict[Mark, str] = {"": "", "best": "bold", "second": "underline"}
     tables = []
-    for block in blocks(summary):
+    for block in (*blocks(summary), *category_blocks(summary)[:1]):
         table = Table(
             title=Text(visible(block.title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
         )
@@ -286,7 +311,7 @@ def to_rich(summary: Summary) -> list[Table]:
 
 def to_markdown(summary: Summary) -> str:
     """A table per block, below its title. **Best** and <u>second best</u>."""
-    return "\n".join(_markdown(block) for block in blocks(summary))
+    return "\n".join(_markdown(b) for b in (*blocks(summary), *category_blocks(summary)))
 
 
 def _markdown(block: Block) -> str:
@@ -312,11 +337,16 @@ def to_csv(summary: Summary) -> str:
     """A line per row of all blocks, in full precision and with every column.
 
     A metric m of ours has the columns m (the mean), m_difference, m_low, m_high and m_n. The
-    paper's rows have the means alone; `source` tells them apart. What a row lacks is empty.
+    paper's rows have the means alone; `source` tells them apart. Rows of one category follow, for a
+    set that has some. What a row lacks is empty.
     """
+    every = [("", block) for block in blocks(summary, every_column=True)]
+    every += [(name, _our_block(own, True)) for name, own in summary.categories.items()]
     records = [
-        {"source": block.source, **_record(block.columns, row)}
-        for block in blocks(summary, every_column=True)
+        {"source": block.source}
+        | ({"category": category} if summary.categories else {})
+        | _record(block.columns, row)
+        for category, block in every
         for row in block.rows
     ]
     names = dict.fromkeys(name for record in records for name in record)
@@ -343,7 +373,7 @@ def to_latex(summary: Summary) -> str:
 
     Intervals have lines of their own: four metrics then fit into the width of a page.
     """
-    return "\n".join(_latex(block) for block in blocks(summary))
+    return "\n".join(_latex(b) for b in (*blocks(summary), *category_blocks(summary)))
 
 
 def _latex(block: Block) -> str:
@@ -409,6 +439,7 @@ def to_json(summary: Summary) -> dict[str, Any]:
                 "at_bound": result.at_bound.tolist(),
                 "seconds": result.seconds,
                 "metrics": {name: vars(found) for name, found in result.metrics.items()},
+                **_categories(summary, result),
             }
             for result in summary.results
         ],
@@ -418,6 +449,16 @@ def to_json(summary: Summary) -> dict[str, Any]:
             "rows": [row._asdict() for row in cell.rows],
         },
     }  # fmt: skip
+
+
+def _categories(summary: Summary, result: Result) -> dict[str, Any]:
+    """A row's metrics by category, for a set that has some."""
+    found = {
+        name: {metric: vars(value) for metric, value in own.metrics.items()}
+        for name, each in summary.categories.items()
+        if (own := each.result(result.setting)) is not None
+    }
+    return {"categories": found} if found else {}
 
 
 def write_tables(summary: Summary, directory: Path) -> list[Path]:
