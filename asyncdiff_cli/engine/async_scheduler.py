@@ -100,7 +100,10 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         if self.config.invert_sigmas:
             raise InputError("schedulers with invert_sigmas=True run from 0 to 1: unsupported")
         if timesteps is not None:
-            raise InputError("leave `timesteps` out, which follow from the deviations")
+            raise InputError(
+                "`timesteps` follow from the deviations here: leave them out, and where it is the"
+                " pipeline that gives its own, use another"
+            )
         super().set_timesteps(num_inference_steps, device, sigmas, mu)
         self._on_grid = self.timesteps
         self._told = self._deviating()
@@ -124,6 +127,10 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         """Find the first evaluation at a timestep; several may be told the same."""
         timesteps = self.timesteps if schedule_timesteps is None else schedule_timesteps
         return int((timesteps == timestep).nonzero()[0])
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """Leave latents as they are: what pipelines ask all but the exact stock class for."""
+        return sample
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """As the stock scheduler's.

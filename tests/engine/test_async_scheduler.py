@@ -169,7 +169,7 @@ def test_the_configuration_of_another_solver_is_refused(tmp_path, foreign, loade
 
 def test_what_would_mix_the_two_times_is_refused():
     scheduler = AsyncFlowMatchEulerScheduler(deviations=0.5)
-    with pytest.raises(InputError, match="leave `timesteps` out"):
+    with pytest.raises(InputError, match="leave them out"):
         scheduler.set_timesteps(timesteps=[1000.0, 500.0])
     scheduler.set_timesteps(2)
     x = torch.zeros(1, 4, 4)
