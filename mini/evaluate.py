@@ -26,9 +26,7 @@ from asyncdiff_cli.engine.rewards.world.grammar import Request, say
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, look
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, ask
 from asyncdiff_cli.engine.set_metrics.fid_judge import FIDJudge
-from asyncdiff_cli.engine.set_metrics.reference import read_statistics
 from asyncdiff_cli.engine.set_metrics.spectrum import RadialSpectrum, spectra
-from mini import reference
 from mini.compose import Composer, sheet, to_images
 from mini.measures import distance, fine_detail, summary
 from mini.scenes import Batch, Scene, Scenes
@@ -63,10 +61,6 @@ class Evaluation:
     @cached_property
     def judge(self) -> JudgeNet:
         return MiniJudge.from_directory(self.out / "mini_judge").to(self.composer.device).model
-
-    @cached_property
-    def reference(self) -> dict[str, dict[str, Tensor]]:
-        return read_statistics(self.out / "mini_judge", reference.METRICS)
 
     @property
     def late(self) -> bool:
@@ -130,7 +124,21 @@ class Evaluation:
 
     @cached_property
     def _world(self) -> list[tuple[Request, Scene]]:
-        return reference.world(self.scenes, self.settings)
+        """Scenes that no training drew, and what their captions say."""
+        own = self.settings.evaluation
+        rng = random.Random(f"{own.seed}/world")
+        drawn = [self.scenes.draw(rng) for _ in range(2 * own.pictures)]
+        return [(self.scenes.facts(scene, rng), scene) for scene in drawn]
+
+    @cached_property
+    def _reference(self) -> dict[str, dict[str, Tensor]]:
+        """Statistics of the first half of these scenes, by set metric."""
+        own = self.settings.evaluation
+        looked = self._look(self.render([scene for _, scene in self._world[: own.pictures]]))
+        return {
+            FIDJudge.name: FIDJudge.statistics(looked.features),
+            RadialSpectrum.name: RadialSpectrum.statistics(looked.spectrum),
+        }
 
     def _sets(self) -> None:
         """Real scenes against others and against themselves through the VAE; then by step count."""
@@ -191,11 +199,12 @@ class Evaluation:
 
     def _compare(self, looked: _Looked) -> dict:
         """Against the reference scenes."""
+        spectrum = self._reference[RadialSpectrum.name]
         return {
-            "frechet": distance(FIDJudge, looked.features, self.reference["fid_judge"]),
+            "frechet": distance(FIDJudge, looked.features, self._reference[FIDJudge.name]),
             "spectrum": {
-                **distance(RadialSpectrum, looked.spectrum, self.reference["spectrum"]),
-                "detail": fine_detail(looked.spectrum, self.reference["spectrum"]["mean"]),
+                **distance(RadialSpectrum, looked.spectrum, spectrum),
+                "detail": fine_detail(looked.spectrum, spectrum["mean"]),
             },
             "scores": summary(looked.scores),
             "noise": summary(looked.noise),

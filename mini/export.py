@@ -25,6 +25,7 @@ from asyncdiff_cli.engine.rewards.mini_quality import QualityNet
 from asyncdiff_cli.engine.rewards.world.grammar import words
 from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, THINGS
+from mini.scenes import Scenes
 from mini.settings import SIZE, Settings
 from mini.transformer import Trained
 
@@ -50,7 +51,9 @@ class Replacing:
             self.partial.rename(self.target)
 
 
-def pipeline(vae: AutoencoderKL, trained: Trained, settings: Settings, target: Path) -> None:
+def pipeline(
+    vae: AutoencoderKL, trained: Trained, scenes: Scenes, settings: Settings, target: Path
+) -> None:
     """Write the diffusers pipeline and its vocabulary."""
     vae.register_to_config(scaling_factor=trained.scale, shift_factor=trained.shift)
     no_t5, no_tokenizer = absent_t5(2 * settings.text.width)
@@ -68,7 +71,7 @@ def pipeline(vae: AutoencoderKL, trained: Trained, settings: Settings, target: P
     )
     with Replacing(target) as partial:
         pipe.to("cpu", torch.float16).save_pretrained(partial)
-        write_vocabulary(partial / "vocabulary.json")
+        write_vocabulary(scenes, partial / "vocabulary.json")
 
 
 def absent_t5(width: int) -> tuple[T5EncoderModel, TokenizersBackend]:
@@ -87,7 +90,7 @@ def absent_t5(width: int) -> tuple[T5EncoderModel, TokenizersBackend]:
     return encoder, TokenizersBackend(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
-def write_vocabulary(path: Path) -> None:
+def write_vocabulary(scenes: Scenes, path: Path) -> None:
     """The words of the captions: things with their other names, colours, and the rest."""
     vocabulary = {
         "objects": {
@@ -95,6 +98,7 @@ def write_vocabulary(path: Path) -> None:
         },
         "colours": list(COLOURS),
         "words": words(),
+        "colourable": [thing for thing, drawings in scenes.colourable.items() if drawings],
     }
     path.write_text(json.dumps(vocabulary, indent=1, ensure_ascii=False) + "\n")
 

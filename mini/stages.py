@@ -113,7 +113,7 @@ class Plan:
         reference.write(self.scenes, self.composer, self.settings, target["mini_judge"])
         export.clip(*self.reward_clip, target["mini_clip"])
         export.quality(self.reward_quality, self.settings, target["mini_quality"])
-        export.pipeline(self.vae, self.transformer, self.settings, target["mini"])
+        export.pipeline(self.vae, self.transformer, self.scenes, self.settings, target["mini"])
         megabytes = sum(p.stat().st_size for p in self.out.rglob("*.safetensors")) / 1e6
         print(f"export: {megabytes:.1f} MB", flush=True)
 

@@ -43,7 +43,9 @@ def backbones(
     values = _values(REGISTRY[name], where := presence(REGISTRY[name], ask_hub=True))
     vocabulary = Vocabulary.load(where.directory)
     if json:
-        render.as_json({**values, "vocabulary": vocabulary and vars(vocabulary)})
+        render.as_json(
+            {**values, "vocabulary": vocabulary and vocabulary.model_dump(exclude_unset=True)}
+        )
         return
     values["bytes"] = _size(where)
     render.fields(values)

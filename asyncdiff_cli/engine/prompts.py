@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,23 +19,19 @@ from asyncdiff_cli.engine.checks import check_choice, check_unicode, unknown
 from asyncdiff_cli.engine.downloads import INSTEAD, Progress, download
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.mini_prompts import first_edition
 from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
-from asyncdiff_cli.engine.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.requests import read_prompts
-from asyncdiff_cli.engine.vocabulary import Vocabulary
+from asyncdiff_cli.engine.splits import SPLITS, is_held_out
 
 SOURCES = ("mini", "coco2014", "t2i-compbench")
-SPLITS = ("train", "validation")
 ALL = "all"
 """What is read of a file that is evaluated on."""
 EVALUATED = {"mini": 256, "coco2014": 2048}
 """How many validation prompts an evaluation draws, unless asked otherwise; else all."""
 
-MINI_SIZES = {"train": 8192, "validation": 1024}
-MINI_TAG = 0.3
-"""The share of things in a pair that go by another name, if they have one."""
-MINI_HELD_OUT = 8
-"""One in so many combinations of things and ground is for validation."""
+MINI = first_edition
+"""What composes mini's prompts: `second_edition` is for weights of that world."""
 FILE_HELD_OUT = 10
 """One in so many prompts of a file is for validation."""
 
@@ -181,7 +175,8 @@ def load_prompts(
             f"{source!r} is not downloaded, so it takes no local copy: leave out {path}"
         )
     elif source == "mini":
-        texts = _compose_mini(split)
+        texts, categories = MINI(split)
+        return PromptSet(source, split, tuple(texts), tuple(categories))
     else:
         texts = _read_file(source, split)
     return PromptSet(source, split, tuple(texts))
@@ -211,66 +206,6 @@ def load_evaluation_prompts(
     return PromptSet(source, ALL, tuple(prompts))
 
 
-def _held_out(key: str, one_in: int) -> bool:
-    """Whether `key` is for validation, as one in so many are; the same on every machine."""
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:4], "big") * one_in < 2**32
-
-
-def _compose_mini(split: str) -> list[str]:
-    """Captions of what mini draws, half of them with a ground and half without.
-
-    The splits are disjoint in what is shown, whatever it is called and in whichever order. There
-    are only some 2,900 ways to name one thing, so each half has all of them that it can, and is
-    filled up with pairs.
-    """
-    known = Vocabulary.load(MINI_DIRECTORY)
-    if known is None:
-        raise AsyncDiffError(f"{MINI_DIRECTORY} lacks its vocabulary: install asyncdiff-cli again")
-    # of all of random's methods, only random() is promised to stay the same
-    rng = random.Random(0)
-    labels = list(known.objects)
-    texts: list[str] = []
-    for grounds in ([""], known.colours):
-        half = {
-            _caption([name], colour): None
-            for label, others in known.objects.items()
-            for name in (label, *others)
-            for colour in grounds
-            if _mini_split([label], colour) == split
-        }
-        while len(half) < MINI_SIZES[split] // 2:
-            pair, colour = [_pick(labels, rng), _pick(labels, rng)], _pick(grounds, rng)
-            if pair[0] != pair[1] and _mini_split(pair, colour) == split:
-                half[_caption([_name(label, known, rng) for label in pair], colour)] = None
-        texts += half
-    return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
-
-
-def _mini_split(labels: Sequence[str], colour: str) -> str:
-    return SPLITS[_held_out("|".join((*sorted(labels), colour)), MINI_HELD_OUT)]
-
-
-def _pick(items: Sequence[str], rng: random.Random) -> str:
-    return items[int(rng.random() * len(items))]
-
-
-def _name(label: str, known: Vocabulary, rng: random.Random) -> str:
-    others = known.objects[label]
-    return _pick(others, rng) if others and rng.random() < MINI_TAG else label
-
-
-def _caption(names: Sequence[str], colour: str) -> str:
-    ground = f" on {_with_article(colour)} background" if colour else ""
-    return " and ".join(map(_with_article, names)) + ground
-
-
-def _with_article(name: str) -> str:
-    """ "a cat", "an octopus", "a UFO", as in the captions that mini was trained with."""
-    vowel = name[0] in "aeio" or (name[0] == "u" and not name.startswith("uni"))
-    return f"{'an' if vowel else 'a'} {name}"
-
-
 def _read_coco(path: Path, split: str) -> list[str]:
     """The captions of a file, or of the split's file in a directory."""
     if path.name in COCO_FILES.values():
@@ -284,7 +219,7 @@ def _read_coco(path: Path, split: str) -> list[str]:
     if found.name in COCO_FILES.values():
         return texts
     held_out = split == "validation"  # a file of no split of its own is divided
-    return [text for text in texts if _held_out(text, FILE_HELD_OUT) == held_out]
+    return [text for text in texts if is_held_out(text, FILE_HELD_OUT) == held_out]
 
 
 def _find_coco(directory: Path, split: str) -> Path | None:
@@ -377,7 +312,7 @@ def _read_file(source: str, split: str) -> list[str]:
     if not path.is_file():
         raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
     prompts = dict.fromkeys(line.prompt for _, line in read_prompts(path))
-    texts = [text for text in prompts if SPLITS[_held_out(text, FILE_HELD_OUT)] == split]
+    texts = [text for text in prompts if SPLITS[is_held_out(text, FILE_HELD_OUT)] == split]
     if not texts:
         raise InputError(
             f"{source} has no {split} prompts: a hash of its text puts one prompt in"

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import Field
+
 from asyncdiff_cli.engine.reading import Read, read_json
 
 FILE = "vocabulary.json"
@@ -21,6 +23,8 @@ class Vocabulary(Read):
     objects: dict[str, list[str]]
     colours: list[str]
     words: list[str]
+    colourable: list[str] = Field([])
+    """Things that can be asked for in a colour."""
 
     @classmethod
     def load(cls, directory: Path | None) -> Vocabulary | None:

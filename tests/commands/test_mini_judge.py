@@ -1,7 +1,13 @@
 """`mini_judge` in the commands: from a directory, for prompts that it can read."""
 
+import json
+
 import pytest
 from PIL import Image
+
+from asyncdiff_cli.engine import mini_prompts, prompts
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS
+from asyncdiff_cli.engine.rewards.world.vocabulary import THINGS
 
 
 @pytest.fixture
@@ -65,3 +71,24 @@ def test_prompts_that_it_cannot_read_are_refused_before_anything_is_drawn(
     assert f"({3 if command == 'eval' else 40} of" in outcome.err
     assert "or the reward mini_judge" in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_by_category_on_the_second_worlds_prompts(
+    asyncdiff, pipelines, judge_directory, tmp_path, monkeypatch
+):
+    objects = {thing.name: list(thing.others) for thing in THINGS}
+    vocabulary = {"objects": objects, "colours": [], "words": [], "colourable": list(objects)}
+    (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary))
+    monkeypatch.setattr(mini_prompts, "MINI_DIRECTORY", tmp_path)
+    monkeypatch.setattr(mini_prompts, "EACH", {"validation": 4})
+    monkeypatch.setattr(prompts, "MINI", mini_prompts.second_edition)
+    found = asyncdiff(
+        *("eval", "--backbone", pipelines["sd3"], "--dataset=mini", "--limit=28", "--size=16"),
+        *("--steps=1", "--policies=baseline", "--rewards=mini_judge", "--images=0", "--json"),
+        *(f"--reward-path=mini_judge={judge_directory}", "--guidance=1", "--out", "out"),
+    ).json
+    categories = found["rows"][0]["categories"]
+    assert list(categories) == list(NEEDS)
+    assert all(own["mini_judge"]["n"] == 4 for own in categories.values())
+    means = [own["mini_judge"]["mean"] for own in categories.values()]
+    assert sum(means) / 7 == pytest.approx(found["rows"][0]["metrics"]["mini_judge"]["mean"])

@@ -85,7 +85,7 @@ def say(request: Request, rng: random.Random | None = None) -> str:
     def choose(wordings: Sequence[str]) -> str:
         if rng is None or len(wordings) == 1 or rng.random() < CANONICAL:
             return wordings[0]
-        return wordings[rng.randrange(1, len(wordings))]
+        return wordings[1 + int(rng.random() * (len(wordings) - 1))]
 
     phrases = [_say_phrase(phrase, choose) for phrase in request.phrases]
     if request.relation:

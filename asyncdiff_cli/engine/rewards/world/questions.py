@@ -5,15 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, cycle
 
 from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, PLACES, Phrase, Request, say
-from asyncdiff_cli.engine.rewards.world.held_out import (
-    colour_held_out,
-    count_held_out,
-    pair_held_out,
-    relation_held_out,
-)
+from asyncdiff_cli.engine.rewards.world.held_out import is_unseen, pair_held_out
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
 
 Things = Mapping[str, object]
@@ -45,6 +40,10 @@ NEEDS = {
 """Categories, as T2I-CompBench has them, and which answers count in each."""
 
 
+UNSEEN = ("pair", "count", "colour", "relation")
+"""Those whose combinations can be held out."""
+
+
 def ask(things: Things, count: int, seed: int) -> list[Question]:
     """``count`` questions of each category, about combinations that were never trained on.
 
@@ -53,7 +52,7 @@ def ask(things: Things, count: int, seed: int) -> list[Question]:
     rng = random.Random(f"{seed}/questions")
     questions = []
     for category, needs in NEEDS.items():
-        every = list(_POSSIBLE[category](things, rng))
+        every = [r for r in possible(category, things) if category not in UNSEEN or is_unseen(r)]
         rng.shuffle(every)
         while 0 < len(every) < count:
             every += every[: count - len(every)]
@@ -61,49 +60,53 @@ def ask(things: Things, count: int, seed: int) -> list[Question]:
     return questions
 
 
-def _singles(things: Things, rng: random.Random) -> Iterator[Request]:
+def possible(category: str, things: Things) -> Iterator[Request]:
+    """What prompts of a category can ask for, but for the ground of other categories than that."""
+    return _POSSIBLE[category](things)
+
+
+def _singles(things: Things) -> Iterator[Request]:
     return (Request((Phrase(thing),)) for thing in things)
 
 
-def _pairs(things: Things, rng: random.Random) -> Iterator[Request]:
-    for first, second in combinations(things, 2):
-        if pair_held_out(first, second):
-            yield Request((Phrase(first), Phrase(second)))
+def _pairs(things: Things) -> Iterator[Request]:
+    return (Request((Phrase(a), Phrase(b))) for a, b in combinations(things, 2))
 
 
-def _counts(things: Things, rng: random.Random) -> Iterator[Request]:
-    for thing in things:
-        for number in (2, 3, 4):
-            if count_held_out(thing, number):
-                yield Request((Phrase(thing, number),))
+def _counts(things: Things) -> Iterator[Request]:
+    return (Request((Phrase(thing, number),)) for thing in things for number in (2, 3, 4))
 
 
-def _colours(things: Things, rng: random.Random) -> Iterator[Request]:
-    for thing in things:
-        for colour in HUES:
-            if things[thing] and colour_held_out(thing, colour):
-                yield Request((Phrase(thing, colour=colour),))
+def _colours(things: Things) -> Iterator[Request]:
+    named = (thing for thing, takes_colour in things.items() if takes_colour)
+    return (Request((Phrase(thing, colour=colour),)) for thing in named for colour in HUES)
 
 
-def _places(things: Things, rng: random.Random) -> Iterator[Request]:
+def _places(things: Things) -> Iterator[Request]:
     return (Request((Phrase(thing),), place) for thing in things for place in PLACES)
 
 
-def _relations(things: Things, rng: random.Random) -> Iterator[Request]:
+def _relations(things: Things) -> Iterator[Request]:
+    """One of each pair that mini has seen; the relations take turns."""
+    relations = cycle(OPPOSITE)
     for first, second in combinations(things, 2):
-        relation = rng.choice(list(OPPOSITE))
-        if relation_held_out(first, relation, second) and not pair_held_out(first, second):
-            yield Request((Phrase(first), Phrase(second)), relation=relation)
+        if not pair_held_out(first, second):
+            yield Request((Phrase(first), Phrase(second)), relation=next(relations))
 
 
-def _grounds(things: Things, rng: random.Random) -> Iterator[Request]:
-    for thing in things:
-        ground = rng.choice(GROUNDS)
-        colour = "" if ground in MATERIALS else rng.choice(list(COLOURS))
-        yield Request((Phrase(thing),), ground=ground, ground_colour=colour)
+def _grounds(things: Things) -> Iterator[Request]:
+    """A pattern has another colour for every thing."""
+    for number, thing in enumerate(things):
+        for place, ground in enumerate(GROUNDS):
+            colour = list(COLOURS)[(number + place) % len(COLOURS)]
+            yield Request(
+                (Phrase(thing),),
+                ground=ground,
+                ground_colour="" if ground in MATERIALS else colour,
+            )
 
 
-_POSSIBLE: dict[str, Callable[[Things, random.Random], Iterator[Request]]] = {
+_POSSIBLE: dict[str, Callable[[Things], Iterator[Request]]] = {
     "single": _singles,
     "pair": _pairs,
     "count": _counts,
