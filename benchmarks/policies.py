@@ -30,11 +30,12 @@ from asyncdiff_cli.engine import (
     Synchronous,
     load_backbone,
 )
-from asyncdiff_cli.engine.comparison import paired, relative_composite
+from asyncdiff_cli.engine.comparison import paired
 from asyncdiff_cli.engine.heldout import HeldOut, columns
 from asyncdiff_cli.engine.prompts import load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe
 from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize, Canvas, Stopwatch
 

@@ -55,7 +55,11 @@ def explain(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A chart: a .png, .svg or .pdf. (default: none)"),
+        typer.Option(
+            metavar="FILE",
+            callback=options.try_file,
+            help="A chart: a .png, .svg or .pdf. (default: none)",
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -66,15 +70,15 @@ def explain(
 
     asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
     """
-    from asyncdiff_cli.engine.checks import check_choice
-    from asyncdiff_cli.engine.files import check_writable, kept_apart
+    from asyncdiff_cli.engine.checks import check_backbone, check_choice
+    from asyncdiff_cli.engine.files import kept_apart
 
+    if backbone is not None:
+        check_backbone(backbone)
     if solver is not None:
         check_choice("scheduler", solver, SCHEDULER_CLASSES)
     if grid is not None:
         check_choice("grid", grid, GRIDS)
-    if out is not None:
-        check_writable(out)
     with render.status("Computing"):
         from asyncdiff_cli.engine.explaining import Request, explain_request
         from asyncdiff_cli.engine.plots import check_suffix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,18 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.evaluate import draw
 
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.comparing import Comparison
+
 
 def histogram(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN|STORE…", help="Training runs, and stores of eval or sweep."),
+        typer.Argument(
+            metavar="RUN|STORE…",
+            callback=options.read_paths,
+            help="Training runs, and stores of eval or sweep.",
+        ),
     ],
     policy: Annotated[
         str | None,
@@ -26,9 +33,10 @@ def histogram(
         typer.Option(metavar="N", help="Prompts that a run's module is evaluated on."),
     ] = None,
     device: options.Device = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .png, .svg or .pdf.")] = Path(
-        "histogram.png"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", callback=options.try_file, help="A .png, .svg or .pdf."),
+    ] = Path("histogram.png"),
     json: options.Json = False,
 ) -> None:
     """Chart the distribution of the deviation at every step: the paper's Figures 3 and 4.
@@ -38,7 +46,6 @@ def histogram(
 
     asyncdiff histogram runs/mini runs/mini-lifted --limit 200
     """
-    from asyncdiff_cli.engine.comparing import comparison_of_run
     from asyncdiff_cli.engine.distributions import (
         EVALUATION,
         distributions,
@@ -46,19 +53,12 @@ def histogram(
         told_apart,
         write_histogram,
     )
-    from asyncdiff_cli.engine.files import check_writable, kept_apart
+    from asyncdiff_cli.engine.files import kept_apart
     from asyncdiff_cli.engine.plots import check_suffix
-    from asyncdiff_cli.engine.requests import ModelChoice
     from asyncdiff_cli.engine.store import Store
 
     check_suffix(out)
-    check_writable(out)
-    sources = [
-        Store(path)
-        if is_store(path)
-        else comparison_of_run(path, limit, ModelChoice(device=device))
-        for path in paths
-    ]
+    sources = [Store(path) if is_store(path) else _of_run(path, limit, device) for path in paths]
     stores = []
     for path, name, source in zip(paths, told_apart(paths), sources, strict=True):
         if isinstance(source, Store):
@@ -88,3 +88,11 @@ def histogram(
         return
     for file in written:
         render.line(str(file))
+
+
+def _of_run(path: Path, limit: int | None, device: str | None) -> Comparison:
+    """What evaluates a run's module, imported only where that is to be done."""
+    from asyncdiff_cli.engine.comparing import comparison_of_run
+    from asyncdiff_cli.engine.requests import ModelChoice
+
+    return comparison_of_run(path, limit, ModelChoice(device=device))

@@ -14,9 +14,14 @@ from asyncdiff_cli.commands.evaluate import show
 
 def merge(
     stores: Annotated[
-        list[Path], typer.Argument(metavar="STORE…", help="Shards of one evaluation.")
+        list[Path],
+        typer.Argument(
+            metavar="STORE…", callback=options.read_paths, help="Shards of one evaluation."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The new store.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", callback=options.try_directory, help="The new store.")
+    ],
     json: options.Json = False,
 ) -> None:
     """Put the rows of several stores into a new one, and show its table.

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from asyncdiff_cli.engine.checks import check_arguments, check_unicode
-from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.files import check_directory, check_writable, existing, expanded
 from asyncdiff_cli.engine.registry import (
     GRIDS,
     OFFLOADS,
@@ -224,23 +224,53 @@ def with_model(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def read_paths(value: Any) -> Any:
+    """Refuse a path that is read and not there, before what reads it is imported."""
+    for path in value if isinstance(value, list | tuple) else [value]:
+        if path is not None:
+            existing(path)
+    return value
+
+
+def try_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before there is something to write."""
+    if path is not None and not context.resilient_parsing:  # as where the shell completes
+        check_writable(expanded(path))
+    return path
+
+
+def try_directory(context: typer.Context, path: Path | None) -> Path | None:
+    """As `try_file`, a directory."""
+    if path is not None and not context.resilient_parsing:
+        check_directory(expanded(path))
+    return path
+
+
 def read_policies(text: str | None) -> str | None:
     """Refuse a policy that is not known before what draws with it is imported."""
     if text:
-        from asyncdiff_cli.engine.policy_specs import read_policy
+        from asyncdiff_cli.engine.policy_specs import find_policy
 
         for part in text.split(","):
-            read_policy(part)
+            find_policy(part)
+    return text
+
+
+def read_dataset(text: str | None) -> str | None:
+    """Refuse a set of prompts that is not known before what draws it is imported."""
+    if text:
+        from asyncdiff_cli.engine.prompts import check_source
+
+        check_source(text)
     return text
 
 
 def read_rewards(text: str | None) -> str | None:
     """Refuse a reward that is not known before any is imported."""
     if text:
-        from asyncdiff_cli.engine.rewards import checked
+        from asyncdiff_cli.engine.rewards import parse_rewards
 
-        for name in text.split(","):
-            checked(name.strip())
+        parse_rewards(text)
     return text
 
 
@@ -253,11 +283,20 @@ def read_set_metrics(text: str | None) -> str | None:
     return text
 
 
+def read_reward_paths(items: list[str] | None) -> list[str] | None:
+    """Refuse a checkpoint that is not there before what reads it is imported."""
+    from asyncdiff_cli.engine import rewards, set_metrics
+
+    rewards.parse_reward_paths(items or [], (*rewards.ENTRIES, *set_metrics.NAMES))
+    return items
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Dataset = Annotated[
     str | None,
     typer.Option(
         metavar="SET",
+        callback=read_dataset,
         help="mini, coco2014, t2i-compbench, or a text or JSONL file of prompts."
         " (default: mini's own, else coco2014)",
     ),
@@ -269,7 +308,10 @@ DataDir = Annotated[
 PromptsCopy = Annotated[
     Path | None,
     typer.Option(
-        "--prompts", metavar="PATH", help="A local copy of the set in place of the download."
+        "--prompts",
+        metavar="PATH",
+        callback=read_paths,
+        help="A local copy of the set in place of the download.",
     ),
 ]
 Limit = Annotated[
@@ -301,7 +343,9 @@ Rewards = Annotated[
 RewardPath = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=FILE", help="A local checkpoint of a reward or set metric; repeatable."
+        metavar="NAME=FILE",
+        callback=read_reward_paths,
+        help="A local checkpoint of a reward or set metric; repeatable.",
     ),
 ]
 SetMetrics = Annotated[
@@ -318,6 +362,7 @@ Reference = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
+        callback=read_paths,
         help="Pictures that set metrics compare with, or an evaluation that has compared with them."
         " (default: for mini, scenes that came with its judge)",
     ),
@@ -357,6 +402,9 @@ Policies = Annotated[
 StoreDirectory = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="The store. What is there is kept. (default: in evals/)"
+        "--out",
+        metavar="DIR",
+        callback=try_directory,
+        help="The store. What is there is kept. (default: in evals/)",
     ),
 ]

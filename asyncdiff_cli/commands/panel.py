@@ -25,7 +25,9 @@ def panel(
     store: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Show the images that an evaluation kept, and draw nothing."
+            metavar="DIR",
+            callback=options.read_paths,
+            help="Show the images that an evaluation kept, and draw nothing.",
         ),
     ] = None,
     rows: Annotated[
@@ -46,25 +48,28 @@ def panel(
     guidance: options.Guidance = None,
     size: options.Size = None,
     batch_size: options.BatchSize = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .png.")] = Path("panel.png"),
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", callback=options.try_file, help="A .png.")
+    ] = Path("panel.png"),
     json: options.Json = False,
 ) -> None:
     """Draw PROMPTs with several policies from the same noise: the paper's Figures 5 and 6.
 
     asyncdiff panel "a cat" "a dog" --policies baseline,learned,velocity-scale
     """
-    from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
-    from asyncdiff_cli.engine.files import check_writable, kept_apart
+    from asyncdiff_cli.engine.files import kept_apart
     from asyncdiff_cli.engine.gallery import check_panel, figure_5, store_panel
     from asyncdiff_cli.engine.provenance import save_apart
+    from asyncdiff_cli.engine.requests import parse_numbers
     from asyncdiff_cli.engine.store import Store
 
     check_panel(prompts, store, rows, policies, out, model)
-    check_writable(out)
     if store is not None:
         kept = parse_numbers("--rows", rows, int) or None
         image, provenance = store_panel(Store(store), kept)
     else:
+        from asyncdiff_cli.engine.comparing import parse_comparison, provisional_entry
+
         wanted = parse_comparison(
             model, policies or figure_5(provisional_entry(model.name)), steps=steps,
             texts=prompts, seed=seed, guidance=guidance, size=size, batch_size=batch_size,

@@ -14,10 +14,17 @@ from asyncdiff_cli.commands import options
 def report(
     path: Annotated[
         Path,
-        typer.Argument(metavar="RUN|STORE", help="A training run, or a store of eval or sweep."),
+        typer.Argument(
+            metavar="RUN|STORE",
+            callback=options.read_paths,
+            help="A training run, or a store of eval or sweep.",
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="(default: report.html beside the data)")
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=options.try_file, help="(default: report.html beside the data)"
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:

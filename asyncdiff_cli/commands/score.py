@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 def score(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH", readable=False, help="Pictures, and directories of them."),
+        typer.Argument(
+            metavar="PATH",
+            readable=False,
+            callback=options.read_paths,
+            help="Pictures, and directories of them.",
+        ),
     ],
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What all of them were to show.")
@@ -27,6 +32,7 @@ def score(
         Path | None,
         typer.Option(
             metavar="FILE",
+            callback=options.read_paths,
             help='Prompts, one a line, in the order of the pictures; or {"image": …, "prompt": …},'
             " one a line. (default: the prompt that a picture of `asyncdiff sample` carries)",
         ),
@@ -41,12 +47,12 @@ def score(
             " sharpness. (default: the last four, which need no download)",
         ),
     ] = None,
-    reward_path: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A local checkpoint of a reward."),
-    ] = None,
+    reward_path: options.RewardPath = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write all scores here.")
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", callback=options.try_file, help="Write all scores here."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", help="Pictures scored at once. (default: 16)")
@@ -68,18 +74,12 @@ def score(
 
     asyncdiff score outputs --rewards mini_clip,noise --csv scores.csv
     """
-    from asyncdiff_cli.engine.files import check_writable, kept_apart
-    from asyncdiff_cli.engine.scoring import (
-        parse_reward_paths,
-        parse_rewards,
-        score_files,
-        write_csv,
-    )
+    from asyncdiff_cli.engine.files import kept_apart
+    from asyncdiff_cli.engine.rewards import parse_reward_paths, parse_rewards
+    from asyncdiff_cli.engine.scoring import score_files, write_csv
 
     names = parse_rewards(rewards)
     files = parse_reward_paths(reward_path or [], names)
-    if csv is not None:
-        check_writable(csv)
     start = time.perf_counter()
     render.quiet_libraries()
     with render.count("pictures") as count:

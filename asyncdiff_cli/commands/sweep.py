@@ -67,8 +67,9 @@ def sweep(
 
     asyncdiff sweep --gammas 0.5,1,2 --limit 64
     """
-    from asyncdiff_cli.engine.comparing import parse_comparison, parse_numbers, provisional_entry
+    from asyncdiff_cli.engine.comparing import parse_comparison, provisional_entry
     from asyncdiff_cli.engine.processes import launch, must_launch
+    from asyncdiff_cli.engine.requests import parse_numbers
     from asyncdiff_cli.engine.sweeping import sweep_axis, write_sweep
 
     start = time.perf_counter()

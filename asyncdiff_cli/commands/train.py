@@ -35,6 +35,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="PATH",
+            callback=options.read_paths,
             help="A text or JSONL file of prompts; or a local copy of what the recipe downloads"
             " (COCO's captions as .json, or a directory).",
         ),
@@ -47,11 +48,18 @@ def train(
         int | None, typer.Option(metavar="SEED", help="(default: the recipe's)")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the run. (default: runs/RECIPE)")
+        Path | None,
+        typer.Option(
+            metavar="DIR", callback=options.try_directory, help="Of the run. (default: runs/RECIPE)"
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Go on with this run from its last checkpoint."),
+        typer.Option(
+            metavar="DIR",
+            callback=options.read_paths,
+            help="Go on with this run from its last checkpoint.",
+        ),
     ] = None,
     processes: Annotated[
         int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")
@@ -70,23 +78,22 @@ def train(
 
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
-    from asyncdiff_cli.engine.launch import (
-        check_said_once,
-        find_run,
-        model_overrides,
-        open_trainer,
-    )
     from asyncdiff_cli.engine.locks import hold
-    from asyncdiff_cli.engine.processes import launch, must_launch
+    from asyncdiff_cli.engine.run_options import check_said_once, find_run, model_overrides
 
     check_said_once({**vars(model), "seed": seed, "prompts": prompts}, overrides or ())
     changes = [*model_overrides(model), *(() if seed is None else (f"seed={seed}",))]
     changes += overrides or ()
     chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)
+
+    from asyncdiff_cli.engine.processes import launch, must_launch
+
     if must_launch(processes):
         raise typer.Exit(launch(processes, context.obj.arguments, model.device))
     with hold(path):
         with render.status("Loading the models") as downloading:
+            from asyncdiff_cli.engine.launch import open_trainer
+
             render.quiet_libraries()
             trainer = open_trainer(
                 chosen,

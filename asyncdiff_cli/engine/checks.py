@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_STEPS
-from asyncdiff_cli.engine.registry import PICKLES, SINGLE_FILES
+from asyncdiff_cli.engine.registry import PICKLES, REGISTRY, SINGLE_FILES
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,29 @@ def check_unicode(what: str, text: str) -> None:
         is_byte = "\udc80" <= text[error.start] <= "\udcff"  # as Python has one that it cannot read
         held = "a byte that is no UTF-8" if is_byte else "half a surrogate pair"
         raise InputError(f"{what} is not Unicode text: it holds {held}") from None
+
+
+def check_backbone(name: str) -> None:
+    """A backbone is known by name, or is a directory of one, or may be a repository.
+
+    Raises:
+        InputError: for what is none of these.
+    """
+    path = expanded(name)
+    if name in REGISTRY:
+        return
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise InputError(f"{path} is not a diffusers pipeline: it has no model_index.json")
+    elif path.is_file():
+        raise InputError(
+            f"{name} is a file and no backbone: give it as --model-path, beside the --backbone that"
+            " all else comes from"
+        )
+    elif "/" not in name:
+        raise InputError(unknown("backbone", name, REGISTRY) + ", or a directory or repository")
+    elif not may_be_repository(name):
+        raise InputError(f"there is no directory {name}")
 
 
 def check_model_path(path: Path) -> None:

@@ -24,9 +24,9 @@ from asyncdiff_cli.engine.evaluation import (
     key,
     places,
 )
-from asyncdiff_cli.engine.files import REFUSED
+from asyncdiff_cli.engine.files import REFUSED, check_directory
 from asyncdiff_cli.engine.fitting import advise, squares
-from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_COUNT
+from asyncdiff_cli.engine.limits import MAX_COUNT
 from asyncdiff_cli.engine.memory import Company
 from asyncdiff_cli.engine.named import check_model
 from asyncdiff_cli.engine.outline import Outline
@@ -39,14 +39,19 @@ from asyncdiff_cli.engine.prompts import (
     load_evaluation_prompts,
     load_prompts,
 )
-from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import DTYPES, REGISTRY, BackboneEntry, dtype_name
-from asyncdiff_cli.engine.requests import ModelChoice, check_options
-from asyncdiff_cli.engine.rewards import GUARD, NAMES, check_prompts
+from asyncdiff_cli.engine.requests import ModelChoice, check_options, parse_numbers
+from asyncdiff_cli.engine.rewards import (
+    GUARD,
+    NAMES,
+    check_prompts,
+    parse_names,
+    parse_reward_paths,
+    parse_rewards,
+)
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize
-from asyncdiff_cli.engine.scoring import parse_names, parse_reward_paths, parse_rewards
 from asyncdiff_cli.engine.set_metrics import check_set_metrics
 from asyncdiff_cli.engine.set_metrics.group import SetMetricGroup
 from asyncdiff_cli.engine.set_metrics.reference import (
@@ -286,25 +291,6 @@ def parse_comparison(
     )
 
 
-def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, ...]:
-    """Numbers with commas between them, each once; no number for None.
-
-    Raises:
-        InputError: naming the option, for anything else.
-    """
-    if text is None:
-        return ()
-    try:
-        found = tuple(dict.fromkeys(kind(part) for part in text.split(",")))
-    except ValueError:
-        raise InputError(
-            f"{option} is numbers with commas between them, not {shown(text)}"
-        ) from None
-    if len(found) > MAX_COLUMNS:
-        raise InputError(f"{option} takes at most {MAX_COLUMNS} numbers, not {len(found):,}")
-    return found
-
-
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal()):
@@ -331,8 +317,7 @@ def open_evaluation(
     """
     name, names = wanted.choice.name, wanted.reward_names()
     wanted.contenders(provisional_entry(name))
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give --out a directory")
+    check_directory(out)
     accelerator = join(wanted.choice.device)
     # one process of the run downloads first, and then one of each other machine
     with accelerator.main_process_first(), accelerator.local_main_process_first():

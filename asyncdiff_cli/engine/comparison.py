@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import Tensor
 
-from asyncdiff_cli.engine.rewards.composite import composite
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RESAMPLES = 10_000
 AT_ONCE = 1 << 18
@@ -89,15 +90,3 @@ def standard_error(scores: Tensor, baseline: Tensor) -> float:
     if len(difference) < 2:
         return float("inf")
     return float(difference.std() / len(difference) ** 0.5)
-
-
-def relative_composite(
-    scores: Mapping[str, Tensor], baseline: Mapping[str, Tensor], weights: Mapping[str, float]
-) -> Tensor:
-    """R of images of many prompts, fp64 [n]: the weighted mean of z-scores (Eq. 16).
-
-    Within a group z-scores have the mean 0 by construction. So each metric is put in units of the
-    baseline's mean and standard deviation over all prompts; the baseline's composite has mean 0.
-    A metric that is constant over the baseline contributes 0.
-    """
-    return composite(scores, weights, baseline)

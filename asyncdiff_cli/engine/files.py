@@ -34,23 +34,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         AsyncDiffError: if it cannot be written.
     """
-    with _place(path), temporary(path) as own:
-        write(own)
-        with own.open("rb") as file:
-            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
-        share(own)
-        os.replace(own, path)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(path) as own:
+            write(own)
+            with own.open("rb") as file:
+                os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
+            share(own)
+            os.replace(own, path)
 
 
 def check_writable(path: Path) -> None:
     """A file could be written, which is asked before there is something to write.
 
-    What a dead process left of it is removed.
+    Its directory need not be there yet. What a dead process left of it is removed.
 
     Raises:
         AsyncDiffError: if not.
     """
-    with _place(path), temporary(path):
+    with _named(path), temporary(_nearest(path.parent) / path.name):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with suppress(FileNotFoundError):
@@ -58,13 +60,36 @@ def check_writable(path: Path) -> None:
         _remove_dead(path.parent, _prefix(path))
 
 
-@contextmanager
-def _place(path: Path) -> Iterator[None]:
-    """Make the directory of a file that the block writes, and name the file if that fails."""
+def check_directory(path: Path) -> None:
+    """Files could be written to a directory, which need not be there yet.
+
+    Raises:
+        InputError: for a file.
+        AsyncDiffError: if not.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.stat()  # a name may be too long
+        place = _nearest(path)
+        if not place.is_dir():
+            raise InputError(f"{place} is a file: give --out a directory")
+        with temporary(place / "out"):
+            pass
+    except OSError as error:
+        raise of_system(f"cannot write to {path}", error) from None
+
+
+def _nearest(directory: Path) -> Path:
+    """The directory, or the first of those around it that is there."""
+    return next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file that the block writes, if that fails."""
+    try:
         yield
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError):
         raise InputError(f"cannot write {path}: {path.parent} is not a directory") from None
     except OSError as error:
         raise of_system(f"cannot write {path}", error) from None
@@ -219,6 +244,18 @@ def listed(directory: Path, pattern: str) -> list[Path]:
     with suppress(FileNotFoundError):
         os.listdir(directory)
     return sorted(directory.glob(pattern))
+
+
+def existing(path: Path | str, kind: str = "file or directory") -> Path:
+    """A path as `expanded`, of what is there.
+
+    Raises:
+        InputError: for what is not, as of this kind.
+    """
+    found = expanded(path)
+    if not found.exists():
+        raise InputError(f"there is no {kind} {path}")
+    return found
 
 
 def unused(path: Path, is_free: Callable[[Path], bool]) -> Path:

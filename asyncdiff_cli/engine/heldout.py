@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from asyncdiff_cli.engine.comparison import all_paired, relative_composite
+from asyncdiff_cli.engine.comparison import all_paired
 from asyncdiff_cli.engine.panel import LABEL, make_panel
 from asyncdiff_cli.engine.policies import Policy
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance
 from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import EVALUATION, BatchSize, Canvas, Stopwatch, noise_seed
 from asyncdiff_cli.engine.sampler import SampleResult

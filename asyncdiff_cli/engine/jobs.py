@@ -10,6 +10,7 @@ from typing import Any
 from asyncdiff_cli.engine.backbones import Backbone, load_choice
 from asyncdiff_cli.engine.drawing import Written, check_sizes, execute
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.fitting import advise, largest
 from asyncdiff_cli.engine.named import check_model, check_policy
 from asyncdiff_cli.engine.outline import Outline
@@ -129,8 +130,7 @@ def open_job(
         AsyncDiffError: if the model cannot be loaded.
     """
     recorded, choice = read_source(request, choice)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give --out a directory")
+    check_directory(out)
     outline = Outline.of(choice)
     plan = make_plan(request, recorded, outline.entry, outline.size)
     check_sizes(plan, outline)

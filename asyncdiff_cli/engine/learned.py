@@ -20,7 +20,6 @@ from typing_extensions import Self
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.limits import (
     MAX_CHANNELS,
@@ -29,13 +28,13 @@ from asyncdiff_cli.engine.limits import (
     MAX_TOKENS,
     MAX_WIDTH,
 )
+from asyncdiff_cli.engine.modules import find_module
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.text import one_line
 from asyncdiff_cli.engine.tpm import Observation, TimestepPredictionModule, mode
 
-LIFTED = ":lifted"
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 RATIO_MARGIN = 1e-6
 """Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
@@ -206,33 +205,13 @@ def observed(tpm: TimestepPredictionModule, state: StepState) -> Observation:
 
 
 def load_tpm(source: str | Path) -> TimestepPredictionModule:
-    """A module by the name of a backbone that ships one, or from a directory or hub repository.
-
-    A backbone's lifted module is that of its name and ":lifted".
+    """A module of a source as `find_module` takes it.
 
     Raises:
         InputError: if there is none.
         AsyncDiffError: if it cannot be fetched or is damaged.
     """
-    entry = REGISTRY.get(str(source).removesuffix(LIFTED))
-    shipped = entry and (entry.lifted if str(source).endswith(LIFTED) else entry.tpm)
-    if entry is not None and shipped is None:
-        raise InputError(f"no module is shipped for {source}: train one with `asyncdiff train`")
-    path = shipped or expanded(source)
-    local = path.is_dir()
-    if local and not (path / "config.json").is_file():
-        raise InputError(f"{path} holds no timestep prediction module: it has no config.json")
-    if not local and (str(source).count("/") != 1 or str(source).startswith("~")):
-        raise InputError(f"there is no directory {source} with a timestep prediction module")
-    if not local:
-        with hub_errors(
-            str(source),
-            local="--tpm DIR",
-            embedded="`--tpm mini` needs no download",
-            lacking="holds no timestep prediction module",
-        ):
-            for file in ("model.safetensors", "config.json"):
-                path = Path(hf_hub_download(str(source), file)).parent
+    path = find_module(str(source)) or _download(str(source))
     try:
         read_json(path / "config.json", ModuleConfig)
     except InputError as error:
@@ -246,3 +225,15 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
         raise AsyncDiffError(
             f"the module in {source} is incomplete or damaged ({one_line(error)})"
         ) from None
+
+
+def _download(repo: str) -> Path:
+    """The directory of a hub repository's module."""
+    with hub_errors(
+        repo,
+        local="--tpm DIR",
+        embedded="`--tpm mini` needs no download",
+        lacking="holds no timestep prediction module",
+    ):
+        files = [Path(hf_hub_download(repo, name)) for name in ("model.safetensors", "config.json")]
+    return files[0].parent

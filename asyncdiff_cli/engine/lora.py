@@ -64,9 +64,10 @@ class LoRA:
         """It is on the disk, or may be a repository; nothing is downloaded to find out.
 
         Raises:
-            InputError: for neither, or a file of another kind.
+            InputError: for neither, a file of another kind, or a directory as `local`.
         """
         if self.path.is_dir():
+            self._only(self.path)
             return
         if self.path.exists():
             if self.path.suffix != SUFFIX:
@@ -92,11 +93,13 @@ class LoRA:
         path = self.path
         if path.is_file():
             return path
-        if not path.is_dir():
-            path = self._download()
-        files = sorted(path.rglob(f"*{SUFFIX}"))
+        return self._only(path if path.is_dir() else self._download())
+
+    def _only(self, directory: Path) -> Path:
+        """The one file of a directory."""
+        files = sorted(directory.rglob(f"*{SUFFIX}"))
         if len(files) != 1:
-            names = ", ".join(file.relative_to(path).as_posix() for file in files) or "none"
+            names = ", ".join(file.relative_to(directory).as_posix() for file in files) or "none"
             raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")
         _check_readable(files[0])
         return files[0]

@@ -32,6 +32,7 @@ from asyncdiff_cli.engine.checks import (
     check_window,
 )
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.modules import find_module
 from asyncdiff_cli.engine.registry import BackboneEntry
 
 if TYPE_CHECKING:
@@ -119,6 +120,18 @@ def read_policy(text: str) -> PolicySpec:
             raise InputError(f"policy {name}: {value!r} is not a place")
         return PolicySpec(name, source=value or None, gamma=gamma)
     return PolicySpec(name, _numbers(name, value if colon else None), gamma=gamma)
+
+
+def find_policy(text: str) -> PolicySpec:
+    """As `read_policy`, of a policy whose module may be there; no repository is asked for it.
+
+    Raises:
+        InputError: as `read_policy`, and as `find_module`.
+    """
+    spec = read_policy(text)
+    if spec.source is not None:
+        find_module(spec.source)
+    return spec
 
 
 def parse_policy(text: str, entry: BackboneEntry) -> ChosenPolicy:

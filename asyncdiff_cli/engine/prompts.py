@@ -135,6 +135,16 @@ def _order(size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 
+def check_source(source: str) -> None:
+    """A set of prompts is one of `SOURCES`, or a file that is there.
+
+    Raises:
+        InputError: for another one.
+    """
+    if source not in SOURCES and not expanded(source).is_file():
+        raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
+
+
 def load_prompts(
     source: str,
     split: str,
@@ -308,10 +318,8 @@ def _read_t2i(directory: Path, split: str) -> PromptSet:
 
 def _read_file(source: str, split: str) -> list[str]:
     """The split's prompts of a file, each once; no prompt's split depends on the others."""
-    path = expanded(source)
-    if not path.is_file():
-        raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
-    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(path))
+    check_source(source)
+    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(expanded(source)))
     texts = [text for text in prompts if SPLITS[is_held_out(text, FILE_HELD_OUT)] == split]
     if not texts:
         raise InputError(

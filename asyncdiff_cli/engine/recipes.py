@@ -331,6 +331,13 @@ class Recipe(_Settings):
         return batch
 
 
+FREE = (
+    *("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths"),
+    *("model_path", "offload"),
+)
+"""What a resumed run may change: nothing of it decides what an iteration computes."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What the rollouts of a whole run amount to. Held-out evaluation and samples are not in it."""

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.distributions import CHOOSING, EVALUATION, is_store
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import inside, write_apart, write_text
+from asyncdiff_cli.engine.files import check_writable, inside, write_apart, write_text
 from asyncdiff_cli.engine.plots import (
     AXES,
     figure_svg,
@@ -123,6 +123,7 @@ def write_report(path: Path, out: Path) -> Path:
         InputError: for a directory of neither, or a store with nothing to compare yet.
         AsyncDiffError: if something in it is damaged, or `out` cannot be written.
     """
+    check_writable(out)
     run: RunPart | None = None
     store: StorePart | None = None
     if is_store(path):

@@ -11,8 +11,8 @@ from pydantic import Field
 from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.policy_specs import plain
 from asyncdiff_cli.engine.reading import Read, parse_json
-from asyncdiff_cli.engine.registry import REGISTRY, dtype_name
-from asyncdiff_cli.engine.rewards import get
+from asyncdiff_cli.engine.registry import REGISTRY
+from asyncdiff_cli.engine.rewards import entry
 from asyncdiff_cli.engine.store import Store
 from asyncdiff_cli.engine.summary import BASELINE
 
@@ -93,13 +93,13 @@ def _policy(policy: tuple[str, float]) -> str:
 
 def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Options that choose the backbone and the rewards."""
-    entry = REGISTRY.get(settings["backbone"])
+    known = REGISTRY.get(settings["backbone"])
     from_hub = settings.get("revision") is not None  # also where a LoRA has a fingerprint
-    local = entry is not None and entry.repo is not None and not from_hub
+    local = known is not None and known.repo is not None and not from_hub
     dtypes = {
         own["dtype"]
         for name, own in settings["rewards"].items()
-        if own.get("dtype", "") not in ("", dtype_name(get(name).default_dtype))
+        if own.get("dtype", "") not in ("", entry(name).dtype)
     }
     sets = settings.get("set_metrics", {})
     return {

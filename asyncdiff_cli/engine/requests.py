@@ -18,9 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from asyncdiff_cli.engine.checks import check_model_path, check_unicode, unknown
+from asyncdiff_cli.engine.checks import (
+    check_backbone,
+    check_model_path,
+    check_unicode,
+    unknown,
+)
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.files import existing, expanded
 from asyncdiff_cli.engine.limits import (
     MAX_COLUMNS,
     MAX_COUNT,
@@ -31,9 +36,11 @@ from asyncdiff_cli.engine.limits import (
     MAX_VALUES,
 )
 from asyncdiff_cli.engine.lora import LoRA
-from asyncdiff_cli.engine.policy_specs import read_policy
-from asyncdiff_cli.engine.prompt_files import read_entries
+from asyncdiff_cli.engine.modules import find_module
+from asyncdiff_cli.engine.policy_specs import find_policy
+from asyncdiff_cli.engine.prompt_files import STDIN, read_entries
 from asyncdiff_cli.engine.provenance import Provenance
+from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.registry import (
     DTYPES,
     GRIDS,
@@ -91,6 +98,11 @@ def _bound(value: float) -> float:
     return value
 
 
+def _module(value: str) -> str:
+    find_module(value)
+    return value
+
+
 Text = Annotated[str, AfterValidator(_text)]
 Prompt = Annotated[Text, AfterValidator(_prompt)]
 Numbers = Annotated[
@@ -120,7 +132,7 @@ class Options(BaseModel):
     """D in [-bound, bound], the same after every step."""
     schedule: Numbers | None = None
     """D after each step."""
-    tpm: Annotated[str, Field(min_length=1)] | None = None
+    tpm: Annotated[str, Field(min_length=1), AfterValidator(_module)] | None = None
     """A learned policy: a module's directory or repository, or a backbone that ships one."""
     policy: str | None = None
     """A policy by name, `NAME[:VALUE]`; an `@GAMMA` behind it becomes `gamma`."""
@@ -134,7 +146,7 @@ class Options(BaseModel):
     def _split_policy(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("policy"), str):
             return values
-        spec = read_policy(values["policy"])
+        spec = find_policy(values["policy"])
         if spec.gamma is None:
             return {**values, "policy": spec.label}
         if values.get("gamma") is not None:
@@ -188,9 +200,10 @@ class Request(Options):
         if self.source is None:
             if not self.prompts and self.prompt_file is None:
                 raise ValueError("there is no prompt: give one, or --prompt-file, or --from IMAGE")
+            if self.prompt_file not in (None, STDIN):
+                existing(self.prompt_file, "file")
             return self
-        if not self.source.exists():
-            raise InputError(f"there is no file {self.source}")
+        existing(self.source, "file")
         if self.prompts or self.prompt_file:
             raise ValueError("--from takes its prompt from the image, so give no other")
         for name in ("seed", "num_images", "batch_size", "size"):
@@ -295,6 +308,8 @@ class ModelChoice:
             LoRA.parse(text).check()
         if self.model_path is not None:
             check_model_path(self.model_path)
+        if self.model_path is None or self.model_path.is_file():
+            check_backbone(self.name)
 
     def of(self, record: Provenance) -> ModelChoice:
         """The model of a recorded image, with this choice's changes.
@@ -346,6 +361,25 @@ def check_options(**values: Any) -> None:
         InputError: naming every option that is not.
     """
     validated(Options, {name: value for name, value in values.items() if value is not None})
+
+
+def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, ...]:
+    """Numbers with commas between them, each once; no number for None.
+
+    Raises:
+        InputError: naming the option, for anything else.
+    """
+    if text is None:
+        return ()
+    try:
+        found = tuple(dict.fromkeys(kind(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(
+            f"{option} is numbers with commas between them, not {shown(text)}"
+        ) from None
+    if len(found) > MAX_COLUMNS:
+        raise InputError(f"{option} takes at most {MAX_COLUMNS} numbers, not {len(found):,}")
+    return found
 
 
 def pictures(request: Request) -> list[Picture]:

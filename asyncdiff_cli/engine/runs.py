@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import inside, listed, temporary, write_atomically, write_text
 from asyncdiff_cli.engine.reading import MEBIBYTE, Read, parse_json, read_bytes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asyncdiff_cli.engine.tpm import TimestepPredictionModule
 
 MODULE = "README.md", "config.json", "model.safetensors"
@@ -195,6 +195,8 @@ class RunDirectory:
         Raises:
             AsyncDiffError: if it cannot be written.
         """
+        from safetensors.torch import save  # which imports torch
+
         path = self.file(checkpoint.iteration)
         state = {**checkpoint.state, "identity": self.identity, "sha256": digest(checkpoint)}
         metadata = {STATE: json.dumps(state)}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded, write_apart
 from asyncdiff_cli.engine.pictures import read_picture
@@ -22,7 +21,7 @@ from asyncdiff_cli.engine.prompt_files import Entry, read_entries
 from asyncdiff_cli.engine.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.registry import dtype_name
 from asyncdiff_cli.engine.requests import Line, Prompt, Text, validated
-from asyncdiff_cli.engine.rewards import checked, get, load_reward
+from asyncdiff_cli.engine.rewards import entry, get, load_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.text import visible
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards.base import Reward
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-EMBEDDED = ("mini_clip", "mini_quality", "noise", "sharpness")
-"""What is scored with unless asked otherwise: nothing that is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -93,43 +90,6 @@ class Scores:
             "skipped": [{"path": str(p), "reason": reason} for p, reason in self.skipped.items()],
             "rewards": self.rewards,
         }
-
-
-def parse_rewards(text: str | None) -> list[str]:
-    """Names from `a,b`; the embedded ones by default.
-
-    Raises:
-        InputError: for an unknown name, or one that is named twice.
-    """
-    names = list(EMBEDDED) if text is None else parse_names(text)
-    for name in names:
-        checked(name)
-    if len(set(names)) < len(names):
-        raise InputError(f"--rewards names {max(names, key=names.count)} twice")
-    return names
-
-
-def parse_names(text: str) -> list[str]:
-    """Names from `a,b`."""
-    return [name.strip() for name in text.split(",")]
-
-
-def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
-    """`NAME=FILE`, for rewards that are asked for.
-
-    Raises:
-        InputError: for another form, a reward that is not asked for, or a missing file.
-    """
-    paths = {}
-    for item in items:
-        name, _, file = item.partition("=")
-        if not file:
-            raise InputError(f"--reward-path is NAME=FILE, not {item!r}")
-        check_choice("reward", name, names)
-        paths[name] = expanded(file)
-        if not paths[name].exists():
-            raise InputError(f"there is no file {paths[name]}")
-    return paths
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -295,7 +255,7 @@ def score_files(
             "revision": reward.revision,
             "dtype": dtype_name(reward.dtype),
             "device": str(reward.device),
-            "higher_is_better": reward.higher_is_better,
+            "higher_is_better": entry(name).higher_is_better,
         }
         del reward  # the next one may need its memory
     return result

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
-from asyncdiff_cli.engine.checks import check_model_path, may_be_repository, unknown
+from asyncdiff_cli.engine.checks import check_backbone, check_model_path
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
@@ -189,23 +189,13 @@ def find_pipeline(
         check_model_path(directory)
     elif name == "mini":
         directory = MINI_DIRECTORY
-    elif entry is None and expanded(name).is_dir():
-        directory = expanded(name)
-    elif entry is not None and entry.repo is not None:
-        return entry, entry.repo, None
-    elif Path(name).is_file():
-        raise InputError(
-            f"{name} is a file and no backbone: give it as --model-path, beside the --backbone that"
-            " all else comes from"
-        )
-    elif may_be_repository(name):
-        return None, name, None
-    elif "/" in name:
-        raise InputError(f"there is no directory {name}")
     else:
-        raise InputError(unknown("backbone", name, REGISTRY) + ", or a directory or repository")
-    if not (directory / "model_index.json").is_file():
-        raise InputError(f"{directory} is not a diffusers pipeline: it has no model_index.json")
+        check_backbone(name)
+        if entry is not None and entry.repo is not None:
+            return entry, entry.repo, None
+        directory = expanded(name)
+        if not directory.is_dir():
+            return None, name, None
     return entry, str(directory), directory
 
 

@@ -507,6 +507,14 @@ def merge(sources: Sequence[Path], out: Path) -> Store:
     for store in stores[1:]:
         if changed := differing(stores[0].settings, store.settings):
             raise InputError(f"{store.path} and {stores[0].path} differ in {changed}")
+    with reserved(out):
+        if not Store.is_new(out):
+            raise InputError(f"{out} is there already: give another directory")
+        return _put_together(stores, out)
+
+
+def _put_together(stores: Sequence[Store], out: Path) -> Store:
+    """The new store of the rows and images of others, of equal settings."""
     table = pa.concat_tables([store.read() for store in stores])
     labels = [label for label, _ in described(table)]
     if label := next((label for label in labels if labels.count(label) > 1), None):
@@ -517,17 +525,14 @@ def merge(sources: Sequence[Path], out: Path) -> Store:
     references = [file for s in stores if (file := s.path / REFERENCE).is_file()]
     if stores[0].set_metrics and not references:
         raise AsyncDiffError(f"{REFERENCE} is in none of the stores")
-    with reserved(out):
-        if not Store.is_new(out):
-            raise InputError(f"{out} is there already: give another directory")
-        merged = Store(out, stores[0].settings)
-        merged.begin()
-        for name, file in files.items():
-            write_atomically(merged.image(name), partial(shutil.copyfile, file))
-        if merged.set_metrics:
-            write_atomically(out / REFERENCE, partial(shutil.copyfile, references[0]))
-        if len(table):
-            merged.add(_distinct(table))
+    merged = Store(out, stores[0].settings)
+    merged.begin()
+    for name, file in files.items():
+        write_atomically(merged.image(name), partial(shutil.copyfile, file))
+    if merged.set_metrics:
+        write_atomically(out / REFERENCE, partial(shutil.copyfile, references[0]))
+    if len(table):
+        merged.add(_distinct(table))
     return merged
 
 

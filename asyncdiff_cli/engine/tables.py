@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from asyncdiff_cli.engine import paper
 from asyncdiff_cli.engine.comparison import Difference
 from asyncdiff_cli.engine.files import write_text
-from asyncdiff_cli.engine.rewards import GUARD, get
+from asyncdiff_cli.engine.rewards import GUARD, entry
 from asyncdiff_cli.engine.set_metrics import NAMES as SET_METRICS
 from asyncdiff_cli.engine.summary import Result, Setting, Summary
 from asyncdiff_cli.engine.text import visible
@@ -106,7 +106,7 @@ def heading(name: str) -> str:
 
 def has_best(metric: str) -> bool:
     """Whether a best is marked: not of the guard, nor of a reward of which higher is not better."""
-    return metric in SET_METRICS or (metric != GUARD and get(metric).higher_is_better)
+    return metric in SET_METRICS or (metric != GUARD and entry(metric).higher_is_better)
 
 
 def marks(means: Sequence[float], digits: int) -> list[Mark]:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import grpo
 from asyncdiff_cli.engine.backbones import Backbone
-from asyncdiff_cli.engine.comparison import relative_composite
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.heldout import HeldOut, columns, compare
 from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code, ignore_interrupts
@@ -27,8 +26,9 @@ from asyncdiff_cli.engine.outline import Outline
 from asyncdiff_cli.engine.policies import Policy, Synchronous
 from asyncdiff_cli.engine.prompts import PromptSet
 from asyncdiff_cli.engine.provenance import save_png
-from asyncdiff_cli.engine.recipes import Recipe
+from asyncdiff_cli.engine.recipes import FREE, Recipe
 from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import (
     BatchSize,
@@ -64,13 +64,6 @@ def new_tpm(recipe: Recipe, backbone: Backbone) -> TimestepPredictionModule:
         return TimestepPredictionModule(
             **backbone.adapter.channels, bound=recipe.bound, **recipe.tpm.model_dump()
         )
-
-
-FREE = (
-    *("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths"),
-    *("model_path", "offload"),
-)
-"""What a resumed run may change: nothing of it decides what an iteration computes."""
 
 
 def identity(

@@ -13,12 +13,13 @@ import numpy as np
 
 from asyncdiff_cli.engine import Backbone
 from asyncdiff_cli.engine.conditions import EncodedText
-from asyncdiff_cli.engine.launch import RECIPES, resolved
+from asyncdiff_cli.engine.launch import resolved
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts import load_prompts
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import Canvas
+from asyncdiff_cli.engine.run_options import RECIPES
 from asyncdiff_cli.engine.runs import RunDirectory
 from asyncdiff_cli.engine.training import Trainer
 from benchmarks.gpu.bench import Bench

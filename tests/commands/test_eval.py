@@ -223,9 +223,10 @@ def test_histogram_refuses_what_is_no_run_before_it_draws(asyncdiff, tmp_path, m
     (tmp_path / "run" / "tpm").mkdir(parents=True)
     (tmp_path / "run" / "tpm" / "config.json").write_text("{}")
     assert asyncdiff("recipes", "copy", "mini", "run/recipe.yaml").code == 0
-    outcome = asyncdiff("histogram", "run", "nowhere")
+    (tmp_path / "empty").mkdir()
+    outcome = asyncdiff("histogram", "run", "empty")
     assert outcome.code == 2
-    assert "nowhere holds neither" in outcome.err
+    assert "empty holds neither" in outcome.err
 
 
 def test_panel_draws_prompts_or_shows_a_store(asyncdiff, evaluated, tmp_path):
@@ -256,10 +257,10 @@ def _own(row):
     ("arguments", "message"),
     [
         ((), "give either PROMPTs"),
-        (("a cat", "--store", "x"), "give either PROMPTs"),
+        (("a cat", "--store", "."), "give either PROMPTs"),
         (("a cat", "--rows", "1"), "--rows chooses"),
         (("a cat", "--out", "x.jpg"), "a panel is a .png"),
-        (("--store", "nowhere"), "holds no evaluation"),
+        (("--store", "."), "holds no evaluation"),
     ],
 )
 def test_a_panel_of_nothing_is_bad_input(asyncdiff, arguments, message):

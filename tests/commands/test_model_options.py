@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.engine import comparing, launch
 from asyncdiff_cli.engine.comparing import Comparison
-from asyncdiff_cli.engine.launch import model_overrides
 from asyncdiff_cli.engine.planning import Settings
 from asyncdiff_cli.engine.provenance import read_provenance
 from asyncdiff_cli.engine.recipes import Recipe, load_recipe
 from asyncdiff_cli.engine.requests import NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.run_options import model_overrides
 from asyncdiff_cli.engine.store import Store
 from tests.training import settings
 

@@ -284,7 +284,7 @@ def test_a_dry_run_says_why_it_does_not_know(asyncdiff, monkeypatch):
         (["x", "--seed", "-1"], "--seed: "),
         (["x", "--size", "big"], "--size: a size is one number of pixels, or WIDTHxHEIGHT"),
         (["x", "--size", "18"], "needs a multiple of 4"),
-        (["x", "--prompt-file", "none.txt"], "cannot read none.txt: No such file"),
+        (["x", "--prompt-file", "none.txt"], "there is no file none.txt"),
         (["x", "--scheduler", "eular"], "unknown scheduler 'eular'; did you mean 'euler'"),
         (["x", "--dtype", "fp8"], "unknown dtype 'fp8'"),
         (["x", "--dtype", "fp16", "--device", "cpu"], "fp16 needs a GPU"),

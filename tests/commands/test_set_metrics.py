@@ -142,7 +142,7 @@ def test_an_evaluation_is_a_reference_for_the_next(evaluate, tmp_path):
         ({"set-metrics": "spectrum", "reward-path": None}, "another set metrics"),
         ({"reference": "few"}, r"has one picture, and a set has two or more"),
         ({"reference": "others"}, "another reference"),
-        ({"reference": "nowhere"}, "a directory of pictures, and there is none"),
+        ({"reference": "nowhere"}, "there is no file or directory nowhere"),
         ({"reference": None}, "spectrum, fid_judge: give --reference"),
         ({"set-metrics": None, "reward-path": None}, "give --set-metrics too"),
         ({"set-metrics": "spectra"}, "unknown set metric 'spectra'; did you mean 'spectrum'"),

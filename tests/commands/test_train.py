@@ -155,8 +155,8 @@ def test_all_problems_of_a_recipe_are_told_at_once(train, tmp_path):
     [
         (["--recipe", "minni"], "did you mean 'mini'"),
         (["--recipe", "nowhere.yaml"], "no file nowhere.yaml"),
-        (["--backbone", "elsewhere"], "there is no recipe for elsewhere: give --recipe"),
-        (["--resume", "nowhere"], "nowhere is not a run: it has no recipe.yaml"),
+        (["--backbone", "some/where"], "there is no recipe for some/where: give --recipe"),
+        (["--resume", "."], ". is not a run: it has no recipe.yaml"),
         (["--resume", ".", "--out", "r"], "give neither"),
         (["--resume", ".", "--recipe", "mini"], "give neither"),
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
@@ -371,7 +371,7 @@ def test_help_needs_no_torch():
         (("--seed", 6), "seed=5"),
         (("--seed", 0), "seed=5"),
         (("--dtype", "fp32"), "dtype=fp32"),
-        (("--prompts", "p"), "prompts=q"),
+        (("--prompts", "."), "prompts=q"),
         (("--seed", 6), " seed = 5"),
     ],
 )

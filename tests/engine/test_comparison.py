@@ -8,12 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdiff_cli.engine.comparison import (
-    bootstrap_interval,
-    paired,
-    relative_composite,
-    standard_error,
-)
+from asyncdiff_cli.engine.comparison import bootstrap_interval, paired, standard_error
+from asyncdiff_cli.engine.rewards.composite import relative_composite
 
 
 def normal(count: int, seed: int = 0) -> np.ndarray:

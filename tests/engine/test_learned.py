@@ -173,7 +173,7 @@ def test_there_has_to_be_a_module(tmp_path):
     assert "no directory" in refused(tmp_path / "nowhere", InputError)
     assert "no directory nowhere" in refused("nowhere", InputError)
     assert "has no config.json" in refused(tmp_path, InputError)
-    assert "neither a directory nor" in refused("./nowhere", InputError)
+    assert "no directory ./nowhere" in refused("./nowhere", InputError)
 
 
 def cut_weights(directory):

@@ -126,6 +126,7 @@ def test_a_files_place_is_tried_before_there_is_something_to_write(tmp_path):
     for name in (dead.name, ".ab-12345678.part", ".a-1.part"):
         (tmp_path / name).touch()
     check_writable(tmp_path / "a.png")
+    check_writable(tmp_path / "new" / "a.png")  # and leaves no directory
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"file", "folder", ".ab-12345678.part", ".a-1.part"}
     assert (tmp_path / "file").read_text() == "mine"

@@ -141,7 +141,7 @@ def test_a_shells_pipe_is_read_and_a_named_one_is_not_waited_for(tmp_path):
         (b'\n{"prompt": "a", "steps": 0}', "p.jsonl:2: steps: Input should be greater"),
         (b'{"prompt": "a", "deviation": 0.9, "bound": 0.5}', "p.jsonl:1: deviation 0.9 is outside"),
         (b'{"prompt": "a", "deviation": 0.1, "schedule": [0.2]}', "p.jsonl:1: give one of"),
-        (b'{"prompt": "a", "policy": "fixed:0.1", "tpm": "x"}', "p.jsonl:1: give one of"),
+        (b'{"prompt": "a", "policy": "fixed:0.1", "tpm": "a/x"}', "p.jsonl:1: give one of"),
         (b'{"prompt": "a", "policy": "fixed:1", "bound": 1}', "p.jsonl:1: a bound is for"),
         (b'{"prompt": "a", "policy": "fixd"}', "p.jsonl:1: unknown policy 'fixd'"),
         (b'{"prompt": "a", "policy": "fixed:1@2", "gamma": 2}', "p.jsonl:1: give gamma once"),

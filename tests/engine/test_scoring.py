@@ -11,12 +11,11 @@ from PIL import Image
 from asyncdiff_cli.engine import AsyncDiffError, InputError, rewards
 from asyncdiff_cli.engine.prompts import T2I_CATEGORIES, load_evaluation_prompts
 from asyncdiff_cli.engine.requests import parse_request, pictures
+from asyncdiff_cli.engine.rewards import parse_reward_paths, parse_rewards
 from asyncdiff_cli.engine.scoring import (
     Picture,
     Scores,
     find_files,
-    parse_reward_paths,
-    parse_rewards,
     read_prompts,
     score_files,
     write_csv,

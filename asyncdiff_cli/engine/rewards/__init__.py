@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from asyncdiff_cli.engine.checks import unknown
+from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.files import existing, expanded
 from asyncdiff_cli.engine.registry import MINI_DIRECTORY, dtype_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     import torch
     from PIL import Image
@@ -21,26 +22,39 @@ if TYPE_CHECKING:
 
     from asyncdiff_cli.engine.rewards.base import Reward
 
-_CLASSES = {
-    "image_reward": ("image_reward", "ImageReward"),
-    "hpsv2": ("hpsv2", "HPSv2"),
-    "hpsv2.1": ("hpsv2", "HPSv21"),
-    "clip": ("clip", "CLIPScore"),
-    "pickscore": ("pickscore", "PickScore"),
-    "mini_clip": ("mini_clip", "MiniClip"),
-    "mini_quality": ("mini_quality", "MiniQuality"),
-    "mini_judge": ("mini_judge", "MiniJudge"),
-    "noise": ("noise", "Noise"),
-    "sharpness": ("sharpness", "Sharpness"),
+
+class Entry(NamedTuple):
+    """What is known about a reward before it is imported."""
+
+    module: str
+    class_name: str
+    higher_is_better: bool = True
+    dtype: str = "float32"
+    """What it runs in unless asked otherwise, on any device."""
+
+
+ENTRIES = {
+    "image_reward": Entry("image_reward", "ImageReward"),
+    "hpsv2": Entry("hpsv2", "HPSv2"),
+    "hpsv2.1": Entry("hpsv2", "HPSv21"),
+    "clip": Entry("clip", "CLIPScore"),
+    "pickscore": Entry("pickscore", "PickScore"),
+    "mini_clip": Entry("mini_clip", "MiniClip"),
+    "mini_quality": Entry("mini_quality", "MiniQuality"),
+    "mini_judge": Entry("mini_judge", "MiniJudge"),
+    "noise": Entry("noise", "Noise"),
+    "sharpness": Entry("sharpness", "Sharpness", higher_is_better=False),
 }
 PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
 """Those that are downloaded, or read from the file of a `--reward-path`."""
 EMBEDDED = ("mini_clip", "mini_quality", "mini_judge")
 """Those of mini's world, in the package's assets or the directory of a `--reward-path`."""
 NAMES = tuple(
-    name for name in _CLASSES if name not in EMBEDDED or (MINI_DIRECTORY.parent / name).is_dir()
+    name for name in ENTRIES if name not in EMBEDDED or (MINI_DIRECTORY.parent / name).is_dir()
 )
 """What there is without a `--reward-path`: weights may be trained that the package lacks."""
+DEFAULT = ("mini_clip", "mini_quality", "noise", "sharpness")
+"""What is scored with unless asked otherwise: nothing that is downloaded."""
 GUARD = "noise"
 """The reward that is always reported: a gain that comes with a fall of it was bought with noise."""
 
@@ -51,9 +65,18 @@ def checked(name: str) -> str:
     Raises:
         InputError: for an unknown name, with the nearest known one.
     """
-    if name not in _CLASSES:
+    if name not in ENTRIES:
         raise InputError(unknown("reward", name, NAMES))
     return name
+
+
+def entry(name: str) -> Entry:
+    """What is known about a reward.
+
+    Raises:
+        InputError: as `checked`.
+    """
+    return ENTRIES[checked(name)]
 
 
 def check_prompts(names: Iterable[str], prompts: Collection[str]) -> None:
@@ -74,10 +97,10 @@ def get(name: str) -> type[Reward]:
     """The class of a reward.
 
     Raises:
-        InputError: for an unknown name, with the nearest known one.
+        InputError: as `entry`.
     """
-    module, attribute = _CLASSES[checked(name)]
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    own = entry(name)
+    return getattr(importlib.import_module(f"{__name__}.{own.module}"), own.class_name)
 
 
 def load_reward(
@@ -103,7 +126,7 @@ def load_reward(
     """
     from asyncdiff_cli.engine.backbones import resolve_device
 
-    device, dtype = resolve_device(device, dtype or get(name).default_dtype)
+    device, dtype = resolve_device(device, dtype or entry(name).dtype)
     return read_reward(name, path, revision).to(device, dtype)
 
 
@@ -120,6 +143,41 @@ def read_reward(name: str, path: str | Path | None = None, revision: str | None 
     if path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
     return get(name).load()
+
+
+def parse_rewards(text: str | None) -> list[str]:
+    """Names from `a,b`; `DEFAULT` for None.
+
+    Raises:
+        InputError: for an unknown name, or one that is named twice.
+    """
+    names = list(DEFAULT) if text is None else parse_names(text)
+    for name in names:
+        checked(name)
+    if len(set(names)) < len(names):
+        raise InputError(f"--rewards names {max(names, key=names.count)} twice")
+    return names
+
+
+def parse_names(text: str) -> list[str]:
+    """Names from `a,b`."""
+    return [name.strip() for name in text.split(",")]
+
+
+def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+    """`NAME=FILE`, for rewards that are asked for.
+
+    Raises:
+        InputError: for another form, a reward that is not asked for, or a missing file.
+    """
+    paths = {}
+    for item in items:
+        name, _, file = item.partition("=")
+        if not file:
+            raise InputError(f"--reward-path is NAME=FILE, not {item!r}")
+        check_choice("reward", name, names)
+        paths[name] = existing(file, "file")
+    return paths
 
 
 @lru_cache

@@ -43,14 +43,11 @@ class Reward(ABC):
     name: ClassVar[str]
     range: ClassVar[tuple[float, float]]
     """What a score can be at all; its usual values are much closer together."""
-    higher_is_better: ClassVar[bool] = True
     reads_prompt: ClassVar[bool] = True
     smallest: ClassVar[int] = 1
     """Pixels that each side of an image must have."""
     longest: ClassVar[float] = math.inf
     """How many times as long as wide an image may be."""
-    default_dtype: ClassVar[torch.dtype] = torch.float32
-    """What it runs in unless asked otherwise, on any device."""
 
     model: Any = None
     """The torch module; None for a formula."""

@@ -58,6 +58,18 @@ def composite(
     return torch.stack(parts).sum(0)
 
 
+def relative_composite(
+    scores: Mapping[str, Tensor], baseline: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """R of images of many prompts, fp64 [n]: the weighted mean of z-scores (Eq. 16).
+
+    Within a group z-scores have the mean 0 by construction. So each metric is put in units of the
+    baseline's mean and standard deviation over all prompts; the baseline's composite has mean 0.
+    A metric that is constant over the baseline contributes 0.
+    """
+    return composite(scores, weights, baseline)
+
+
 def parse_weights(rewards: Mapping[str, Any]) -> dict[str, float]:
     """The rewards that a recipe names, with their weights; a weight of 0 leaves one out.
 

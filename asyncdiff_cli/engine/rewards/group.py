@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asyncdiff_cli.engine.backbones import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import unused, write_atomically
-from asyncdiff_cli.engine.rewards import get, read_reward
+from asyncdiff_cli.engine.rewards import entry, read_reward
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.rewards.composite import composite, parse_weights
 
@@ -53,7 +53,7 @@ class RewardGroup:
         }
 
     def _dtype(self, name: str, dtype: torch.dtype | str | None) -> torch.dtype:
-        return resolve_device(self.device, dtype or get(name).default_dtype)[1]
+        return resolve_device(self.device, dtype or entry(name).dtype)[1]
 
     @property
     def sizes(self) -> dict[str, int]:

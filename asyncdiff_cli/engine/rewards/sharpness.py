@@ -23,7 +23,6 @@ class Sharpness(Reward):
 
     name: ClassVar[str] = "sharpness"
     range: ClassVar[tuple[float, float]] = (0.0, 255.0)
-    higher_is_better: ClassVar[bool] = False
     reads_prompt: ClassVar[bool] = False
     smallest: ClassVar[int] = 2
 

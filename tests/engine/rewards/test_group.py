@@ -96,7 +96,8 @@ def test_an_offloaded_model_stays_where_it_is_and_a_copy_goes_to_the_device(path
 
 def test_models_wait_on_the_cpu_until_they_are_placed(paths, monkeypatch):
     placed = []
-    monkeypatch.setattr(module, "resolve_device", lambda _, dtype: (torch.device("meta"), dtype))
+    on_meta = lambda _, dtype: (torch.device("meta"), torch.float32)  # noqa: E731
+    monkeypatch.setattr(module, "resolve_device", on_meta)
     monkeypatch.setattr(module, "pin", placed.append)
     waiting = RewardGroup({"clip": 1, "noise": 1}, paths, "cuda", offload=True)
     waiting.place()

@@ -99,7 +99,8 @@ def test_every_reward_tells_what_it_is(name):
     low, high = reward_class.range
     assert (reward_class.name, low < high) == (name, True)
     assert reward_class.__doc__
-    assert reward_class.default_dtype is torch.float32
+    assert rewards.entry(name).dtype == "float32"
+    assert rewards.entry(name).higher_is_better == (name != "sharpness")
 
 
 def test_a_reward_is_where_it_was_put():
