@@ -14,7 +14,7 @@ from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.fitting import advise, largest
 from asyncdiff_cli.engine.named import check_model, check_policy
 from asyncdiff_cli.engine.outline import Outline
-from asyncdiff_cli.engine.planning import Plan, plan_redraw, plan_request
+from asyncdiff_cli.engine.planning import Plan, check_drawable, plan_redraw, plan_request
 from asyncdiff_cli.engine.policies import StepState
 from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.registry import BackboneEntry
@@ -152,8 +152,10 @@ def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, M
     record = read_provenance(request.source)
     named = choice.of(first(record))
     check_model(request.source, named, choice)
-    if not request.given().keys() & POLICIES:
-        for cell in cells(record):
+    own_policy = bool(request.given().keys() & POLICIES)
+    for cell in cells(record):
+        check_drawable(request.source, cell)
+        if not own_policy:
             check_policy(request.source, cell.policy)
     return record, named
 

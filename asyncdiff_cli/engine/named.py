@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.checks import may_be_repository
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.lora import LoRA
+from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.registry import REGISTRY
 from asyncdiff_cli.engine.requests import ModelChoice
 
@@ -47,18 +52,47 @@ def check_model(where: object, named: ModelChoice, given: ModelChoice) -> None:
             )
 
 
+class RecordedPolicy(Read):
+    """The settings of a policy, of whichever it is, in a picture's record."""
+
+    name: str
+    source: str | None = None
+    """Of the module."""
+    fingerprint: str | None = None
+    deviation: float | list[float] = 0.0
+    deviations: list[float] = Field([])
+    bound: float = 1.0
+    amount: float = 0.0
+    scale: float = 1.0
+    window: float = 0.0
+    policies: list[RecordedPolicy] = Field([])
+    """With the next two, those of a batch: so many images by each."""
+    gammas: list[float] = Field([])
+    images: list[Annotated[int, Field(ge=1)]] = Field([])
+
+    @model_validator(mode="after")
+    def _check_images(self) -> RecordedPolicy:
+        if sum(self.images) > MAX_BATCH:
+            raise ValueError(f"images: a batch has at most {MAX_BATCH:,}")
+        return self
+
+
 def check_policy(where: object, policy: Mapping[str, Any]) -> None:
-    """The modules of a recorded policy are on this machine.
+    """A recorded policy is of the shape that was written, and its modules are on this machine.
 
     Raises:
-        InputError: saying what would be downloaded, and how to allow it.
+        InputError: naming the setting, what was expected and what is there; or saying what would
+            be downloaded, and how to allow it.
     """
-    several = policy.get("policies")
-    for own in several if isinstance(several, list) else []:
-        if isinstance(own, dict):
-            check_policy(where, own)
-    source = policy.get("source")
-    if not isinstance(source, str) or source.partition(":")[0] in REGISTRY:
+    found = parse_json(json.dumps(policy), RecordedPolicy, f"the policy in {where}")
+    _check_modules(where, found)
+
+
+def _check_modules(where: object, policy: RecordedPolicy) -> None:
+    for own in policy.policies:
+        _check_modules(where, own)
+    source = policy.source
+    if source is None or source.partition(":")[0] in REGISTRY:
         return
     if not Path(source).expanduser().exists() and not _has(source):
         raise InputError(

@@ -257,11 +257,22 @@ class Drawable(BaseModel):
     seeds: list[Seed]
 
 
+def check_drawable(where: object, record: Provenance) -> None:
+    """What a record says can be drawn.
+
+    Args:
+        where: the image's file.
+
+    Raises:
+        InputError: naming every value that cannot be.
+    """
+    values = {**vars(record), "seeds": [drawn.seed for drawn in record.batch]}
+    validated(Drawable, values, f"the record of {where}")
+
+
 def recorded_settings(record: Provenance, policy: Policy | None = None) -> Settings:
     """The settings of the batch that an image was drawn in, with another policy if given."""
     values = {field.name: getattr(record, field.name) for field in fields(Settings)}
-    seeds = [drawn.seed for drawn in record.batch]
-    validated(Drawable, {**values, "seeds": seeds}, "the image's record")
     return Settings(**{**values, "policy": policy or policy_from_dict(record.policy)})
 
 

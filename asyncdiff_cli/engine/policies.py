@@ -20,6 +20,7 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_choice, check_deviation
 from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.reading import shown
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,9 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
         return known[name].from_dict(settings)
     except AsyncDiffError:
         raise
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+    except TypeError:  # of which the message names classes
+        raise InputError(f"policy {name} is not made of the settings {shown(settings)}") from None
+    except (ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise InputError(f"policy {name}: {error}") from None
 
 

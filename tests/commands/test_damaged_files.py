@@ -225,7 +225,6 @@ def test_a_picture_s_record_of_a_batch_beyond_sense(asyncdiff, picture):
         *({"width": value} for value in (0, -8, 10**9)),
         {"policy": {}},
         {"policy": {"name": ["fixed"]}},
-        {"policy": {"name": "fixed"}},
         {"policy": {"name": "fixed", "deviation": {"a": 1}}},
         {"policy": {"name": "fixed", "deviation": NAN}},
         {"policy": {"name": "schedule", "deviations": None}},
@@ -233,6 +232,8 @@ def test_a_picture_s_record_of_a_batch_beyond_sense(asyncdiff, picture):
         {"policy": {"name": "each", "policies": 3, "gammas": [1], "images": [1]}},
         {"policy": {"name": "each", "policies": [3], "gammas": [1], "images": [1]}},
         {"policy": {"name": "each", "policies": [{}], "gammas": [1], "images": [10**12]}},
+        {"policy": {"name": "each", "policies": [], "gammas": [], "images": [10**12]}},
+        {"policy": {"name": "each", "policies": [{"name": "learned", "source": ["mini"]}]}},
         {"policy": {"name": "learned", "source": ["mini"]}},
         {"policy": {"name": "learned", "source": "mini", "fingerprint": 3}},
         {"batch": [{"prompt": "a cat", "seed": -1}]},
@@ -244,7 +245,8 @@ def test_a_record_that_cannot_be_drawn_is_shown(asyncdiff, picture, changes):
     shown = asyncdiff("inspect", picture, "--json")
     assert shown.code == 0
     json.loads(shown.out, parse_constant=pytest.fail)
-    assert_refused(asyncdiff("sample", "--from", picture, "--out", "again"), "")
+    drawn = asyncdiff("sample", "--from", picture, "--out", "again")
+    assert_refused(drawn, f"{picture.name} is damaged" if "policy" in changes else picture.name)
 
 
 @pytest.fixture
