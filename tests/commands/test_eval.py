@@ -136,7 +136,8 @@ def test_shards_merge_into_what_one_evaluation_is(asyncdiff, evaluated, tmp_path
 
 
 def test_sweep_charts_the_deviations_and_shows_the_images(asyncdiff, tmp_path):
-    outcome = asyncdiff("sweep", "--deviations", "0.5,-0.5", *FAST, "--out", "swept", "--json")
+    command = "sweep", "--deviations", "0.5,-0.5", *FAST, "--out", "swept", "--json"
+    outcome = asyncdiff(*command)
     assert (outcome.code, outcome.err) == (0, "")
     assert [row["policy"] for row in outcome.json["rows"]] == [
         "baseline",
@@ -149,6 +150,24 @@ def test_sweep_charts_the_deviations_and_shows_the_images(asyncdiff, tmp_path):
     panel = read_provenance(tmp_path / "swept" / "panel.png")
     assert isinstance(panel, PanelProvenance)
     assert [len(row) for row in panel.cells] == [3, 3]
+    # its charts are drawn anew, in its store and nowhere else
+    drawn = (tmp_path / "swept" / "sweep.png").read_bytes()
+    (tmp_path / "edited.png").write_text("mine")
+    (tmp_path / "swept" / "sweep.png").unlink()
+    (tmp_path / "swept" / "sweep.png").symlink_to(tmp_path / "edited.png")
+    (tmp_path / "swept" / "panel.png").write_text("an edited one")
+    assert asyncdiff(*command).code == 0
+    assert (tmp_path / "swept" / "sweep.png").read_bytes() == drawn
+    assert read_provenance(tmp_path / "swept" / "panel.png") == panel
+    assert (tmp_path / "edited.png").read_text() == "mine"
+
+
+def test_charts_of_others_are_in_no_ones_way(asyncdiff, tmp_path):
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept" / "sweep.png").write_text("mine")
+    outcome = asyncdiff("sweep", "--deviations", "0.5", *FAST, "--out", "swept")
+    assert (outcome.code, "swept is there already and no evaluation" in outcome.err) == (2, True)
+    assert (tmp_path / "swept" / "sweep.png").read_text() == "mine"
 
 
 def test_a_sweep_of_the_guard_alone_charts_it_against_nothing(asyncdiff, tmp_path):
