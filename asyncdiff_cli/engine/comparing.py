@@ -384,7 +384,7 @@ def open_evaluation(
         wanted.kept_images,
         wanted.shard,
         in_force(wanted, outline, shared, order, batch_size),
-        partial(encode_more, wanted.choice),
+        partial(encode_more, wanted.choice, (scorers, set_metrics)),
         set_metrics,
     )
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffWarning
 from asyncdiff_cli.engine.loading import is_part
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine.rewards.group import Group
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.sources import source_of
 from asyncdiff_cli.engine.vocabulary import Vocabulary
@@ -125,8 +126,13 @@ def _encode(
         torch.cuda.empty_cache()
 
 
-def encode_more(choice: ModelChoice, canvas: Canvas, prompts: Iterable[str]) -> None:
+def encode_more(
+    choice: ModelChoice, groups: Sequence[Group], canvas: Canvas, prompts: Iterable[str]
+) -> None:
     """Encode those of the prompts that are not yet, while the image model makes room.
+
+    Args:
+        groups: what else makes room.
 
     Raises:
         InputError, AsyncDiffError: as `encode_first`.
@@ -134,7 +140,10 @@ def encode_more(choice: ModelChoice, canvas: Canvas, prompts: Iterable[str]) -> 
     missing = [] if canvas.text is None else canvas.text.missing(prompts)
     if canvas.text is not None and missing:
         device = canvas.backbone.device
-        with _aside(canvas.backbone):
+        with ExitStack() as aside:
+            for group in groups:
+                aside.enter_context(group.aside())
+            aside.enter_context(_aside(canvas.backbone))
             _encode(choice, device, canvas.guidance_scale, missing, canvas.text, len(missing))
 
 

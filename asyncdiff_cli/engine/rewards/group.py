@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,65 @@ from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.rewards.composite import composite, parse_weights
 
 
-class RewardGroup:
+class Group(ABC):
+    """Models that wait on the CPU until they are placed.
+
+    Attributes:
+        device: where they work.
+        offload: whether they stay on the CPU, and a copy of the one that works is on the device.
+    """
+
+    device: torch.device
+    offload: bool
+
+    @property
+    @abstractmethod
+    def models(self) -> dict[str, nn.Module | None]:
+        """By name; None for a formula."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each model."""
+        return {
+            name: sum(tensor.nbytes for tensor in tensors_of(model))
+            for name, model in self.models.items()
+        }
+
+    def place(self) -> None:
+        """Move the models to the device; those that are offloaded get ready to be lent to it.
+
+        Raises:
+            AsyncDiffError: if it has no room for them.
+        """
+        try:
+            for model in self.models.values():
+                if self.offload:
+                    pin(model)
+                elif model is not None:
+                    model.to(self.device)
+        except torch.OutOfMemoryError:
+            raise AsyncDiffError(
+                "out of memory while the rewards are loaded: offload_rewards=true, in an evaluation"
+                f" --offload-rewards, keeps one at a time on {self.device}"
+            ) from None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the device to others within the block.
+
+        Raises:
+            AsyncDiffError: as `place`.
+        """
+        moves = not self.offload and self.device.type != "cpu"
+        for model in self.models.values() if moves else ():
+            if model is not None:
+                model.to("cpu")
+        yield
+        if moves:
+            self.place()
+
+
+class RewardGroup(Group):
     """The rewards of a recipe with their weights. They wait on the CPU until they are placed.
 
     Args:
@@ -56,18 +115,8 @@ class RewardGroup:
         return resolve_device(self.device, dtype or entry(name).dtype)[1]
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each reward's model."""
-        return {name: size(reward.model) for name, reward in self.rewards.items()}
-
-    def place(self) -> None:
-        """Move the models to the device; those that are offloaded get ready for it.
-
-        Raises:
-            AsyncDiffError: if it has no room for them.
-        """
-        for reward in self.rewards.values():
-            place(reward.model, self.device, self.offload)
+    def models(self) -> dict[str, nn.Module | None]:
+        return {name: reward.model for name, reward in self.rewards.items()}
 
     def score(
         self, images: Sequence[Image.Image], prompts: str | Sequence[str]
@@ -102,29 +151,6 @@ def _kept(image: Image.Image, directory: Path, prefix: str) -> str:
 def tensors_of(model: nn.Module | None) -> list[Tensor]:
     """The parameters and buffers of a model; none of a formula."""
     return [] if model is None else [*model.parameters(), *model.buffers()]
-
-
-def size(model: nn.Module | None) -> int:
-    """Bytes of a model."""
-    return sum(tensor.nbytes for tensor in tensors_of(model))
-
-
-def place(model: nn.Module | None, device: torch.device, offload: bool) -> None:
-    """Move a model to a device; get one that is offloaded ready to be lent to it.
-
-    Raises:
-        AsyncDiffError: if the device has no room for it.
-    """
-    try:
-        if offload:
-            pin(model)
-        elif model is not None:
-            model.to(device)
-    except torch.OutOfMemoryError:
-        raise AsyncDiffError(
-            "out of memory while the rewards are loaded: offload_rewards=true, in an evaluation"
-            f" --offload-rewards, keeps one at a time on {device}"
-        ) from None
 
 
 def pin(model: nn.Module | None) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from asyncdiff_cli.engine.rewards.group import lent, place, size
+from asyncdiff_cli.engine.rewards.group import Group, lent
 from asyncdiff_cli.engine.set_metrics import get
 from asyncdiff_cli.engine.set_metrics.reference import (
     Reference,
@@ -20,7 +20,7 @@ from asyncdiff_cli.engine.set_metrics.reference import (
 )
 
 
-class SetMetricGroup:
+class SetMetricGroup(Group):
     """Set metrics by name. They wait on the CPU until they are placed.
 
     Args:
@@ -45,18 +45,8 @@ class SetMetricGroup:
         self.metrics = {name: get(name).load((paths or {}).get(name)) for name in names}
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each metric's model."""
-        return {name: size(metric.model) for name, metric in self.metrics.items()}
-
-    def place(self) -> None:
-        """Move the models to the device, or get them ready for it.
-
-        Raises:
-            AsyncDiffError: if it has no room for them.
-        """
-        for metric in self.metrics.values():
-            place(metric.model, self.device, self.offload)
+    def models(self) -> dict[str, nn.Module | None]:
+        return {name: metric.model for name, metric in self.metrics.items()}
 
     def features(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """The features of each metric, fp32 [N, F] on the CPU.

@@ -1,15 +1,18 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, rewards
+from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, encoding, rewards
+from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rewards import group as module
 from asyncdiff_cli.engine.rewards.group import RewardGroup, lent
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.rewards.precision import OPERATIONS
+from asyncdiff_cli.engine.setup import Setup
 from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
 from tests.parity.weights import synthetic_state_dict
 
@@ -110,6 +113,40 @@ def test_models_wait_on_the_cpu_until_they_are_placed(paths, monkeypatch):
     tensors = staying.rewards["clip"].model.state_dict().values()
     assert staying.sizes["clip"] >= sum(tensor.nbytes for tensor in tensors)
     assert RewardGroup({"noise": 1}, device="cpu").sizes == {"noise": 0}
+
+
+class Traced(torch.nn.Module):
+    """A model that tells where it is put."""
+
+    def __init__(self, events):
+        super().__init__()
+        self.events = events
+
+    def to(self, device):
+        self.events.append(str(device))
+
+
+@pytest.mark.parametrize(
+    ("offload", "missing", "expected"),
+    [
+        (False, ["a cat"], ["cpu", "encode", "cuda:0"]),
+        (True, ["a cat"], ["encode"]),  # they are only there while they score
+        (False, [], []),
+    ],
+)
+def test_later_prompts_are_encoded_without_rewards_on_the_device(
+    monkeypatch, offload, missing, expected
+):
+    events = []
+    group = RewardGroup({"noise": 1}, device="cpu")
+    group.device, group.offload = torch.device("cuda:0"), offload
+    group.rewards["noise"].model = Traced(events)
+    monkeypatch.setattr(encoding, "_encode", lambda *_: events.append("encode"))
+    backbone = SimpleNamespace(device=torch.device("cpu"), setup=Setup())
+    text = SimpleNamespace(missing=lambda _: missing)
+    canvas = SimpleNamespace(text=text, backbone=backbone, guidance_scale=1.0)
+    encoding.encode_more(ModelChoice(), [group], canvas, ["a cat"])
+    assert events == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is nothing to move without CUDA")
