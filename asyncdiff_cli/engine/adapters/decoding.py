@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.hooks.group_offloading import _is_group_offload_enabled
+from accelerate import init_empty_weights
+from accelerate.utils.modeling import get_state_dict_offloaded_model
 from torch import Tensor
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
@@ -63,14 +64,14 @@ def _if_it_fits(decode: Callable[[], Tensor]) -> Tensor | None:
 def _finite(pipe: Any, decode: Decode, latents: Tensor, first: int) -> Tensor:
     images = decode(latents)
     for n, good in enumerate(_are_finite(images)):
-        if not good and _can_be_cast(pipe.vae):
+        if not good and pipe.vae.dtype is torch.float16:
             warnings.warn(
                 "the VAE overflows in fp16: what came out with NaN or infinity was decoded again"
                 " in fp32",
                 AsyncDiffWarning,
                 stacklevel=2,
             )
-            with _in_fp32(pipe.vae):
+            with _in_fp32(pipe, latents.device):
                 again = decode(latents[n : n + 1].float())
             good = all(_are_finite(again))
             images[n : n + 1] = again.clamp(-1, 1)  # which fp16 holds, and no picture is beyond
@@ -87,17 +88,21 @@ def _are_finite(images: Tensor) -> list[bool]:
     return images.isfinite().flatten(1).all(1).tolist()
 
 
-def _can_be_cast(vae: Any) -> bool:
-    """Whether a VAE is in fp16, and no hook keeps its weights elsewhere."""
-    away = _is_group_offload_enabled(vae) or any(p.is_meta for p in vae.parameters())
-    return vae.dtype is torch.float16 and not away
-
-
 @contextmanager
-def _in_fp32(vae: Any) -> Iterator[None]:
-    """Weights of fp16 come back from fp32 to the bit."""
-    vae.to(torch.float32)
+def _in_fp32(pipe: Any, device: torch.device) -> Iterator[None]:
+    """Have a VAE in fp32 in the place of the pipeline's own, whose weights may be anywhere."""
+    own = pipe.vae
+    pipe.vae = _whole(own).to(device, torch.float32)
     try:
         yield
     finally:
-        vae.to(torch.float16)
+        pipe.vae = own
+
+
+def _whole(vae: Any) -> Any:
+    """A copy of a VAE without the hooks that move its weights, on the CPU."""
+    with init_empty_weights():
+        copy = type(vae).from_config(vae.config)
+    copy.load_state_dict(get_state_dict_offloaded_model(vae), assign=True)
+    vars(copy).update({k: v for k, v in vars(vae).items() if k.startswith(("use_", "tile_"))})
+    return copy.eval()
