@@ -1,11 +1,9 @@
 """Asynchronous timestep conditioning for text-to-image flow models."""
 
-from typing import Any
-
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The scheduler, and its base, where diffusers looks for both: a saved pipeline names this."""
     if name == "AsyncFlowMatchEulerScheduler":
         from asyncdiff_cli.engine.async_scheduler import AsyncFlowMatchEulerScheduler

@@ -2,8 +2,14 @@
 
 try:
     import os
-    import signal
     import sys
+
+    if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        if sys.path[0] != package:
+            del sys.path[0]  # the current directory, whose files would stand in for modules
+
+    import signal
 except KeyboardInterrupt:
     raise SystemExit(130) from None
 
@@ -20,7 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not getattr(sys.flags, "safe_path", False) and sys.path[0] != package:
-        del sys.path[0]  # the current directory, whose files would stand in for installed modules
     main()

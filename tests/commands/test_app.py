@@ -448,7 +448,7 @@ def test_bars_show_text_as_it_is(monkeypatch):
 @pytest.mark.parametrize("line", [["-m", "asyncdiff_cli"], ["-c", processes.ISOLATED]])
 def test_files_of_the_current_directory_are_no_modules(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
-    for name in ("torch", "typer", "pydantic", "yaml"):
+    for name in ("torch", "typer", "pydantic", "yaml", "typing", "signal", "random", "json"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
     done = python(*line, "recipes", "validate", "mini")
     assert (done.returncode, done.stderr) == (0, "")
