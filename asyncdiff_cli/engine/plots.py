@@ -75,6 +75,7 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 4,
     "lines.markeredgewidth": 0.8,
     "errorbar.capsize": 2,
+    "text.parse_math": False,  # a name with dollars in it is not TeX
     # glyphs as paths: a reader without DejaVu Sans would get others, of other widths
     "svg.fonttype": "path",
     "svg.hashsalt": "asyncdiff",

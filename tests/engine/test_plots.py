@@ -370,6 +370,13 @@ def test_svg_can_be_embedded():
     assert "<text" not in text
 
 
+def test_dollars_in_names_are_no_tex():
+    dollars = "learned:$\\frac{$"
+    found = summary(result("baseline", clip=0.2), result(dollars, clip=(0.3, 0.1, 0.0, 0.2)))
+    assert figure_svg(scaling_figure(found)).startswith("<svg")
+    assert figure_svg(histogram_figure({dollars: (SPREAD, 0.5)})).startswith("<svg")
+
+
 def test_nothing_of_matplotlib_is_changed():
     before = dict(matplotlib.rcParams)
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False}):
