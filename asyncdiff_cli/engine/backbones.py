@@ -16,7 +16,7 @@ from asyncdiff_cli.engine import registry
 from asyncdiff_cli.engine.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.checks import check_choice, check_size, unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
-from asyncdiff_cli.engine.files import chunks
+from asyncdiff_cli.engine.files import chunks, expanded
 from asyncdiff_cli.engine.loading import (
     PARTS,
     check_checkpoint,
@@ -75,7 +75,7 @@ class Backbone:
     @property
     def place(self) -> str:
         """Its name, or its directory from anywhere where that is its name."""
-        named = self.directory is not None and Path(self.name).expanduser() == self.directory
+        named = self.directory is not None and expanded(self.name) == self.directory
         return str(self.directory.absolute()) if self.directory and named else self.name
 
     @property

@@ -20,6 +20,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.limits import (
     MAX_CHANNELS,
@@ -77,7 +78,7 @@ class LearnedDeviation:
             InputError: if there is no module of that name.
             AsyncDiffError: if it cannot be fetched or is damaged.
         """
-        path = Path(source).expanduser()
+        path = expanded(source)
         local = str(source) not in REGISTRY and path.is_dir()
         return cls(load_tpm(source), str(path.absolute() if local else source))
 

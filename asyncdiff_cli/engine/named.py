@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.checks import may_be_repository
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.reading import Read, parse_json
@@ -94,7 +94,7 @@ def _check_modules(where: object, policy: RecordedPolicy) -> None:
     source = policy.source
     if source is None or source.partition(":")[0] in REGISTRY:
         return
-    if not Path(source).expanduser().exists() and not _has(source):
+    if not expanded(source).exists() and not _has(source):
         raise InputError(
             f"{where} names the module {source}, which is not on this machine: give --tpm with its"
             f" place{', or repeat it there to download it' if may_be_repository(source) else ''}"
@@ -106,7 +106,7 @@ def _repository(name: str) -> str | None:
     entry = REGISTRY.get(name)
     if entry is not None:
         return entry.repo
-    return None if Path(name).expanduser().is_dir() else name
+    return None if expanded(name).is_dir() else name
 
 
 def _has(repo: str) -> bool:

@@ -342,7 +342,7 @@ class ModelChoice:
 
 def _is_same(given: str, recorded: str) -> bool:
     """Whether two names of a backbone are one, or the same directory."""
-    return given == recorded or str(Path(given).expanduser().absolute()) == recorded
+    return given == recorded or str(expanded(given).absolute()) == recorded
 
 
 def parse_request(**values: Any) -> Request:

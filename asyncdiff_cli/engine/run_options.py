@@ -105,7 +105,7 @@ def _absolute(recipe: Recipe) -> Recipe:
     """The recipe with the places of files as they are from any directory: a run may go on."""
 
     def place(text: str) -> str:
-        path = Path(text).expanduser()
+        path = expanded(text)
         return str(path.absolute()) if path.exists() else text
 
     changes: dict[str, Any] = {

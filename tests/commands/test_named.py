@@ -35,6 +35,7 @@ def assert_not_fetched(outcome, name, option):
         ({"lora": ["someone/style@0.5"]}, "someone/style", "--lora someone/style@0.5"),
         ({"policy": {"name": "learned", "source": "some/tpm"}}, "some/tpm", "--tpm"),
         ({"policy": {"name": "learned", "source": "gone/tpm/x"}}, "gone/tpm/x", "--tpm"),
+        ({"policy": {"name": "learned", "source": "~nobody-here/x"}}, "~nobody-here/x", "--tpm"),
     ],
 )
 def test_what_a_picture_names(asyncdiff, picture, changes, name, option, dry):  # noqa: F811
