@@ -327,7 +327,7 @@ Guidance = Annotated[
     float | None, typer.Option(metavar="SCALE", help="Guidance. (default: the backbone's)")
 ]
 Size = Annotated[
-    int | None,
+    str | None,
     typer.Option(metavar="PIXELS", help="Height and width. (default: the backbone's)"),
 ]
 Rewards = Annotated[

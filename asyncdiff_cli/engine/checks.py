@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.limits import MAX_STEPS
+from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
 from asyncdiff_cli.engine.registry import PICKLES, REGISTRY, SINGLE_FILES
 
 if TYPE_CHECKING:
@@ -182,6 +182,12 @@ def check_steps(num_inference_steps: int) -> None:
             f"the number of steps is a whole number from 1 to {MAX_STEPS}, not"
             f" {num_inference_steps!r}"
         )
+
+
+def check_count(option: str, value: int | None) -> None:
+    """There is at least one, and a number of them that ends; None is one that was not given."""
+    if value is not None and not 1 <= value <= MAX_COUNT:
+        raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
 
 
 def check_size(height: int, width: int, multiple: int, largest: int | None = None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.checks import check_choice, check_gamma, check_steps
+from asyncdiff_cli.engine.checks import check_choice, check_count, check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import Progress
 from asyncdiff_cli.engine.encoding import encode_first, encode_more
 from asyncdiff_cli.engine.errors import InputError
@@ -39,6 +40,7 @@ from asyncdiff_cli.engine.prompts import (
     load_evaluation_prompts,
     load_prompts,
 )
+from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import DTYPES, REGISTRY, BackboneEntry, dtype_name
 from asyncdiff_cli.engine.requests import ModelChoice, check_options, parse_numbers
@@ -123,13 +125,10 @@ class Comparison:
         for steps in self.steps or ():
             check_steps(steps)
         check_options(seed=self.seed, guidance=self.guidance, size=self.size)
-        for name in ("limit", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= MAX_COUNT:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
-        if self.kept_images < 0:
-            raise InputError("the number of prompts whose images are kept is from 0")
+        check_count("--limit", self.limit)
+        check_count("--batch-size", self.batch_size)
+        if not 0 <= self.kept_images <= MAX_COUNT:
+            raise InputError(f"--images is a whole number from 0 to {MAX_COUNT:,}")
         check_set_metrics(self.set_metrics)
         if self.reference is not None and not self.set_metrics:
             raise InputError("--reference is what set metrics compare with: give --set-metrics too")
@@ -139,8 +138,10 @@ class Comparison:
         if self.reward_dtype is not None:
             check_choice("dtype", self.reward_dtype, DTYPES)
         index, count = self.shard
-        if not 0 <= index < count:
-            raise InputError(f"a shard is I/N with I from 0 to N − 1, not {index}/{count}")
+        if not 0 <= index < count <= MAX_COUNT:
+            raise InputError(
+                f"a shard is I/N with I from 0 to N − 1 and N to {MAX_COUNT:,}, not {index}/{count}"
+            )
 
     def contenders(self, entry: BackboneEntry) -> list[Contender]:
         """The rows of the table with a backbone, the baseline first.
@@ -265,6 +266,7 @@ def parse_comparison(
     reward_path: Sequence[str] | None = None,
     shard: str = "0/1",
     set_metrics: str | None = None,
+    size: str | None = None,
     **others: Any,
 ) -> Comparison:
     """A comparison from what is typed: lists of numbers with commas, a shard as I/N.
@@ -287,15 +289,24 @@ def parse_comparison(
         reward_paths=parse_reward_paths(reward_path or [], [*(names or NAMES), *sets]),
         shard=_shard(shard),
         set_metrics=sets,
+        size=_side(size),
         **others,
     )
 
 
 def _shard(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d{1,9}/\d{1,9}", text):
+        raise InputError(f"a shard is I/N, such as 0/4, not {shown(text)}")
     index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise InputError(f"a shard is I/N, such as 0/4, not {text!r}")
     return int(index), int(count)
+
+
+def _side(text: str | None) -> int | None:
+    """The side of a square."""
+    size = None if text is None else check_options(size=text).size
+    if size is not None and size[0] != size[1]:
+        raise InputError(f"--size is one number of pixels here, of a square, not {shown(text)}")
+    return None if size is None else size[0]
 
 
 def open_evaluation(

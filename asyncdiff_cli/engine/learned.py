@@ -42,18 +42,21 @@ RATIO_MARGIN = 1e-6
 
 
 class ModuleConfig(Read):
-    """A module's config.json: what the module is called with."""
+    """A module's config.json: what the module is called with, all of it.
+
+    The weights would load with another number of heads or bound too, and decide differently.
+    """
 
     latent_channels: Channels
     prompt_channels: Channels
     pooled_channels: Channels
-    bound: Annotated[float, Field(gt=0, le=1)] = 0.5
-    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 256
-    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)] = 4
-    heads: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 8
-    patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)] = 8
-    text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 4
-    global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 4
+    bound: Annotated[float, Field(gt=0, le=1)]
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+    heads: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)]
+    text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class LearnedDeviation:

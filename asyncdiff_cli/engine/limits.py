@@ -24,8 +24,16 @@ MAX_COLUMNS = 100
 MAX_WIDTH = 8192
 """Channels of a module's tokens."""
 MAX_CHANNELS = 65_536
-"""Of latents and embeddings."""
+"""Of latents, embeddings and layers."""
 MAX_LAYERS = 128
+MAX_DEPTH = 1000
+"""Layers of a model that is loaded."""
+MAX_PLACES = 1024
+"""Patches to a side for which a model makes embeddings of places."""
+MAX_UNITS = 1 << 24
+"""Words, tokens and the like that a model which is loaded knows."""
+MAX_SETTING = 1e12
+"""Of any other number in its configuration."""
 MAX_PATCH = 64
 MAX_NUMBER = 1e6
 """Of weights, norms and rates that have no bound of their own."""

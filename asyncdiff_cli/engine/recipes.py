@@ -54,6 +54,7 @@ from asyncdiff_cli.engine.requests import (
     Seed,
     Steps,
     no_switch,
+    not_empty,
 )
 from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
 from asyncdiff_cli.engine.text import one_line
@@ -79,7 +80,7 @@ Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=MAX_NUMBER)
 Every = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 NotNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, AfterValidator(not_empty)]
 
 
 class _Settings(BaseModel):
@@ -534,6 +535,8 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise InputError(
             f"an override is KEY=VALUE, such as iterations=200 or tpm.width=128, not {override!r}"
         )
+    if not text.strip():
+        raise InputError(f"{override.strip()} gives no value: write null for the default")
     value = _parse(text, f"the value of {override!r}")
     if dot:
         _put(values, key, {name: value})

@@ -65,13 +65,12 @@ def _size(value: Any) -> Any:
     if isinstance(value, tuple):
         return value
     if isinstance(value, int | str):
-        parts = str(value).lower().split("x")
-        if len(parts) <= 2 and all(part.strip().isdecimal() and int(part) for part in parts):
-            size = int(parts[0]), int(parts[-1])
-            if max(size) > MAX_SIDE:
+        parts = [part.strip().lstrip("0") for part in str(value).lower().split("x")]
+        if len(parts) <= 2 and all(part.isdecimal() for part in parts):
+            if max(map(len, parts)) > len(str(MAX_SIDE)) or max(map(int, parts)) > MAX_SIDE:
                 raise ValueError(f"a side is at most {MAX_SIDE:,} pixels")
-            return size
-    raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {value!r}")
+            return int(parts[0]), int(parts[-1])
+    raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {shown(value)}")
 
 
 def no_switch(value: Any) -> Any:
@@ -89,6 +88,13 @@ def _text(value: str) -> str:
 def _prompt(value: str) -> str:
     if not value.strip():
         raise ValueError("a prompt is empty")
+    return value
+
+
+def not_empty(value: str) -> str:
+    """A text that is not blank."""
+    if not value.strip():
+        raise ValueError("it is empty: give it a value, or leave it out")
     return value
 
 
@@ -132,7 +138,7 @@ class Options(BaseModel):
     """D in [-bound, bound], the same after every step."""
     schedule: Numbers | None = None
     """D after each step."""
-    tpm: Annotated[str, Field(min_length=1), AfterValidator(_module)] | None = None
+    tpm: Annotated[str, AfterValidator(not_empty), AfterValidator(_module)] | None = None
     """A learned policy: a module's directory or repository, or a backbone that ships one."""
     policy: str | None = None
     """A policy by name, `NAME[:VALUE]`; an `@GAMMA` behind it becomes `gamma`."""
@@ -354,13 +360,13 @@ def parse_request(**values: Any) -> Request:
     return validated(Request, {k: v for k, v in values.items() if v not in (None, ())})
 
 
-def check_options(**values: Any) -> None:
-    """What other commands draw with is of the same ranges; None is one that was not given.
+def check_options(**values: Any) -> Options:
+    """What other commands draw with, of the same ranges; None is one that was not given.
 
     Raises:
         InputError: naming every option that is not.
     """
-    validated(Options, {name: value for name, value in values.items() if value is not None})
+    return validated(Options, {name: value for name, value in values.items() if value is not None})
 
 
 def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, ...]:

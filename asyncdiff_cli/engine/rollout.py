@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine.adapters import Guidance, TextConditions
-from asyncdiff_cli.engine.adapters.reading import warn_of_cuts
+from asyncdiff_cli.engine.adapters.reading import encode
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.conditions import EncodedText
 from asyncdiff_cli.engine.errors import AsyncDiffError
@@ -142,8 +142,7 @@ class Canvas:
         none = dict.fromkeys(field.name for field in fields(TextConditions))
         negative = None if entry.negative_prompt is None else [entry.negative_prompt]
         do_cfg = adapter.does_cfg(Guidance(self.scale, self.scale), negative is not None)
-        warn_of_cuts(adapter.readers(entry.max_sequence_length), [prompt])
-        return adapter.encode([prompt], negative, none, do_cfg, entry.max_sequence_length)
+        return encode(adapter, [prompt], negative, none, do_cfg, entry.max_sequence_length)
 
     def draw(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import checks, desync
 from asyncdiff_cli.engine.adapters import Guidance
-from asyncdiff_cli.engine.adapters.reading import warn_of_cuts
+from asyncdiff_cli.engine.adapters.reading import encode
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
@@ -197,10 +197,7 @@ def sample(
             AsyncDiffWarning,
             stacklevel=3,
         )
-    if texts is not None:
-        read = negatives if do_cfg else None
-        warn_of_cuts(adapter.readers(length), [*texts, *(read or ())])
-    text = adapter.encode(texts, negatives, given, do_cfg, length)
+    text = encode(adapter, texts, negatives, given, do_cfg, length)
     dtype = text.prompt_embeds.dtype
     noise = adapter.prepare_latents((batch, height, width), dtype, generator, latents)
     adapter.set_timesteps(steps, noise)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from asyncdiff_cli.engine.checks import check_count
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded, write_apart
 from asyncdiff_cli.engine.pictures import read_picture
@@ -226,8 +227,7 @@ def score_files(
     """
     if prompt is not None and prompts is not None:
         raise InputError("--prompt and --prompts exclude each other")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"the batch size is a whole number from 1, not {batch_size}")
+    check_count("--batch-size", batch_size)
     files = find_files(paths)
     texts = [prompt] * len(files) if prompt is not None else None
     if prompts is not None:

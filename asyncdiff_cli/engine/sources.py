@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 from huggingface_hub import HfApi, hf_hub_download
 
 from asyncdiff_cli.engine import weights
 from asyncdiff_cli.engine.adapters import Adapter, classes_of
 from asyncdiff_cli.engine.checks import check_backbone, check_model_path
+from asyncdiff_cli.engine.configurations import check_configurations
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
@@ -24,6 +27,10 @@ from asyncdiff_cli.engine.variants import needed_variant, variants
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.requests import ModelChoice
+
+
+LIBRARIES = ("diffusers", "transformers")
+"""What components are of. Any other would be imported, and so run, because a file says so."""
 
 
 @dataclass(frozen=True)
@@ -203,10 +210,41 @@ def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, list[str | No
     """The pipeline's class, its adapter's, and the library and class of each component.
 
     Raises:
-        InputError: for an index of another shape, or a class without an adapter.
+        InputError: for an index of another shape, a class without an adapter, or one without a
+            component that it does not draw without, or with one of another library; and as
+            `check_configurations`.
     """
     values = read_json(index, weights.PipelineIndex)
-    return *classes_of(values.class_name), values.components()
+    pipeline_class, adapter_class = classes_of(values.class_name)
+    components = values.components()
+    if lacking := _lacking(pipeline_class, components):
+        raise InputError(
+            f"{index} is damaged: it has no {lacking}, which a {pipeline_class.__name__} needs"
+        )
+    for name, (library, _) in components.items():
+        if library not in (None, *LIBRARIES) and not hasattr(diffusers.pipelines, library):
+            raise InputError(
+                f"{index} names {library} as the library of {name}: {' and '.join(LIBRARIES)} are"
+                " known"
+            )
+    check_configurations(index.parent, components)
+    return pipeline_class, adapter_class, components
+
+
+def _lacking(pipeline_class: Any, components: Mapping[str, list[str | None]]) -> str | None:
+    """The first component that a pipeline needs, and is named without a class or not at all.
+
+    It may be without text encoders, if their places are said to be empty, but an encoder needs its
+    tokenizer.
+    """
+    parameters = signature(pipeline_class).parameters.values()
+    present = {name for name, kind in components.items() if all(kind)}
+    for name in (own.name for own in parameters if own.default is own.empty):
+        of_text = name.startswith(("text_encoder", "tokenizer"))
+        encoder = name.replace("tokenizer", "text_encoder")
+        if name not in components or (name not in present and (not of_text or encoder in present)):
+            return name
+    return None
 
 
 def anonymous_entry(name: str, family: str) -> BackboneEntry:

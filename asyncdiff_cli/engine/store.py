@@ -40,7 +40,7 @@ from asyncdiff_cli.engine.files import (
 )
 from asyncdiff_cli.engine.locks import hold, turn
 from asyncdiff_cli.engine.lora import LoRA
-from asyncdiff_cli.engine.reading import Read, parse_json, read_text
+from asyncdiff_cli.engine.reading import MEBIBYTE, Read, parse_json, read_text
 from asyncdiff_cli.engine.text import one_line
 
 FORMAT = 1
@@ -52,6 +52,8 @@ ROW_GROUP = 4096
 """Rows of a compacted part that are in memory at once."""
 HASHED = {"backbone": "fingerprint", "lora": "fingerprint", "dataset": "prompts_sha256"}
 """Settings that name files, and those that hash what is in them."""
+LARGEST_IMAGE = 1024 * MEBIBYTE
+"""Bytes of a picture that `merge` copies."""
 OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 
 
@@ -377,6 +379,8 @@ def _row_groups(part: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     Raises:
         AsyncDiffError: if it cannot be read, or does not hold what the schema says.
     """
+    if part.exists() and not part.is_file():  # a pipe would be waited for
+        raise AsyncDiffError(f"{part} is not a file: remove it")
     try:
         file = pq.ParquetFile(part, page_checksum_verification=True)
         groups = map(file.metadata.row_group, range(file.num_row_groups))
@@ -540,4 +544,6 @@ def _find(name: str, stores: Sequence[Store]) -> Path:
     found = next((file for store in stores if (file := store.image(name)).is_file()), None)
     if found is None:
         raise AsyncDiffError(f"the image {name} is in none of the stores")
+    if found.stat().st_size > LARGEST_IMAGE:
+        raise AsyncDiffError(f"{found} has more than {LARGEST_IMAGE // MEBIBYTE} MiB: no image has")
     return found

@@ -25,9 +25,18 @@ def as_typed(argument: str) -> str:
         return argument
 
 
+CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
+RAISED = re.compile(r"\b(?:\w+\.)*\w+(?:Error|Exception): ")
+"""What messages of libraries hold of the errors that they come of."""
+
+
 def one_line(message: object, longest: int = 300) -> str:
-    """What an error says, or any text, without its line breaks, and not all of a long one."""
-    return " ".join(str(message).split())[:longest]
+    """What an error says, or any text, without its line breaks, and not all of a long one.
+
+    Classes are called by their names alone, and those of errors not at all.
+    """
+    text = RAISED.sub("", CLASS.sub(r"\1", " ".join(str(message).split())))
+    return text[:longest]
 
 
 def shortened(text: str, longest: int) -> str:

@@ -238,8 +238,8 @@ def _component(directory: Path, library: str | None, class_name: str | None) -> 
         return None
     if not directory.is_dir():  # else its path would be asked for on the hub
         raise AsyncDiffError(f"there is no directory {directory}")
-    kind = getattr(importlib.import_module(library), class_name)
     try:
+        kind = getattr(importlib.import_module(library), class_name)
         if not issubclass(kind, torch.nn.Module):  # schedulers and tokenizers read their values
             with unset_fake_temporarily(), torch.device("cpu"):
                 return kind.from_pretrained(directory)

@@ -1,6 +1,7 @@
 """Files of another shape than ours, wherever one is read: one line that names the file."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_a_module_s_configuration(asyncdiff, module, content):
         *({"latent_channels": value} for value in (None, [4], 0, ..., 8)),
         {"heads": 3},
         {"layers": 10**6},
+        {"heads": ...},
     ],
 )
 def test_values_of_a_module_s_configuration(asyncdiff, module, changes):
@@ -78,13 +80,24 @@ def test_a_module_s_weights(asyncdiff, module, content):
     assert_refused(asyncdiff("sample", "a cat", "--tpm", module), str(module))
 
 
+PARTS = (
+    "model_index.json",
+    "transformer/config.json",
+    "vae/config.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/tokenizer_config.json",
+)
+"""Those files of a pipeline that a test may change."""
+
+
 @pytest.fixture
 def pipeline(tmp_path, pipelines):
     path = tmp_path / "pipeline"
     path.mkdir()
     for entry in pipelines["sd3"].iterdir():
         (path / entry.name).symlink_to(entry)
-    for name in ("model_index.json", "transformer/config.json", "vae/config.json"):
+    for name in PARTS:
         folder = (path / name).parent
         if folder.is_symlink():
             folder.unlink()
@@ -123,6 +136,54 @@ def test_a_pipeline_s_configuration(asyncdiff, pipeline, name, content):
     ],
 )
 def test_values_of_a_pipeline_s_configuration(asyncdiff, pipeline, name, changes):
+    change(pipeline / name, **changes)
+    arguments = "sample", "a cat", "--backbone", pipeline, "--steps", 1, "--size", 16
+    assert_refused(asyncdiff(*arguments), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("model_index.json", {"scheduler": [None, None]}),
+        ("model_index.json", {"vae": ["diffusers", ""]}),
+        ("model_index.json", {"tokenizer": [None, None]}),
+        ("model_index.json", {"text_encoder_2": ...}),
+        ("model_index.json", {"text_encoder": ["antigravity", "Model"]}),
+        ("transformer/config.json", {"num_layers": 10**9}),
+        ("transformer/config.json", {"pos_embed_max_size": None}),
+        ("transformer/config.json", {"pos_embed_max_size": 10**6}),
+        ("vae/config.json", {"scaling_factor": None}),
+        ("vae/config.json", {"scaling_factor": "1"}),
+        ("vae/config.json", {"shift_factor": 10**30}),
+        ("vae/config.json", {"norm_num_groups": -1}),
+        ("vae/config.json", {"norm_num_groups": True}),
+        ("scheduler/scheduler_config.json", {"base_image_seq_len": None}),
+        ("scheduler/scheduler_config.json", {"max_shift": {"a": 1}}),
+        ("scheduler/scheduler_config.json", {"shift": NAN}),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**9}),
+        ("text_encoder/config.json", {"hidden_size": 10**9}),
+        ("tokenizer/tokenizer_config.json", {"extra_ids": 10**9}),
+    ],
+)
+def test_what_only_drawing_would_find_in_a_configuration(asyncdiff, pipeline, name, changes):
+    change(pipeline / name, **changes)
+    arguments = "sample", "a cat", "--backbone", pipeline, "--steps", 1, "--size", 16
+    assert_refused(asyncdiff(*arguments), f"{pipeline / name} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("scheduler/scheduler_config.json", {"base_shift": None}),
+        ("scheduler/scheduler_config.json", {"base_image_seq_len": 4096}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": [48]}),
+        ("tokenizer/tokenizer_config.json", {"bos_token": 0}),
+        ("tokenizer/tokenizer_config.json", {"pad_token": "none of its own"}),
+        ("text_encoder/config.json", {"eos_token_id": None}),
+        ("text_encoder/config.json", {"attention_dropout": "much"}),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_others(asyncdiff, pipeline, name, changes):
     change(pipeline / name, **changes)
     arguments = "sample", "a cat", "--backbone", pipeline, "--steps", 1, "--size", 16
     assert_refused(asyncdiff(*arguments), "")
@@ -183,6 +244,21 @@ def test_json_in_a_store_s_rows(asyncdiff, store, column, content):
     store.parts()[0].unlink()
     store.write([row(n, policy, **{column: content}) for n in range(2) for policy in ("baseline",)])
     assert_refused(asyncdiff("report", store.path), "store")
+
+
+def test_a_part_that_is_no_file(asyncdiff, store):
+    os.mkfifo(store.path / "parts" / "000000-a.parquet")
+    assert_refused(asyncdiff("report", store.path), "000000-a.parquet is not a file")
+
+
+def test_an_image_of_a_size_that_none_has(asyncdiff, tmp_path):
+    store = Store.open(tmp_path / "store", SETTINGS)
+    store.write([row(image="images/a.png")])
+    (store.path / "images").mkdir()
+    with (store.path / "images" / "a.png").open("wb") as file:
+        file.truncate(1 << 40)
+    assert_refused(asyncdiff("merge", store.path, "--out", "merged"), "a.png has more than 1024")
+    assert not Path("merged").exists()
 
 
 @pytest.fixture

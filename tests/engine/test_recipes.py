@@ -169,6 +169,10 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("tpm.=3", r"KEY=VALUE.*not 'tpm\.=3'"),
         ("rewards={clip", r"value of 'rewards=\{clip' is not YAML"),
         ("seed=2025-99-99", r"seed: .*2025-99-99"),
+        ("guidance_scale=", r"guidance_scale= gives no value: write null for the default"),
+        ("rewards.noise= ", r"rewards\.noise= gives no value"),
+        ("prompts=' '", r"prompts: it is empty"),
+        ("lora=['']", r"lora\.0: it is empty"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_numbers(override, numbers):
@@ -213,7 +217,7 @@ def test_overrides_reach_into_mappings_and_the_last_one_wins():
         "mini",
         [
             *("rewards.hpsv2.1=0.5", "tpm.layers=2", "tpm.layers=3", "learning_rate=2e-5"),
-            *("revision=", "guidance_scale=1", "prompts=a b=c.txt", "step_range=[2, 99]"),
+            *("revision=null", "guidance_scale=1", "prompts=a b=c.txt", "step_range=[2, 99]"),
         ],
     )
     assert recipe.rewards == load_recipe("mini").rewards | {"hpsv2.1": 0.5}
@@ -243,7 +247,7 @@ positive = st.floats(0, 1, exclude_min=True)
     kl=st.floats(0, 1e6),
     decay=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     seed=st.integers(0, 2**63 - 1),
-    text=st.text(min_size=1),
+    text=st.text(min_size=1).filter(str.strip),
     steps=st.none() | st.tuples(st.integers(2, 6), st.integers(6, 99)),
 )
 def test_yaml_reads_back_as_the_same_recipe(

@@ -20,6 +20,7 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.adapters.conditioning import ConditioningTime, OnCall
 from asyncdiff_cli.engine.adapters.decoding import SLICE, decode_in_slices
 from asyncdiff_cli.engine.adapters.reading import Reader
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.sequences import mean_token
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -296,15 +297,22 @@ class Adapter:
         retrieve_timesteps(scheduler, steps, latents.device, sigmas=sigmas, **mu)
 
     def _shift(self, tokens: int) -> float:
-        """μ of the dynamic shift of an image of so many tokens."""
+        """μ of the dynamic shift of an image of so many tokens.
+
+        Raises:
+            InputError: for a configuration of the scheduler without a line to interpolate on.
+        """
         config = self.pipe.scheduler.config
-        return calculate_shift(
-            tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", self.max_shift),
-        )
+        ends = {
+            "base_image_seq_len": config.get("base_image_seq_len", 256),
+            "max_image_seq_len": config.get("max_image_seq_len", 4096),
+            "base_shift": config.get("base_shift", 0.5),
+            "max_shift": config.get("max_shift", self.max_shift),
+        }
+        try:
+            return calculate_shift(tokens, *ends.values())
+        except (TypeError, ArithmeticError):
+            raise InputError(f"the scheduler's configuration cannot be: {ends}") from None
 
 
 class PackedAdapter(Adapter):

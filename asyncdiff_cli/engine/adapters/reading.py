@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncdiff_cli.engine.errors import AsyncDiffWarning
-from asyncdiff_cli.engine.text import shortened
+import torch
+from torch import Tensor
+
+from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
+from asyncdiff_cli.engine.text import one_line, shortened
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.adapters.base import Adapter, TextConditions
 
 SHOWN = 40
 """Characters of a prompt that a warning shows."""
@@ -38,6 +44,34 @@ class Reader:
         places = [(n, begin - start) for n, (begin, _) in enumerate(encoded["offset_mapping"])]
         own = [(n, place) for n, place in places if 0 <= place < len(prompt)]
         return [place for n, place in own if n >= room] if own else None
+
+
+def encode(
+    adapter: Adapter,
+    prompts: list[str] | None,
+    negatives: Sequence[str] | None,
+    given: Mapping[str, Tensor | None],
+    do_cfg: bool,
+    max_sequence_length: int | None,
+) -> TextConditions:
+    """As `Adapter.encode`, with warnings as `warn_of_cuts`.
+
+    Raises:
+        AsyncDiffError: if the tokenizers and encoders do not fit one another.
+    """
+    texts = [*(prompts or ()), *((negatives or ()) if prompts and do_cfg else ())]
+    try:
+        warn_of_cuts(adapter.readers(max_sequence_length) if texts else (), texts)
+        return adapter.encode(prompts, negatives, given, do_cfg, max_sequence_length)
+    except (AsyncDiffError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # for parts of other models the libraries raise any class
+        if not texts:
+            raise
+        raise AsyncDiffError(
+            f"the text encoders of this {type(adapter.pipe).__name__} cannot read a prompt: a"
+            f" tokenizer or a configuration is damaged, or of another model ({one_line(error)})"
+        ) from error
 
 
 def warn_of_cuts(readers: Sequence[Reader], prompts: Iterable[str]) -> None:
