@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from asyncdiff_cli.engine.drawing import check_sizes, draw
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.fitting import largest
 from asyncdiff_cli.engine.jobs import check_source_is_kept, make_plan, open_job, read_source
+from asyncdiff_cli.engine.loading import check_checkpoint
 from asyncdiff_cli.engine.memory import SMALL
-from asyncdiff_cli.engine.outline import filled
+from asyncdiff_cli.engine.outline import Outline, filled
 from asyncdiff_cli.engine.planning import Batch, Plan
 from asyncdiff_cli.engine.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.requests import ModelChoice, Request
@@ -95,6 +97,8 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     pixels = entry.size or (weights.default_size(directory) if directory else 0)
     plan = make_plan(request, recorded, entry, pixels)
     check_source_is_kept(request, plan, out)
+    if directory is not None:
+        _check(plan, choice, directory)
     size, peak, advice = _estimate_memory(plan, entry, directory, choice, device, dtype)
     reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
@@ -119,6 +123,16 @@ def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
     return entry or anonymous_entry(choice.name, adapter_class.family), directory
 
 
+def _check(plan: Plan, choice: ModelChoice, directory: Path) -> None:
+    """The sizes can be drawn, and a file of a transformer is of this one, as loading would say."""
+    path = choice.model_path
+    own = None if path is None or path.is_dir() else path
+    local = replace(choice, backbone=str(directory), model_path=own, revision=None, dtype=None)
+    outline = Outline.of(local)
+    check_sizes(plan, outline)
+    check_checkpoint(outline.source)
+
+
 def _estimate_memory(
     plan: Plan,
     entry: BackboneEntry,
@@ -129,22 +143,25 @@ def _estimate_memory(
 ) -> tuple[Estimate, Estimate, str | None]:
     """Bytes of the weights, those that the largest batch needs, and what to do if they are not
     there."""
+    path = choice.model_path
+    file = path.stat().st_size if path is not None and path.is_file() else None
     if directory is None:
         assert entry.repo is not None  # _locate found it by name
         unknown = Estimate(None, "its configuration is not on this disk")
         try:
-            stored = Estimate(weights.download_size(entry.repo), "as stored on the hub")
+            stored = _stored(weights.download_sizes(entry.repo), file)
         except AsyncDiffError as error:
             stored = Estimate(None, str(error))
         return stored, unknown, None
-    if choice.model_path is not None and choice.model_path.suffix == GGUF:
-        unknown = Estimate(None, "a GGUF file is not estimated")
-        return unknown, unknown, None
     work = largest(plan.batches, entry)
     setup = Setup.of(choice)
     held = setup.quantize, setup.offload
     try:
         found = memory.footprint(directory, dtype, work, *held, device=device)
+        if file is not None and path is not None and path.suffix == GGUF:
+            parts = {part.name: part.weights for part in found.components}
+            unknown = Estimate(None, "what a GGUF file takes while it runs is not estimated")
+            return _stored(parts, file, "as they are held"), unknown, None
         half = DTYPES[entry.dtype]
         advice = memory.advice(entry.name, directory, device, dtype, work, setup, half=half)
     except InputError:  # what cannot be drawn needs no estimate
@@ -156,6 +173,16 @@ def _estimate_memory(
         Estimate(found.peak, f"for {work.batch} at once, by tracing; libraries come on top"),
         advice,
     )
+
+
+def _stored(
+    sizes: Mapping[str, int], file: int | None, how: str = "as stored on the hub"
+) -> Estimate:
+    """Bytes of the components, of which a file may take the transformer's place."""
+    if file is None:
+        return Estimate(sum(sizes.values()), how)
+    others = sum(size for name, size in sizes.items() if name != "transformer")
+    return Estimate(others + file, f"{file:,} bytes of the file, and the others {how}")
 
 
 def _time(plan: Plan, backbone: Backbone) -> Estimate:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from asyncdiff_cli.engine import comparing, launch
+from asyncdiff_cli.engine import comparing, estimates, launch
 from asyncdiff_cli.engine.comparing import Comparison
 from asyncdiff_cli.engine.planning import Settings
 from asyncdiff_cli.engine.provenance import read_provenance
@@ -224,3 +224,39 @@ def test_bad_ones_are_one_line_from_every_command(asyncdiff, command):
 def test_json_is_one_object_whatever_is_installed(asyncdiff):
     drawn = asyncdiff("sample", "a cat", "--quantize", "fp8", "--json")
     assert json.loads(drawn.out)["images"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
+def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(estimates, "SMALL", 0)  # so that nothing is loaded to be timed
+    weights = pipelines["sd3"] / "transformer" / "diffusion_pytorch_model.safetensors"
+    file = tmp_path / f"model{suffix}"
+    if suffix == ".gguf":
+        gguf = pytest.importorskip("gguf")
+        writer = gguf.GGUFWriter(file, "sd3")
+        for name, weight in load_file(weights).items():
+            writer.add_tensor(name, weight.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    else:
+        file.write_bytes(weights.read_bytes())
+    given = ("sample", "a cat", "--backbone", pipelines["sd3"], "--dry-run", "--json")
+    single = (*given, "--model-path", file, "--device", "cpu")
+    whole, found = asyncdiff(*given, "--device", "cpu").json, asyncdiff(*single).json
+    assert found["weights_bytes"] == pytest.approx(whole["weights_bytes"], rel=0.05)
+    if suffix == ".gguf":
+        assert found["weights_reason"].startswith(f"{file.stat().st_size:,} bytes of the file")
+    refused = asyncdiff(*single, "--size", 17)
+    assert (refused.code, "needs a multiple of 4" in refused.err) == (2, True)
+    other = asyncdiff(*single, "--backbone", pipelines["flux"])
+    assert (other.code, "does not hold the weights of this FluxT" in other.err) == (2, True)
+
+
+def test_a_dry_run_checks_every_size(asyncdiff, pipelines, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimates, "SMALL", 0)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "size": 10}')
+    given = ("--prompt-file", "p.jsonl", "--backbone", pipelines["sd3"], "--dry-run")
+    refused = asyncdiff("sample", *given, "--size", 16)
+    assert (refused.code, "needs a multiple of 4" in refused.err) == (2, True)
