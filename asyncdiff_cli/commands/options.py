@@ -394,9 +394,10 @@ Policies = Annotated[
     typer.Option(
         metavar="POLICY,…",
         callback=read_policies,
-        help="baseline, learned[:DIR], lifted[:DIR], fixed:D, schedule:D1/D2/…, spectral[:WEIGHT],"
-        " detail-daemon[:A], velocity-scale[:ω], time-shift[:WINDOW], combined:D/ω; each with @γ if"
-        " not 1. (default: baseline, and the modules that the backbone ships)",
+        help="baseline, learned[:DIR], lifted[:DIR], fixed:D, schedule:D1/D2/…, schedule:FILE.json,"
+        " spectral[:WEIGHT], detail-daemon[:A], velocity-scale[:ω], time-shift[:WINDOW],"
+        " combined:D/ω; each with @γ if not 1. (default: baseline, and the modules that the"
+        " backbone ships)",
     ),
 ]
 StoreDirectory = Annotated[

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards.composite import composite
     from asyncdiff_cli.engine.rivals import Combined, DetailDaemon, TimeShift, VelocityScale
     from asyncdiff_cli.engine.sampler import SampleResult, sample
+    from asyncdiff_cli.engine.schedule_file import Schedule
     from asyncdiff_cli.engine.spectral import SpectralDeviation
     from asyncdiff_cli.engine.tpm import TimestepPredictionModule
     from asyncdiff_cli.engine.transfer import transfer
@@ -54,6 +55,7 @@ __all__ = [
     "Policy",
     "Reward",
     "SampleResult",
+    "Schedule",
     "ScheduledDeviation",
     "SpectralDeviation",
     "StepState",
@@ -76,7 +78,17 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("errors", "registry", "policy_specs", "rewards", "policies", "rivals", "spectral", "each"),
+    *(
+        "errors",
+        "registry",
+        "policy_specs",
+        "rewards",
+        "policies",
+        "rivals",
+        "spectral",
+        "schedule_file",
+        "each",
+    ),
     *("transfer", "async_scheduler"),
     *("backbones", "sampler", "attach", "rewards.base", "rewards.composite", "tpm", "learned"),
 )

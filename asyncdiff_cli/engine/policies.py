@@ -7,6 +7,7 @@ the previous time (noisier). Scaling by γ comes later and is not a policy's bus
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -19,7 +20,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_choice, check_deviation
 from asyncdiff_cli.engine.deferred import DeferredChecks
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.reading import shown
 
 
@@ -200,6 +201,49 @@ class ScheduledDeviation(Described):
         return tuple(np.interp(np.linspace(0, 1, decisions), own, self.deviations).tolist())
 
 
+@dataclass(frozen=True)
+class SolverSchedule(ScheduledDeviation):
+    """A schedule that holds for one solver, as a schedule file has it.
+
+    Args:
+        deviations, bound: as of `ScheduledDeviation`.
+        solver: the name of the scheduler whose runs it is for.
+
+    Raises:
+        InputError: as `ScheduledDeviation`; in a run by another solver.
+    """
+
+    solver: str = "euler"
+
+    name: ClassVar[str] = "solver-schedule"
+
+    def __init__(
+        self,
+        deviations: Sequence[float] | Tensor,
+        solver: str = "euler",
+        bound: float = 1.0,
+    ) -> None:
+        super().__init__(deviations, bound)
+        object.__setattr__(self, "solver", solver)
+
+    def for_run(self, sigmas: Tensor, solver: str) -> Policy:
+        """The deviations of the run's evaluations; a warning says where they are resampled."""
+        if solver != self.solver:
+            raise InputError(
+                f"the schedule is for runs by {self.solver}, and this one is by {solver}: another"
+                " solver needs other deviations"
+            )
+        decisions = len(sigmas) - 2
+        if decisions > 0 and decisions != len(self.deviations):
+            warnings.warn(
+                f"the schedule has {len(self.deviations)} deviations and the run takes {decisions}:"
+                " it is resampled, and no longer what it was made to be",
+                AsyncDiffWarning,
+                stacklevel=2,
+            )
+        return ScheduledDeviation(self.resampled(max(decisions, 1)), self.bound)
+
+
 def policy_from_dict(description: dict[str, Any]) -> Policy:
     """The policy that `to_dict` described: `{"name": "fixed", "deviation": 0.5}`.
 
@@ -226,7 +270,13 @@ def policies() -> dict[str, Any]:
     return {
         policy.name: policy
         for policy in (
-            *(Synchronous, FixedDeviation, ScheduledDeviation, learned.LearnedDeviation),
+            *(
+                Synchronous,
+                FixedDeviation,
+                ScheduledDeviation,
+                SolverSchedule,
+                learned.LearnedDeviation,
+            ),
             *(rivals.DetailDaemon, rivals.VelocityScale, rivals.Combined, rivals.TimeShift),
             *(spectral.SpectralDeviation, each.EachPolicy),
         )

@@ -3,6 +3,7 @@
     baseline               the synchronous sampler; also `synchronous`
     fixed:D                FixedDeviation
     schedule:D1/D2/…       ScheduledDeviation
+    schedule:FILE.json     the policy of a schedule file
     spectral[:WEIGHT]      SpectralDeviation
     learned[:DIR]          the backbone's module, or one of a directory, a hub repository or the
                            name of another backbone
@@ -32,7 +33,9 @@ from asyncdiff_cli.engine.checks import (
     check_window,
 )
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.modules import find_module
+from asyncdiff_cli.engine.reading import check_readable
 from asyncdiff_cli.engine.registry import BackboneEntry
 
 if TYPE_CHECKING:
@@ -119,17 +122,21 @@ def read_policy(text: str) -> PolicySpec:
         if not value.isprintable():
             raise InputError(f"policy {name}: {value!r} is not a place")
         return PolicySpec(name, source=value or None, gamma=gamma)
+    if is_schedule_file(rest):
+        return PolicySpec(name, source=value, gamma=gamma)
     return PolicySpec(name, _numbers(name, value if colon else None), gamma=gamma)
 
 
 def find_policy(text: str) -> PolicySpec:
-    """As `read_policy`, of a policy whose module may be there; no repository is asked for it.
+    """As `read_policy`, of a policy whose module or file is there; no repository is asked for it.
 
     Raises:
-        InputError: as `read_policy`, and as `find_module`.
+        InputError: as `read_policy` and `find_module`, and for a file that cannot be read.
     """
     spec = read_policy(text)
-    if spec.source is not None:
+    if spec.source is not None and spec.name not in MODULES:
+        check_readable(expanded(spec.source))
+    elif spec.source is not None:
         find_module(spec.source)
     return spec
 
@@ -174,6 +181,10 @@ def make_policy(spec: PolicySpec, entry: BackboneEntry) -> Policy:
 
     if spec.name in MODULES:
         return _module(spec, entry)
+    if spec.source is not None:
+        from asyncdiff_cli.engine.schedule_file import Schedule
+
+        return Schedule.load(expanded(spec.source)).policy()
     makers: dict[str, Callable[..., Any]] = {
         "baseline": Synchronous,
         "fixed": FixedDeviation,
@@ -217,13 +228,20 @@ def _module(spec: PolicySpec, entry: BackboneEntry) -> LearnedDeviation:
     return policy
 
 
+def is_schedule_file(text: str) -> bool:
+    """Whether a policy's line, without its γ, names a schedule file."""
+    name, _, value = text.partition(":")
+    return name == "schedule" and value.endswith(".json") and value.isprintable()
+
+
 def _split_gamma(text: str) -> tuple[str, float | None]:
     """What is before the last @, and the number after it. The place of a module may hold an @."""
     rest, at, tail = text.rpartition("@")
     if not at:
         return text, None
     gamma = _number(tail)
-    if gamma is None and rest.partition(":")[0] in MODULES and ":" in rest:
+    named = rest.partition(":")[0] in MODULES and ":" in rest
+    if gamma is None and (named or is_schedule_file(text)):
         return text, None
     if gamma is None:
         raise InputError(f"policy {text!r}: gamma is a number, not {tail!r}")
