@@ -114,6 +114,15 @@ Scalar = str | float | bool | None
 Value = Scalar | list[Scalar]
 
 
+class Compared(Read):
+    """What a set metric compares pictures with, and by which weights."""
+
+    weights: str | None
+    reference: str
+    """The fingerprint of its pictures."""
+    reference_images: int
+
+
 class Settings(Versioned):
     """A settings.json: what all rows share."""
 
@@ -121,7 +130,7 @@ class Settings(Versioned):
 
     backbone: str
     rewards: dict[Annotated[str, AfterValidator(_column)], dict[str, Scalar]]
-    set_metrics: dict[str, dict[str, Scalar]] = Field({})
+    set_metrics: dict[str, Compared] = Field({})
 
 
 class Store:

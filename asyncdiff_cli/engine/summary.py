@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asyncdiff_cli.engine.comparison import Difference, all_paired
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import REFERENCE
 from asyncdiff_cli.engine.prompts import T2I_CATEGORIES
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS
 from asyncdiff_cli.engine.store import Store, features_of
+from asyncdiff_cli.engine.text import one_line
 
 BASELINE = "baseline"
 """The label of the synchronous policy."""
@@ -215,11 +217,17 @@ def _measure_sets(
 
     notes = []
     for name, statistics in read_statistics(store.path, names).items():
-        terms = get(name).against(statistics)
-        for setting, part in parts.items():
-            values = pc.list_flatten(part[features_of(name)]).to_numpy()
-            features = torch.tensor(values.reshape(len(part), -1))
-            scores[setting][name] = terms(features).numpy()
+        try:
+            terms = get(name).against(statistics)
+            for setting, part in parts.items():
+                values = pc.list_flatten(part[features_of(name)]).to_numpy()
+                features = torch.tensor(values.reshape(len(part), -1))
+                scores[setting][name] = terms(features).numpy()
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise AsyncDiffError(
+                f"the rows of {store.path} and its {REFERENCE} do not fit together in {name}:"
+                f" {one_line(error)}"
+            ) from None
         notes.append(get(name).note(*features.shape))
     return tuple(filter(None, notes))
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from asyncdiff_cli.app import run
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
 from asyncdiff_cli.engine.set_metrics import fid_judge
 from asyncdiff_cli.engine.set_metrics.spectrum import spectra
@@ -36,22 +38,34 @@ def photos(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def evaluate(asyncdiff, pipelines, judge_directory, photos, tmp_path):
+@pytest.fixture(scope="module")
+def options(pipelines, judge_directory, photos, tmp_path_factory):
     """Four prompts with two policies, by both metrics that need no download."""
-    (tmp_path / "prompts.txt").write_text("\n".join(TEXTS))
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    prompts.write_text("\n".join(TEXTS))
+    return {
+        **{"backbone": pipelines["sd3"], "dataset": prompts, "steps": 2, "size": 16},
+        **{"policies": "baseline,fixed:0.5", "rewards": "sharpness", "images": 4},
+        **{"guidance": 1, "set-metrics": "spectrum,fid_judge", "reference": photos},
+        **{"reward-path": f"fid_judge={judge_directory}", "out": "store"},
+    }
 
-    def call(*arguments, **changes):
-        options = {
-            **{"backbone": pipelines["sd3"], "dataset": "prompts.txt", "steps": 2, "size": 16},
-            **{"policies": "baseline,fixed:0.5", "rewards": "sharpness", "images": 4},
-            **{"guidance": 1, "set-metrics": "spectrum,fid_judge", "reference": photos},
-            **{"reward-path": f"fid_judge={judge_directory}", "out": "store", **changes},
-        }
-        given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-        return asyncdiff("eval", *given, *arguments)
 
-    return call
+def command(options):
+    return ["eval", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+
+
+@pytest.fixture
+def evaluate(asyncdiff, options):
+    return lambda *arguments, **changes: asyncdiff(*command({**options, **changes}), *arguments)
+
+
+@pytest.fixture(scope="module")
+def evaluated(options, tmp_path_factory):
+    """A store; shared by the tests, so leave it as it is."""
+    path = tmp_path_factory.mktemp("evaluated") / "store"
+    assert run(command({**options, "out": path})) == 0
+    return path
 
 
 def test_a_policy_has_one_value_in_every_kind_of_table(evaluate, asyncdiff, photos, tmp_path):
@@ -146,7 +160,7 @@ def test_an_evaluation_is_a_reference_for_the_next(evaluate, tmp_path):
         ({"reference": None}, "spectrum, fid_judge: give --reference"),
         ({"set-metrics": None, "reward-path": None}, "give --set-metrics too"),
         ({"set-metrics": "spectra"}, "unknown set metric 'spectra'; did you mean 'spectrum'"),
-        ({"reward-path": "spectrum=prompts.txt"}, "spectrum is a formula"),
+        ({"reward-path": "spectrum=few"}, "spectrum is a formula"),
         ({"reward-path": "fid_judge=few"}, "few lacks config.json, model.safetensors"),
     ],
 )
@@ -191,3 +205,39 @@ def test_a_store_without_its_reference_says_how_to_get_it_back(evaluate, asyncdi
     assert settings["set_metrics"]["spectrum"]["weights"] is None
     assert evaluate().code == 0
     assert asyncdiff("report", "store").code == 0
+
+
+def _without(tensors, name):
+    del tensors[name]
+
+
+def _narrow(tensors, name):
+    tensors[name] = tensors[name][:-1].clone()
+
+
+def _not_finite(tensors, name):
+    tensors[name][0] = float("nan")
+
+
+@pytest.mark.parametrize("damage", [_without, _narrow, _not_finite])
+@pytest.mark.parametrize("name", ["fid_judge.mean", "spectrum.mean"])
+def test_statistics_that_do_not_fit_are_one_line(evaluated, asyncdiff, damage, name, tmp_path):
+    path = shutil.copytree(evaluated, tmp_path / "store") / "reference.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    damage(tensors, name)
+    save_file(tensors, path, metadata)
+    outcome = asyncdiff("report", "store")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "reference.safetensors" in outcome.err
+
+
+def test_settings_without_the_reference_are_one_line(evaluated, asyncdiff, tmp_path):
+    path = shutil.copytree(evaluated, tmp_path / "store") / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["set_metrics"]["spectrum"]["reference_images"]
+    path.write_text(json.dumps(settings))
+    outcome = asyncdiff("report", "store")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "set_metrics.spectrum.reference_images" in outcome.err

@@ -211,6 +211,9 @@ def read_statistics(directory: Path, names: Sequence[str]) -> dict[str, dict[str
             f"{path} cannot be read ({one_line(error)}): evaluate into the same --out with the same"
             " --reference to have it made again"
         ) from None
-    if lacking := [name for name, own in found.items() if not own]:
-        raise AsyncDiffError(f"{path} lacks the statistics of {lacking[0]}")
+    for name, own in found.items():
+        if not own:
+            raise AsyncDiffError(f"{path} lacks the statistics of {name}")
+        if not all(tensor.isfinite().all() for tensor in own.values()):
+            raise AsyncDiffError(f"{path} is damaged: a number of {name} is NaN or infinite")
     return found
