@@ -17,7 +17,10 @@ from asyncdiff_cli.engine.set_metrics.frechet import FrechetMetric
 
 
 class FIDJudge(FrechetMetric):
-    """On the judge's pooled features, which know things, colours and grounds, of 128×128 pixels."""
+    """On the judge's pooled features of 128×128 pixels, which know things, colours and grounds.
+
+    Blur and noise hardly move it: the judge is trained to see through them.
+    """
 
     name: ClassVar[str] = "fid_judge"
     embedded: ClassVar[bool] = True
