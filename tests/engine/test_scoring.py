@@ -164,6 +164,8 @@ def test_reward_names_and_paths_are_checked(folder):
         parse_reward_paths(["clip=x.pt"], ["noise"])
     with pytest.raises(InputError, match=r"no file x\.pt"):
         parse_reward_paths(["clip=x.pt"], ["clip"])
+    with pytest.raises(InputError, match="--reward-path names clip twice"):
+        parse_reward_paths([f"clip={folder}"] * 2, ["clip"])
 
 
 @given(st.lists(st.sampled_from([*rewards.NAMES, "", "Clip"]) | st.text(max_size=8)).map(",".join))

@@ -168,7 +168,8 @@ def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, 
     """`NAME=FILE`, for rewards that are asked for.
 
     Raises:
-        InputError: for another form, a reward that is not asked for, or a missing file.
+        InputError: for another form, a reward that is not asked for or is there twice, or a
+            missing file.
     """
     paths = {}
     for item in items:
@@ -176,6 +177,8 @@ def parse_reward_paths(items: Sequence[str], names: Sequence[str]) -> dict[str, 
         if not file:
             raise InputError(f"--reward-path is NAME=FILE, not {item!r}")
         check_choice("reward", name, names)
+        if name in paths:
+            raise InputError(f"--reward-path names {name} twice")
         paths[name] = existing(file, "file")
     return paths
 

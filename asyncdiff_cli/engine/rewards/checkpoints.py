@@ -71,7 +71,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             " published checkpoint again"
         ) from None
     except Exception as error:  # for files of another shape torch raises any class
-        raise AsyncDiffError(f"{path} is damaged, fetch it again ({one_line(error)})") from None
+        why = one_line(error) or "it ends early"
+        raise AsyncDiffError(f"{path} is damaged, fetch it again ({why})") from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise AsyncDiffError(f"{path} holds no state dict: it is not the published checkpoint")
@@ -95,6 +96,13 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
             f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}"
             for key, tensor in own.items()
             if key in weights and weights[key].shape != tensor.shape
+        ),
+        *(
+            f"{key} is of whole numbers"
+            for key, tensor in own.items()
+            if key in weights
+            and tensor.is_floating_point()
+            and not weights[key].is_floating_point()
         ),
     ]
     if wrong:

@@ -108,6 +108,7 @@ def test_other_weights_are_refused(tiny, tiny_class, tmp_path):
     key = next(k for k in weights if k.endswith("weight"))
     for others in (
         {**weights, key: torch.zeros(3)},
+        {**weights, key: weights[key].int()},
         {k: v for k, v in weights.items() if k != key},
     ):
         torch.save({**others, "extra": torch.zeros(1)}, path)
