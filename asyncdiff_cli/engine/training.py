@@ -148,12 +148,13 @@ class Trainer:
     def _train(self) -> Iterator[Event]:
         now = self.iteration + 1
         try:
-            if self.held_out is not None and not self.baseline:
-                yield from self._measure_baseline()
-            while self.iteration < self.recipe.iterations and not self.stopped:
-                now = self.iteration + 1
-                yield from self._advance()
-            self._finish()
+            with as_interrupts():  # in here, so that one that a library makes an error of is one
+                if self.held_out is not None and not self.baseline:
+                    yield from self._measure_baseline()
+                while self.iteration < self.recipe.iterations and not self.stopped:
+                    now = self.iteration + 1
+                    yield from self._advance()
+                self._finish()
         except KeyboardInterrupt as interrupt:
             self._save_complete()
             raise InterruptedRunError(

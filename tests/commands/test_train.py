@@ -13,6 +13,7 @@ import yaml
 from asyncdiff_cli.engine.learned import LearnedDeviation
 from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.rewards.noise import Noise
+from asyncdiff_cli.engine.training import Trainer
 from tests.processes import Forked
 from tests.training import (
     checkpoints,
@@ -320,6 +321,24 @@ def test_a_signal_stops_a_run_that_can_go_on(train, pipelines, tmp_path, number)
     outcome = train("--resume", "r", f"iterations={complete + 1}")
     assert outcome.err.startswith(f"iteration {complete + 1} of ")
     assert outcome.code == 0
+
+
+def test_a_signal_that_a_library_makes_an_error_of_stops_a_run_alike(train, tmp_path, monkeypatch):
+    advance = Trainer._advance
+
+    def caught_in_a_library(trainer):
+        yield from advance(trainer)
+        if trainer.iteration == 2:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise RuntimeError("a callback failed") from None
+
+    monkeypatch.setattr(Trainer, "_advance", caught_in_a_library)
+    outcome = train(iterations=4, checkpoint={"every": 400})
+    assert outcome.code == 143
+    assert "error: stopped after iteration 2; go on from 000002.safetensors" in outcome.err
+    assert checkpoints(tmp_path / "r") == [2]
 
 
 @pytest.mark.slow
