@@ -19,6 +19,7 @@ def write(metrics: dict, settings: Settings, out: Path) -> None:
         "labels": f"`{LABELS}`",
         "padding": settings.transformer.padding,
         "tokens": settings.text.tokens,
+        "pictures": settings.evaluation.pictures,
         "steps": settings.sampling.steps,
         "guidance": settings.sampling.guidance,
         "trained": _table(("part", "steps", "last losses"), _trained(metrics["trained"])),

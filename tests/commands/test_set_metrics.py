@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from asyncdiff_cli.app import run
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
 from asyncdiff_cli.engine.set_metrics import fid_judge
+from asyncdiff_cli.engine.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.set_metrics.reference import find_reference
 from asyncdiff_cli.engine.set_metrics.spectrum import spectra
 
 TEXTS = ("a cat", "a dog", "an owl", "a bee")
@@ -241,3 +243,27 @@ def test_settings_without_the_reference_are_one_line(evaluated, asyncdiff, tmp_p
     outcome = asyncdiff("report", "store")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "set_metrics.spectrum.reference_images" in outcome.err
+
+
+def test_mini_has_a_reference_once_it_ships_with_the_judge(
+    asyncdiff, judge_directory, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("asyncdiff_cli.engine.rewards.embedded.ASSETS", tmp_path / "assets")
+    (tmp_path / "prompts.txt").write_text("a cat\na dog")
+    given = [
+        *("eval", "--dataset=prompts.txt", "--policies=baseline", "--steps=1", "--images=0"),
+        *("--rewards=sharpness", "--set-metrics=spectrum,fid_judge", "--out=store", "--json"),
+    ]
+    outcome = asyncdiff(*given)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "give --reference DIR" in outcome.err
+    shipped = shutil.copytree(judge_directory, tmp_path / "assets" / "mini_judge")
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for number in range(3):
+        Image.new("RGB", (128, 128), (70 * number, 90, 30)).save(scenes / f"{number}.png")
+    metrics = SetMetricGroup(("spectrum", "fid_judge"), {"fid_judge": shipped})
+    metrics.keep(find_reference(scenes), 128, shipped)
+    found = asyncdiff(*given).json
+    assert found["settings"]["set_metrics"]["fid_judge"]["reference_images"] == 3
+    assert found["rows"][0]["metrics"]["fid_judge"]["n"] == 2
