@@ -16,7 +16,7 @@ except KeyboardInterrupt:
 
 def main() -> None:
     """Run this process's command line. There is nothing to tidy up before it has been imported."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: os._exit(128 + number))
 

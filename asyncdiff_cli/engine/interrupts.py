@@ -8,11 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come: what ends a command in the place of ctrl-C."""
+    """SIGTERM has come, or SIGHUP of a terminal that is gone: what ends a command as ctrl-C does.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class OutputClosed(BaseException):
@@ -23,12 +33,13 @@ def exit_code(interrupt: KeyboardInterrupt | OutputClosed) -> int:
     """That of a command which a signal has ended, or would have if Python let SIGPIPE do so."""
     if isinstance(interrupt, OutputClosed):
         return 128 + 13
-    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+    return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 @contextmanager
 def as_interrupts() -> Iterator[None]:
-    """Let SIGTERM interrupt the block as ctrl-C does: that is how launchers end a run.
+    """Let SIGTERM and SIGHUP interrupt the block as ctrl-C does: so launchers and closed terminals
+    end a run.
 
     What the process was started to ignore stays ignored. After the block all is as before.
 
@@ -39,11 +50,11 @@ def as_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[type[KeyboardInterrupt]] = []
+    came: list[KeyboardInterrupt] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        came.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-        if number == signal.SIGINT:  # what a terminal has sent to all a launcher repeats
+        came.append(KeyboardInterrupt() if number == signal.SIGINT else Terminated(number))
+        if number != signal.SIGTERM:  # what a terminal has sent to all a launcher repeats
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise came[0]
 

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as ctrl-C does, whatever a library makes of it."""
+"""SIGTERM and SIGHUP end a command as ctrl-C does, whatever a library makes of it."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from asyncdiff_cli.engine import AsyncDiffError, processes
-from asyncdiff_cli.engine.interrupts import as_interrupts, exit_code, ignore_interrupts
+from asyncdiff_cli.engine.interrupts import SIGNALS, as_interrupts, exit_code, ignore_interrupts
 from asyncdiff_cli.engine.training import InterruptedRunError
 
-both = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+each = pytest.mark.parametrize("number", SIGNALS)
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +25,10 @@ def _heard():
 
 def raised(number, meanwhile):
     """What leaves the block in which a signal comes."""
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(n) for n in SIGNALS]
     with pytest.raises((Exception, KeyboardInterrupt)) as caught:
         _raise(number, meanwhile)
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(n) for n in SIGNALS] == before
     return caught.value
 
 
@@ -47,7 +47,7 @@ def failing(error):
     return fail
 
 
-@both
+@each
 @pytest.mark.parametrize(
     "meanwhile",
     [lambda: None, failing(ImportError("torch")), failing(AsyncDiffError("cannot be loaded"))],
@@ -56,7 +56,7 @@ def test_a_signal_is_an_interrupt_also_if_it_was_swallowed(number, meanwhile):
     assert exit_code(raised(number, meanwhile)) == 128 + number
 
 
-@both
+@each
 def test_a_training_that_was_stopped_says_so_with_the_signals_code(number):
     error = InterruptedRunError("stopped after iteration 3", 128 + number)
     assert raised(number, failing(error)) is error
@@ -79,7 +79,7 @@ def test_what_is_ignored_stays_ignored():
         signal.raise_signal(signal.SIGINT)
 
 
-@both
+@each
 def test_a_signal_to_a_launcher_alone_ends_its_processes(number):
     children = [
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2)
