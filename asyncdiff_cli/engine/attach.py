@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.adapters import (
     FluxAdapter,
     SD3Adapter,
 )
-from asyncdiff_cli.engine.checks import check_gamma, unknown_pipeline
+from asyncdiff_cli.engine.checks import check_gamma, check_policy, unknown_pipeline
 from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
@@ -150,6 +150,7 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
     if type(pipe) not in known:
         names = [c.__name__ for c in known]
         raise InputError(unknown_pipeline(type(pipe).__name__, names))
+    check_policy(policy)
     check_gamma(gamma)
     adapter = known[type(pipe)](pipe)
     scheduler = pipe.scheduler

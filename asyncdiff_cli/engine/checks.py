@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
+from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS, MAX_TOKENS
 from asyncdiff_cli.engine.registry import PICKLES, REGISTRY, SINGLE_FILES
 
 if TYPE_CHECKING:
@@ -190,6 +190,41 @@ def check_count(option: str, value: int | None) -> None:
         raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
 
 
+def check_length(max_sequence_length: int | None) -> None:
+    """A number of tokens that there can be room for; None is the model's own."""
+    if max_sequence_length is None:
+        return
+    whole = isinstance(max_sequence_length, Integral) and not isinstance(max_sequence_length, bool)
+    if not whole or not 1 <= max_sequence_length <= MAX_TOKENS:
+        raise InputError(
+            f"max_sequence_length is a whole number from 1 to {MAX_TOKENS}, not"
+            f" {max_sequence_length!r}"
+        )
+
+
+def check_policy(policy: object) -> None:
+    """A policy can be asked, as an object of its class can."""
+    if not callable(policy) or isinstance(policy, type):
+        raise InputError(
+            f"a policy is an object such as FixedDeviation(0.5), not {policy!r}; parse_policy makes"
+            " one of a text"
+        )
+
+
+def check_generators(
+    generator: torch.Generator | Iterable[torch.Generator],
+) -> torch.Generator | list[torch.Generator]:
+    """One generator for the batch, or a list of one per image."""
+    import torch
+
+    if isinstance(generator, torch.Generator):
+        return generator
+    found = list(generator) if isinstance(generator, Iterable) else [generator]
+    if not all(isinstance(one, torch.Generator) for one in found):
+        raise InputError(f"generator is a torch.Generator, or one per image, not {generator!r}")
+    return found
+
+
 def check_size(height: int, width: int, multiple: int, largest: int | None = None) -> None:
     """Height and width in pixels fit the VAE and the patches, and the places that a model knows."""
     for name, pixels in (("height", height), ("width", width)):
@@ -224,6 +259,10 @@ def check_text(
     if prompts is not None and not all(isinstance(prompt, str) for prompt in prompts):
         raise InputError("prompts are strings")
     check_unicode("a prompt", "".join(prompts or ()))
+    negatives = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt or ()
+    if not isinstance(negatives, Sequence) or not all(isinstance(one, str) for one in negatives):
+        raise InputError("negative prompts are strings")
+    check_unicode("a negative prompt", "".join(negatives))
     if negative_prompt is not None and negative is not None:
         raise InputError("pass either negative_prompt or negative_prompt_embeds")
     for branch in ("", "negative_"):

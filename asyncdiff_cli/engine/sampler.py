@@ -171,13 +171,15 @@ def sample(
         "negative_prompt_embeds_mask": negative_mask,
     }
 
-    if generator is not None and not isinstance(generator, torch.Generator):
-        generator = list(generator)
+    if generator is not None:
+        generator = checks.check_generators(generator)
 
+    checks.check_policy(chosen)
     checks.check_gamma(gamma)
     checks.check_number("guidance_scale", guidance.scale)
     checks.check_number("true_cfg_scale", guidance.true_cfg)
     checks.check_steps(steps)
+    checks.check_length(length)
     checks.check_choice("output_type", output_type, OUTPUT_TYPES)
     backbone.check_size(height, width)
     batch = checks.check_text(

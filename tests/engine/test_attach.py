@@ -289,6 +289,13 @@ def test_gamma_is_a_number(gamma):
         pass
 
 
+@pytest.mark.parametrize("policy", [None, "fixed:0.5", Synchronous])
+def test_a_policy_is_an_object_of_one(policy):
+    refused = pytest.raises(InputError, match="a policy is an object such as FixedDeviation")
+    with refused, attach(make_case("sd3").pipe, policy):
+        pass
+
+
 def test_attaching_twice_is_refused(sd3):
     with attach(sd3, Synchronous()):
         with pytest.raises(InputError, match="attached already"), attach(sd3, Synchronous()):

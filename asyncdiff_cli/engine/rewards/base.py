@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
+from asyncdiff_cli.engine.checks import check_unicode
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.pictures import rgb
 from asyncdiff_cli.engine.rewards.precision import whole_fp32
@@ -161,6 +162,7 @@ class Reward(ABC):
             raise InputError(f"{len(texts)} prompts for {len(images)} images")
         if not all(isinstance(text, str) for text in texts):
             raise InputError("prompts are strings")
+        check_unicode("a prompt", "".join(texts))
         return texts
 
 

@@ -244,6 +244,8 @@ def test_pairs_must_be_pairs(tiny, tiny_class):
         reward.score([image, "cat.png"], "a cat")
     with pytest.raises(InputError, match="prompts are strings"):
         reward.score([image], [7])
+    with pytest.raises(InputError, match="a prompt is not Unicode text"):
+        reward.score([image], ["\ud800"])
     assert reward.score([], []).shape == (0,)
 
 
