@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncdiff_cli.engine.checks import check_range, may_be_repository
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
-from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.files import expanded, listed
 from asyncdiff_cli.engine.registry import PICKLES, SINGLE_FILES
 from asyncdiff_cli.engine.single_files import shapes
 from asyncdiff_cli.engine.text import first_few
@@ -97,7 +97,7 @@ class LoRA:
 
     def _only(self, directory: Path) -> Path:
         """The one file of a directory."""
-        files = sorted(directory.rglob(f"*{SUFFIX}"))
+        files = listed(directory, f"**/*{SUFFIX}")
         if len(files) != 1:
             names = ", ".join(file.relative_to(directory).as_posix() for file in files) or "none"
             raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")

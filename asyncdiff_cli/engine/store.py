@@ -362,20 +362,28 @@ class Store:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """Those of the store in a directory. Raises: as `Store`."""
+    file = path / SETTINGS
     try:
-        text = read_text(path / SETTINGS)
+        text = read_text(file)
+    except InputError as error:
+        if file.exists():
+            raise  # for what cannot be read, another evaluation is no help
+        raise InputError(_no_evaluation(path, error)) from None
+    try:
         version = parse_json(text, Versioned, SETTINGS).format
         if version == FORMAT:
             parse_json(text, Settings, SETTINGS)
     except InputError as error:
-        raise InputError(
-            f"{path} holds no evaluation: `asyncdiff eval --out {path}` makes one ({error})"
-        ) from None
+        raise InputError(_no_evaluation(path, error)) from None
     if version != FORMAT:
         raise InputError(
             f"{path} has format {version}, and this version reads {FORMAT}: evaluate again"
         )
     return json.loads(text)
+
+
+def _no_evaluation(path: Path, reason: InputError) -> str:
+    return f"{path} holds no evaluation: `asyncdiff eval --out {path}` makes one ({reason})"
 
 
 class _GoneError(Exception):
@@ -555,4 +563,5 @@ def _find(name: str, stores: Sequence[Store]) -> Path:
         raise AsyncDiffError(f"the image {name} is in none of the stores")
     if found.stat().st_size > LARGEST_IMAGE:
         raise AsyncDiffError(f"{found} has more than {LARGEST_IMAGE // MEBIBYTE} MiB: no image has")
+    found.open("rb").close()  # what cannot be read is not said of its copy
     return found

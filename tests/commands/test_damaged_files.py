@@ -246,6 +246,41 @@ def test_json_in_a_store_s_rows(asyncdiff, store, column, content):
     assert_refused(asyncdiff("report", store.path), "store")
 
 
+def test_settings_that_cannot_be_read_are_not_missing(asyncdiff, store):
+    (store.path / "settings.json").unlink()
+    os.mkfifo(store.path / "settings.json")
+    outcome = asyncdiff("merge", store.path, "--out", "merged")
+    path = store.path / "settings.json"
+    assert outcome.err == f"error: cannot read {path}: it is not a regular file\n"
+
+
+@pytest.mark.parametrize("shut", ["folder", "image"])
+def test_what_may_not_be_read_is_named(asyncdiff, tmp_path, monkeypatch, shut):
+    """As another user finds it, which those who run the tests may not be."""
+    store = Store.open(tmp_path / "store", SETTINGS)
+    store.write([row(image="images/a.png")])
+    (store.path / "images").mkdir()
+    (store.path / "images" / "a.png").touch()
+    hidden = tmp_path / "loras" if shut == "folder" else store.path / "images" / "a.png"
+    (tmp_path / "loras").mkdir()
+
+    def refusing(call):
+        def refuse(path, *arguments, **named):
+            if Path(str(path)) == hidden:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *arguments, **named)
+
+        return refuse
+
+    if shut == "folder":
+        monkeypatch.setattr(os, "listdir", refusing(os.listdir))
+        outcome = asyncdiff("sample", "a cat", "--lora", hidden, "--steps", 1)
+    else:
+        monkeypatch.setattr(Path, "open", refusing(Path.open))
+        outcome = asyncdiff("merge", store.path, "--out", "merged")
+    assert outcome.err == f"error: {hidden}: Permission denied\n"
+
+
 def test_a_part_that_is_no_file(asyncdiff, store):
     os.mkfifo(store.path / "parts" / "000000-a.parquet")
     assert_refused(asyncdiff("report", store.path), "000000-a.parquet is not a file")
