@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
 from asyncdiff_cli.engine.interrupts import OutputClosed
 from asyncdiff_cli.engine.messages import is_first, is_leader
-from asyncdiff_cli.engine.text import visible
+from asyncdiff_cli.engine.text import both_ends, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +71,7 @@ def warning(text: str) -> None:
 def _to_stderr(text: str) -> None:
     if sys.stderr is not None:  # for which print would take stdout
         with contextlib.suppress(OSError):  # the exit code still tells
-            print(visible(" ".join(text.split())), file=sys.stderr, flush=True)
+            print(visible(both_ends(" ".join(text.split()))), file=sys.stderr, flush=True)
 
 
 def _console(file: IO[str] | None = None) -> Console:

@@ -44,6 +44,12 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def both_ends(text: str, longest: int = 2000) -> str:
+    """The text, or the beginning and the end of a longer one, so many characters in all."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: half - 1]}…{text[-half:]}"
+
+
 def first_few(problems: Sequence[str], count: int = 3) -> str:
     """So many of several problems, and how many more there are."""
     more = f" and {len(problems) - count} more" if len(problems) > count else ""

@@ -370,6 +370,7 @@ def test_names_that_are_too_long_are_one_line(asyncdiff, arguments, name):
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert "internal" not in outcome.err
     assert "Error" not in outcome.err
+    assert len(outcome.err) < 2010
 
 
 def test_the_home_directory_is_found_in_every_path(asyncdiff, monkeypatch, tmp_path):
