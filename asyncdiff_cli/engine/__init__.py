@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         backbone_from_pipeline,
         load_backbone,
     )
+    from asyncdiff_cli.engine.calibrated import calibrated_schedule
     from asyncdiff_cli.engine.each import EachPolicy
     from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
     from asyncdiff_cli.engine.learned import LearnedDeviation, load_tpm
@@ -66,6 +67,7 @@ __all__ = [
     "VelocityScale",
     "attach",
     "backbone_from_pipeline",
+    "calibrated_schedule",
     "composite",
     "load_backbone",
     "load_reward",
@@ -90,7 +92,16 @@ _MODULES = (
         "each",
     ),
     *("transfer", "async_scheduler"),
-    *("backbones", "sampler", "attach", "rewards.base", "rewards.composite", "tpm", "learned"),
+    *(
+        "backbones",
+        "sampler",
+        "attach",
+        "rewards.base",
+        "rewards.composite",
+        "tpm",
+        "learned",
+        "calibrated",
+    ),
 )
 """Where the names are, lightest first."""
 

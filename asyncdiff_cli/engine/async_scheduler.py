@@ -152,13 +152,10 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
                 f"{len(deviations)} deviations are for runs of {len(deviations) + 1} steps, and"
                 f" this one has {decisions + 1}: give {decisions} deviations, or one number for all"
             )
-        sigma, sigma_next = self.sigmas[:-2], self.sigmas[1:-1]
-        eta = desync.eta(sigma.new_tensor(deviations), self.config.gamma)
-        cond_sigma = desync.next_cond_sigma(sigma, sigma_next, eta)
-        cond_sigma = desync.bounded(cond_sigma, sigma_next, self.sigmas[0])
-        told = self.config.num_train_timesteps * cond_sigma
-        told = torch.where(cond_sigma == sigma_next, self.timesteps[1:], told)
-        return torch.cat([self.timesteps[:1], told])
+        own = self.sigmas.new_tensor(deviations)
+        cond_sigmas = desync.cond_sigmas(self.sigmas, own, self.config.gamma)
+        told = self.config.num_train_timesteps * cond_sigmas
+        return torch.where(cond_sigmas == self.sigmas[:-1], self.timesteps, told)
 
 
 def _refusal(config: Mapping[str, Any]) -> str | None:

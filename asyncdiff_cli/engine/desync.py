@@ -60,6 +60,21 @@ def bounded(cond_sigma: Tensor, sigma_next: Tensor, sigma_max: Tensor) -> Tensor
     return torch.where(cond_sigma == sigma_next, sigma_next, inside)
 
 
+def cond_sigmas(sigmas: Tensor, deviations: Tensor, gamma: float = 1.0) -> Tensor:
+    """t* of each evaluation of a run, by the deviations of all but the first (Eq. 6).
+
+    Args:
+        sigmas: t_0 … t_K, [K + 1].
+        deviations: D_1 … D_{K−1}, [K − 1].
+
+    Returns:
+        [K]; t_0 first, and the grid's time to the bit where γ·D is 0.
+    """
+    sigma, sigma_next = sigmas[:-2], sigmas[1:-1]
+    told = next_cond_sigma(sigma, sigma_next, eta(deviations, gamma))
+    return torch.cat([sigmas[:1], bounded(told, sigma_next, sigmas[0])])
+
+
 def clean_estimate(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     """x̂0 = x − t·v, in fp32 (Algorithm 2, line 7). `latents` and `velocity` share a shape."""
     return latents.float() - sigma * velocity.float()

@@ -146,7 +146,7 @@ def describe(
         "device": backbone.device_name,
         "policy": policy.to_dict(),
         "gamma": gamma,
-        "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **_versions()},
+        "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **versions()},
     }
     return [
         Provenance(
@@ -160,7 +160,8 @@ def describe(
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Those of the libraries that decide about a picture's bytes."""
     packages = ("torch", "diffusers", "transformers", "pillow")
     return {name: importlib.metadata.version(name) for name in packages}
 

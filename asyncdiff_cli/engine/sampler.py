@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine import checks, desync
-from asyncdiff_cli.engine.adapters import Guidance
+from asyncdiff_cli.engine.adapters import Adapter, Guidance, TextConditions
 from asyncdiff_cli.engine.adapters.reading import encode
 from asyncdiff_cli.engine.backbones import Backbone
 from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
@@ -92,6 +93,30 @@ def integrate(
             on_step(state)
     checks.settle()
     return latents, cond_sigmas, deviations
+
+
+@contextmanager
+def denoising(
+    adapter: Adapter,
+) -> Iterator[Callable[[TextConditions, Guidance, int, int], Velocity]]:
+    """Give the velocity fields of a model, by text, guidance, height and width in pixels.
+
+    Within the block the model is told the times that a field is asked for.
+    """
+    with adapter.conditioning_time() as time:
+
+        def field(text: TextConditions, guidance: Guidance, height: int, width: int) -> Velocity:
+            denoise = adapter.denoiser(text, guidance, height, width)
+
+            def velocity(
+                latents: Tensor, timestep: Tensor, sigma: Tensor, cond_sigma: Tensor
+            ) -> Tensor:
+                time.set(sigma, cond_sigma)
+                return denoise(latents, timestep)
+
+            return velocity
+
+        yield field
 
 
 @torch.no_grad()
@@ -203,15 +228,9 @@ def sample(
     dtype = text.prompt_embeds.dtype
     noise = adapter.prepare_latents((batch, height, width), dtype, generator, latents)
     adapter.set_timesteps(steps, noise)
-    denoise = adapter.denoiser(text, guidance, height, width)
-    with adapter.conditioning_time() as time:
-
-        def velocity(latents: Tensor, timestep: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
-            time.set(sigma, cond)
-            return denoise(latents, timestep)
-
+    with denoising(adapter) as field:
         final, cond_sigmas, deviations = integrate(
-            velocity,
+            field(text, guidance, height, width),
             pipe.scheduler,
             noise,
             chosen,

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
 
+from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
 from asyncdiff_cli.engine.policies import SolverSchedule
 from asyncdiff_cli.engine.reading import Read, read_json
+from asyncdiff_cli.engine.registry import SCHEDULER_CLASSES
 
 SUFFIX = ".json"
 
@@ -33,7 +35,7 @@ class Schedule(Read):
     format: Literal[1] = 1
     deviations: Annotated[tuple[Deviation, ...], Field(min_length=1, max_length=2 * MAX_STEPS)]
     """D before γ of each evaluation but the first."""
-    solver: Literal["euler", "heun", "dpmpp", "unipc"] = "euler"
+    solver: str = "euler"
     """Another one's runs are refused: it takes other deviations."""
     steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
     """K. For runs of another length the deviations are resampled, with a warning."""
@@ -58,6 +60,8 @@ class Schedule(Read):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.solver not in SCHEDULER_CLASSES:
+            raise ValueError(unknown("solver", self.solver, SCHEDULER_CLASSES))
         evaluations = 2 * self.steps - 1 if self.solver == "heun" else self.steps
         if len(self.deviations) != evaluations - 1:
             raise ValueError(

@@ -90,8 +90,9 @@ def optimal_deviations(
     size = ((1 - grid[0]).square() * std.square() + grid[0].square()).sqrt()
 
     def loss(deviations: Tensor) -> Tensor:
-        told = desync.next_cond_sigma(grid[:-2], grid[1:-1], desync.eta(deviations, 1.0))
-        told = desync.bounded(told, grid[1:-1], grid[0])
+        # Eq. 6 as `desync` has it, but for its exactness at D = 0, where it has no gradient
+        told = grid[:-2] + desync.eta(deviations, 1.0) * (grid[1:-1] - grid[:-2])
+        told = told.clamp(min=desync.SIGMA_MIN, max=float(grid[0]))
         came = size * transfer(grid, torch.cat([grid[:1], told]), std, solver)
         return spectrum.error(came[:-1]) + weight * came[-1].square()
 
