@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.checks import unknown
@@ -33,7 +33,11 @@ class Schedule(Read):
     """
 
     format: Literal[1] = 1
-    deviations: Annotated[tuple[Deviation, ...], Field(min_length=1, max_length=2 * MAX_STEPS)]
+    deviations: Annotated[
+        tuple[Deviation, ...],
+        BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given),
+        Field(min_length=1, max_length=2 * MAX_STEPS),
+    ]
     """D before γ of each evaluation but the first."""
     solver: str = "euler"
     """Another one's runs are refused: it takes other deviations."""

@@ -40,6 +40,7 @@ def test_what_is_saved_is_loaded(file):
     assert schedule.deviations == DEVIATIONS
     assert (schedule.solver, schedule.steps, schedule.backbone) == ("euler", 4, "mini")
     assert schedule.made["prompts_sha256"] == "00"
+    assert Schedule(deviations=[*DEVIATIONS], steps=4).deviations == DEVIATIONS
     assert "revision" not in json.loads(file.read_text())
     schedule.save(file)
     assert Schedule.load(file) == schedule
