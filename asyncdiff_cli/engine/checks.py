@@ -187,7 +187,7 @@ def check_steps(num_inference_steps: int) -> None:
 def check_count(option: str, value: int | None) -> None:
     """There is at least one, and a number of them that ends; None is one that was not given."""
     if value is not None and not 1 <= value <= MAX_COUNT:
-        raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}")
+        raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}, not {value}")
 
 
 def check_length(max_sequence_length: int | None) -> None:

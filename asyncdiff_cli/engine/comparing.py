@@ -128,7 +128,9 @@ class Comparison:
         check_count("--limit", self.limit)
         check_count("--batch-size", self.batch_size)
         if not 0 <= self.kept_images <= MAX_COUNT:
-            raise InputError(f"--images is a whole number from 0 to {MAX_COUNT:,}")
+            raise InputError(
+                f"--images is a whole number from 0 to {MAX_COUNT:,}, not {self.kept_images}"
+            )
         check_set_metrics(self.set_metrics)
         if self.reference is not None and not self.set_metrics:
             raise InputError("--reference is what set metrics compare with: give --set-metrics too")

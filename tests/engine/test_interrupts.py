@@ -17,10 +17,15 @@ each = pytest.mark.parametrize("number", SIGNALS)
 
 @pytest.fixture(autouse=True)
 def _heard():
-    """SIGINT is not ignored, as it is where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """None is ignored, as SIGINT is where the tests run in the background, and SIGHUP by nohup."""
+    unheeded = dict.fromkeys(SIGNALS, signal.SIG_DFL)
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in {**unheeded, signal.SIGINT: signal.default_int_handler}.items()
+    }
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def raised(number, meanwhile):

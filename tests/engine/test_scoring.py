@@ -53,7 +53,7 @@ def test_the_batch_size_does_not_matter(folder):
     found = score_files([folder], ["noise"], batch_size=2, on_scored=lambda *c: calls.append(c))
     assert found.values == score_files([folder], ["noise"]).values
     assert calls == [("noise", 2, 3), ("noise", 3, 3)]
-    with pytest.raises(InputError, match="from 1, not 0"):
+    with pytest.raises(InputError, match="from 1 to 1,000,000, not 0"):
         score_files([folder], ["noise"], batch_size=0)
 
 
