@@ -15,7 +15,7 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_weight
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies import Described, Policy, ScheduledDeviation, StepState
-from asyncdiff_cli.engine.spectra import Spectrum
+from asyncdiff_cli.engine.spectra import FAINT, Spectrum
 from asyncdiff_cli.engine.transfer import transfer
 
 WEIGHT = 1.0
@@ -33,7 +33,7 @@ class SpectralDeviation(Described):
     """The deviations that bring Gaussian data of the spectrum of images out best, without a model.
 
     They minimise the mean squared error of what comes out at each scale of detail, plus `weight`
-    times the square of what comes out where the data have nothing, which is noise; see
+    times the same where the data have next to nothing, which is noise; see
     `optimal_deviations`. A run's grid and solver decide, so they are computed when it begins.
 
     Args:
@@ -69,8 +69,9 @@ def optimal_deviations(
     """Find D_1 … in [−1, 1] of least error on Gaussian data with the spectrum of images.
 
     The error of a component is the size it comes out with less s, squared; the objective is its
-    mean over the spectrum, plus `weight` times that of s = 0, plus a little for jumps
-    (`ROUGHNESS`). It is minimised by L-BFGS-B from a few constants, on exact gradients.
+    mean over the spectrum, plus `weight` times that of s = `FAINT`, plus a little for jumps
+    (`ROUGHNESS`). s = 0 would not do: a last evaluation that is told its own time clears it, and
+    leaves what is next to it. It is minimised by L-BFGS-B from a few constants, on exact gradients.
 
     Args:
         sigmas: t of each evaluation and a last 0, as a diffusers scheduler holds them; Heun has
@@ -86,7 +87,7 @@ def optimal_deviations(
     if len(grid) < 3:
         return ()
     spectrum = Spectrum.of_images()
-    std = torch.cat([spectrum.std, torch.zeros(1, dtype=torch.float64)])
+    std = torch.cat([spectrum.std, spectrum.std.new_tensor([FAINT])])
     size = ((1 - grid[0]).square() * std.square() + grid[0].square()).sqrt()
 
     def loss(deviations: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def optimal_deviations(
         told = grid[:-2] + desync.eta(deviations, 1.0) * (grid[1:-1] - grid[:-2])
         told = told.clamp(min=desync.SIGMA_MIN, max=float(grid[0]))
         came = size * transfer(grid, torch.cat([grid[:1], told]), std, solver)
-        return spectrum.error(came[:-1]) + weight * came[-1].square()
+        return spectrum.error(came[:-1]) + weight * (came[-1] - FAINT).square()
 
     cost = ROUGHNESS * float(loss(torch.zeros(len(grid) - 2, dtype=torch.float64)))
 

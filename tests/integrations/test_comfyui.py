@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import torch
 from asyncdiff_cli.engine import Schedule, ScheduledDeviation
 from asyncdiff_cli.engine.sampler import integrate
 from asyncdiff_cli.engine.schedulers import make_scheduler
+from asyncdiff_cli.engine.spectral import optimal_deviations
 from asyncdiff_cli.engine.transfer import transfer, velocity_coefficient
 from tests.conftest import PROMPTS, make_case
 from tests.engine.by_hand import noise
@@ -423,8 +425,13 @@ def test_the_example_is_a_workflow_with_the_node_before_the_sampler(pack):
     assert path == [("KSamplerSelect", ours), (ours, "SamplerCustomAdvanced")]
     ((schedule, gamma),) = (n["widgets_values"] for n in nodes.values() if n["type"] == ours)
     (steps,) = (n["widgets_values"][1] for n in nodes.values() if n["type"] == "BasicScheduler")
-    assert len(pack.schedules.read_schedule(schedule).deviations) == steps - 1
-    assert 0 < gamma <= 1
+    even = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
+    shift = math.exp(1.15)  # ComfyUI's of FLUX
+    grid = (shift * even / (1 + (shift - 1) * even)).tolist()
+    expected = optimal_deviations((*grid, 0.0))
+    given = pack.schedules.read_schedule(schedule).deviations
+    assert list(given) == pytest.approx(expected, abs=0.01)
+    assert gamma == 0.5
 
 
 RUN = """
