@@ -39,6 +39,7 @@ from asyncdiff_cli.engine.evaluation import Cell, Evaluation, key
 from asyncdiff_cli.engine.requests import ModelChoice
 from asyncdiff_cli.engine.rollout import Canvas
 from asyncdiff_cli.engine.summary import summarize
+from benchmarks import options
 from benchmarks.overhead import median_interval
 
 TARGET = 1.2
@@ -149,7 +150,7 @@ def main(
     batch: Annotated[int, typer.Option(min=1, help="Of ours, and of the batched script.")] = 8,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
     memory: Annotated[bool, typer.Option("--memory", help="Measure memory instead.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Time an evaluation against the obvious script, or measure its memory."""
     render.quiet_libraries()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -21,6 +21,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine.memory import ALLOWANCE, GIB, footprint
 from asyncdiff_cli.engine.registry import OFFLOADS, REGISTRY
 from asyncdiff_cli.engine.tracing import Work
+from benchmarks import options
 from benchmarks.gpu.architecture import ARCHITECTURES, write_published
 
 QUANTIZED = (None, "int8", "nf4")
@@ -57,9 +58,9 @@ def rows(name: str, batch: int, size: int) -> list[dict[str, Any]]:
 
 
 def main(
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 512,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    batch: options.Batch = 1,
+    size: options.Size = 512,
+    json: options.Json = False,
 ) -> None:
     """Estimate the memory of both backbones in fp16; int8 overflows there, and is in bf16."""
     render.quiet_libraries()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -30,6 +30,7 @@ from asyncdiff_cli.engine.adapters import Adapter, Guidance
 from asyncdiff_cli.engine.sampler import integrate
 from asyncdiff_cli.engine.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.tracing import Work, empty_adapter, empty_conditions, without_data
+from benchmarks import options
 from benchmarks.gpu.architecture import write_published
 
 CUDA = torch.device("cuda")
@@ -151,9 +152,9 @@ def rows(directory: Path, dtype: torch.dtype, work: Work) -> dict[str, Counts]:
 
 
 def main(
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 512,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    batch: options.Batch = 1,
+    size: options.Size = 512,
+    json: options.Json = False,
 ) -> None:
     """Count what a step of both backbones asks of a GPU in fp16."""
     render.quiet_libraries()

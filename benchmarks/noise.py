@@ -22,6 +22,7 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, load_backbone, sample, score
 from asyncdiff_cli.engine.vocabulary import Vocabulary
+from benchmarks import options
 
 SIGMAS = (2, 4, 6, 8, 10)
 TIMES = (0.1, 0.3)
@@ -103,7 +104,7 @@ def interval(values: np.ndarray) -> dict[str, float]:
 
 def main(
     count: Annotated[int, typer.Option(min=4, help="Pictures.")] = 24,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Add noise and detail to clean pictures and report the paired change of the scores."""
     render.quiet_libraries()

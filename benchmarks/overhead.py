@@ -35,6 +35,7 @@ from asyncdiff_cli.engine import (
     sample,
 )
 from asyncdiff_cli.engine.registry import dtype_name
+from benchmarks import options
 
 TARGET = 1.02
 STOCK = "stock pipeline"
@@ -128,7 +129,7 @@ def main(
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 4,
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the backbone's.")] = None,
     rounds: Annotated[int, typer.Option(min=3)] = 30,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Time the sampler against the stock diffusers pipeline."""
     render.quiet_libraries()

@@ -38,6 +38,7 @@ from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rollout import BatchSize, Canvas, Stopwatch
+from benchmarks import options
 
 GRID = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 """Fixed deviations to choose from, besides 0."""
@@ -113,7 +114,7 @@ def main(
     prompts: Annotated[int, typer.Option(min=2, help="Held-out prompts.")] = 640,
     selection: Annotated[int, typer.Option(min=2, help="Prompts to choose D on.")] = 128,
     batch: Annotated[int, typer.Option(min=1)] = 32,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Compare the learned policies with the synchronous sampler and the best fixed deviation."""
     render.quiet_libraries()

@@ -24,6 +24,7 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_backbone, load_reward, rewards, sample
 from asyncdiff_cli.engine.backbones import resolve_device
+from benchmarks import options
 from tests.parity.weights import synthetic_state_dict
 
 FIXTURE = Path(__file__).parent.parent / "tests" / "parity" / "scores_full.json"
@@ -67,7 +68,7 @@ def main(
     size: Annotated[int, typer.Option(min=3, help="Images per group.")] = 8,
     reward_path: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE")] = None,
     device: Annotated[str | None, typer.Option()] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Compare fp16 and bf16 with fp32."""
     render.quiet_libraries()

@@ -26,6 +26,7 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_reward, rewards
 from asyncdiff_cli.engine.backbones import resolve_device
+from benchmarks import options
 
 PROMPT = "an astronaut riding a horse on Mars, digital art, highly detailed"
 SIZE = 512
@@ -92,7 +93,7 @@ def main(
     reward_path: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE")] = None,
     device: Annotated[str | None, typer.Option()] = None,
     memory: Annotated[bool, typer.Option(help="Also measure the peak memory.")] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Time the published rewards, and measure their memory."""
     render.quiet_libraries()

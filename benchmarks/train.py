@@ -32,6 +32,7 @@ from asyncdiff_cli.engine.recipes import load_recipe
 from asyncdiff_cli.engine.registry import dtype_name
 from asyncdiff_cli.engine.rollout import joined, plan_iteration
 from asyncdiff_cli.engine.training import Event, Trainer
+from benchmarks import options
 from benchmarks.overhead import LEAST, median_interval
 
 TARGET = 1.10
@@ -108,7 +109,7 @@ def main(
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "mini",
     rounds: Annotated[int, typer.Option(min=3)] = 15,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Time iterations of the training against their bare rollouts."""
     render.quiet_libraries()

@@ -128,24 +128,26 @@ def vae(latent_channels: int) -> AutoencoderKL:
     )
 
 
+SD3: dict[str, int] = {
+    "sample_size": 8,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "attention_head_dim": 8,
+    "num_attention_heads": 4,
+    "joint_attention_dim": 32,
+    "caption_projection_dim": 32,
+    "pooled_projection_dim": 32,
+    "pos_embed_max_size": 16,
+}
+"""The sizes of a tiny transformer of SD3's kind."""
+
+
 def tiny_sd3() -> StableDiffusion3Pipeline:
     """Draws 16×16 by default, in steps of 4 pixels; SD3.5's own shift of 3."""
     torch.manual_seed(0)
     return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=16,
-            out_channels=16,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=4,
-            joint_attention_dim=32,
-            caption_projection_dim=32,
-            pooled_projection_dim=32,
-            pos_embed_max_size=16,
-            qk_norm="rms_norm",
-        ),
+        transformer=SD3Transformer2DModel(num_layers=2, qk_norm="rms_norm", **SD3),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(latent_channels=16),
         text_encoder=CLIPTextModelWithProjection(clip_text_config()),
@@ -157,22 +159,27 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
     )
 
 
+FLUX_BLOCKS: dict[str, int] = {
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 32,
+}
+"""The sizes of a tiny transformer of FLUX's kind, and of its relatives'."""
+FLUX: dict[str, int] = {
+    "patch_size": 1,
+    **FLUX_BLOCKS,
+    "pooled_projection_dim": 16,
+    "guidance_embeds": True,
+}
+
+
 def tiny_flux() -> FluxPipeline:
     """Draws 16×16 by default, in steps of 4 pixels; FLUX.1-dev's dynamic shift."""
     torch.manual_seed(0)
     pipe = FluxPipeline(
-        transformer=FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=32,
-            pooled_projection_dim=16,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 6, 6),
-        ),
+        transformer=FluxTransformer2DModel(in_channels=16, axes_dims_rope=(4, 6, 6), **FLUX),
         scheduler=dynamic_shift(),
         vae=vae(latent_channels=4),
         text_encoder=CLIPTextModel(clip_text_config()),

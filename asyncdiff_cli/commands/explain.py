@@ -70,15 +70,11 @@ def explain(
 
     asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
     """
-    from asyncdiff_cli.engine.checks import check_backbone, check_choice
     from asyncdiff_cli.engine.files import kept_apart
+    from asyncdiff_cli.engine.requests import ModelChoice
 
-    if backbone is not None:
-        check_backbone(backbone)
-    if solver is not None:
-        check_choice("scheduler", solver, SCHEDULER_CLASSES)
-    if grid is not None:
-        check_choice("grid", grid, GRIDS)
+    model = ModelChoice.parse(backbone=backbone, scheduler=solver, grid=grid)
+    model.check()
     with render.status("Computing"):
         from asyncdiff_cli.engine.explaining import Request, explain_request
         from asyncdiff_cli.engine.plots import check_suffix
@@ -86,8 +82,7 @@ def explain(
 
         if out is not None:
             check_suffix(out)
-        request = Request(policies, backbone, shift, steps, size, solver, grid)
-        explanation = explain_request(request)
+        explanation = explain_request(Request(policies, model, shift, steps, size))
         written = [] if out is None else write_chart(explanation, out)
     if out is not None and (warning := kept_apart(out, written[0])):
         render.warning(warning)

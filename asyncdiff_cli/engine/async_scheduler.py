@@ -15,6 +15,7 @@ import asyncdiff_cli
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_gamma
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.grids import check_direction
 from asyncdiff_cli.engine.policies import FixedDeviation, ScheduledDeviation
 
 NOISE_PREDICTION = frozenset({"prediction_type", "beta_schedule"})
@@ -97,8 +98,7 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         """
         if self._refusal:
             raise InputError(self._refusal)
-        if self.config.invert_sigmas:
-            raise InputError("schedulers with invert_sigmas=True run from 0 to 1: unsupported")
+        check_direction(self.config)
         if timesteps is not None:
             raise InputError(
                 "`timesteps` follow from the deviations here: leave them out, and where it is the"

@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
 from asyncdiff_cli.engine.sampler import stacked
-from asyncdiff_cli.engine.schedulers import check_scheduler
+from asyncdiff_cli.engine.schedulers import check_scheduler, scheduler_name
 
 IMAGE_TO_IMAGE: dict[Any, type[Adapter]] = {
     StableDiffusion3Img2ImgPipeline: SD3Adapter,
@@ -82,7 +82,7 @@ class Trace:
         if self._sigmas is None:  # once a run: they may be on the CPU
             self._sigmas = scheduler.sigmas.to(velocity.device)
             of_run = self._sigmas[scheduler.step_index :]
-            self._of_run = for_run(self._policy, of_run, scheduler)
+            self._of_run = for_run(self._policy, of_run, scheduler_name(scheduler))
         sigma = self._sigmas[scheduler.step_index]
         if not self._cond_sigmas:
             self._cond_sigmas.append(sigma.expand(len(velocity)))

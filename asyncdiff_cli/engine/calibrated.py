@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from asyncdiff_cli.engine.calibrating import (
 )
 from asyncdiff_cli.engine.checks import check_steps
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.prompts import ALL, PromptSet
 from asyncdiff_cli.engine.provenance import versions
 from asyncdiff_cli.engine.rollout import Canvas, joined
 from asyncdiff_cli.engine.sampler import denoising
@@ -79,7 +79,7 @@ def calibrated_schedule(
         "by": "calibration",
         **asdict(search),
         "images": len(prompts),
-        "prompts_sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
+        "prompts_sha256": PromptSet("given", ALL, tuple(prompts)).fingerprint,
         "seeds": list(seeds),
         "error": errors[0],
         "synchronous_error": errors[1],

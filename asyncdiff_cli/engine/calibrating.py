@@ -216,11 +216,10 @@ class Calibration:
 
     def _advance(self, students: list[_Student], k: int, deviation: float) -> list[_Student]:
         """Each run after evaluation k, told the time that D_k leads to."""
-        sigma, told = self.sigmas[k], self.sigmas[k]
-        if k > 0:
-            eta = desync.eta(torch.tensor(deviation), 1.0)
-            told = desync.next_cond_sigma(self.sigmas[k - 1], sigma, eta)
-            told = desync.bounded(told, sigma, self.sigmas[0])
+        sigma = self.sigmas[k]
+        told = desync.cond_sigmas(self.sigmas, self.sigmas.new_full((self.steps - 1,), deviation))[
+            k
+        ]
         moved = []
         for images, student in zip(self.images, students, strict=True):
             x = student.latents

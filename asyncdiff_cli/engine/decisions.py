@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,18 +9,17 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import is_finite, to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState
-from asyncdiff_cli.engine.schedulers import scheduler_name
 
 
-def for_run(policy: Policy, sigmas: Tensor, scheduler: Any) -> Policy:
-    """The policy of one run: what its `for_run` makes for the run's grid, or itself.
+def for_run(policy: Policy, sigmas: Tensor, solver: str) -> Policy:
+    """The policy of one run: what its `for_run` makes for the run's grid and solver, or itself.
 
     Args:
         sigmas: t of each of the run's evaluations, and a last one that is not evaluated.
-        scheduler: as `scheduler_name` knows it.
+        solver: its name.
     """
     own = getattr(policy, "for_run", None)
-    return policy if own is None else own(sigmas, scheduler_name(scheduler))
+    return policy if own is None else own(sigmas, solver)
 
 
 def decide(

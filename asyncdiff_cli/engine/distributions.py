@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import holds, unused, write_text
-from asyncdiff_cli.engine.plots import check_suffix, histogram_csv, histogram_figure, save_figure
+from asyncdiff_cli.engine.plots import check_suffix, histogram_csv, histogram_figure, save_chart
 from asyncdiff_cli.engine.store import SETTINGS, Store
 from asyncdiff_cli.engine.summary import Result, Summary, summarize
 
@@ -86,23 +84,11 @@ def _alone(end: Sequence[str], every: Sequence[Sequence[str]]) -> bool:
 
 
 def write_histogram(found: Mapping[str, Result], path: Path) -> list[Path]:
-    """The chart at `path` and as .svg, and its numbers as .csv; the files' paths, as `unused`.
+    """The chart at `path` and as .svg, and its numbers as .csv; the files' paths.
 
     Raises:
         InputError: for a suffix that is none of a figure.
         AsyncDiffError: if one cannot be written.
     """
     check_suffix(path)
-    figure, numbers = histogram_figure(found), histogram_csv(found)
-    path = unused(path, lambda place: _is_free(place, numbers))
-    charts = dict.fromkeys([path, path.with_suffix(".svg")])
-    for file in charts:
-        save_figure(figure, file)
-    write_text(path.with_suffix(".csv"), numbers)
-    return [*charts, path.with_suffix(".csv")]
-
-
-def _is_free(path: Path, numbers: str) -> bool:
-    """Whether a chart of these numbers can be at a path: there is none, or the same."""
-    files = path, path.with_suffix(".svg"), path.with_suffix(".csv")
-    return not any(map(os.path.lexists, files)) or holds(files[-1], numbers)
+    return save_chart(histogram_figure(found), path, histogram_csv(found), ".csv")

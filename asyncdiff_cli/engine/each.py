@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.checks import check_gamma
-from asyncdiff_cli.engine.decisions import ask, cond_sigma_of, velocity_scale_of
+from asyncdiff_cli.engine.decisions import ask, cond_sigma_of, for_run, velocity_scale_of
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies import Policy, StepState, policy_from_dict
 
@@ -55,11 +55,7 @@ class EachPolicy:
 
     def for_run(self, sigmas: Tensor, solver: str) -> Policy:
         """The same of each image's policy for the run."""
-        made = [
-            own(sigmas, solver) if (own := getattr(policy, "for_run", None)) else policy
-            for policy in self.policies
-        ]
-        return EachPolicy(made, self.gammas)
+        return EachPolicy([for_run(p, sigmas, solver) for p in self.policies], self.gammas)
 
     def __call__(self, state: StepState) -> Tensor:
         self._check(len(state.latents))

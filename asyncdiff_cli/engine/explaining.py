@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,14 +39,13 @@ class Request:
 
     policies: str
     """As `parse_policies` reads them."""
-    backbone: str | None = None
-    """Whose grid; default one of no backbone, by `shift`."""
+    model: ModelChoice
+    """Its backbone is whose grid it is, where one is named; its solver and grid."""
     shift: float | None = None
+    """Of a grid of no backbone."""
     steps: int | None = None
     size: int | None = None
     """In pixels."""
-    solver: str | None = None
-    grid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def explain(
     evaluated = make(solver, steps).sigmas
     grid = evaluated.unique().flip(0)
 
+    @cache
     def by_euler(count: int) -> Tensor:
         return make("euler", count).sigmas.clone()
 
@@ -159,16 +160,16 @@ def explain_request(request: Request) -> Explanation:
             )
     if request.steps is not None:
         check_steps(request.steps)
-    if request.backbone is None:
+    if request.model.backbone is None:
         if request.size is not None:
             raise InputError("--size is of a backbone's grid: give --backbone")
-        make, entry, own = of_shift(request), REGISTRY[DEFAULT_BACKBONE], "euler"
-        steps = request.steps or STEPS
+        make, entry = of_shift(request), REGISTRY[DEFAULT_BACKBONE]
+        steps, solver = request.steps or STEPS, request.model.scheduler or "euler"
     else:
-        make, entry, own = of_backbone(request)
+        make, entry, solver = of_backbone(request)
         steps = request.steps or entry.num_inference_steps
     chosen = parse_policies(request.policies, entry)
-    return explain(make, steps, request.solver or own, chosen, Spectrum.of_images())
+    return explain(make, steps, solver, chosen, Spectrum.of_images())
 
 
 def of_shift(request: Request) -> MakeScheduler:
@@ -178,7 +179,7 @@ def of_shift(request: Request) -> MakeScheduler:
         raise InputError(f"shift is a number above 0 and at most {MOST_SHIFT:g}, not {shift:g}")
 
     def make(solver: str, steps: int) -> Any:
-        scheduler = shifted_scheduler(solver, shift, request.grid)
+        scheduler = shifted_scheduler(solver, shift, request.model.grid)
         scheduler.set_timesteps(steps)
         return scheduler
 
@@ -186,7 +187,7 @@ def of_shift(request: Request) -> MakeScheduler:
 
 
 def of_backbone(request: Request) -> tuple[MakeScheduler, BackboneEntry, str]:
-    """Schedulers of a backbone, as it draws at a size in pixels, and the name of its solver.
+    """Schedulers of a backbone, as it draws at a size in pixels; it, and the solver's name.
 
     Only configurations are read, no weights.
 
@@ -195,7 +196,7 @@ def of_backbone(request: Request) -> tuple[MakeScheduler, BackboneEntry, str]:
     """
     if request.shift is not None:
         raise InputError("--shift is of no backbone's grid: leave it or --backbone out")
-    outline = Outline.of(ModelChoice(backbone=request.backbone, grid=request.grid))
+    outline = Outline.of(request.model)
     size = outline.size if request.size is None else request.size
     outline.check_size(size, size)
     with torch.device("meta"):
@@ -206,7 +207,7 @@ def of_backbone(request: Request) -> tuple[MakeScheduler, BackboneEntry, str]:
 
     def make(solver: str, steps: int) -> Any:
         family = outline.entry.family
-        adapter.pipe.scheduler = make_scheduler(solver, family, config, request.grid)
+        adapter.pipe.scheduler = make_scheduler(solver, family, config, request.model.grid)
         adapter.set_timesteps(steps, latents)
         return adapter.pipe.scheduler
 

@@ -15,6 +15,8 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from asyncdiff_cli.engine.errors import InputError
+
 OWN_SPACING: dict[str, dict[str, Any]] = {
     "model": {},
     "uniform": {"shift": 1.0, "use_dynamic_shifting": False, "shift_terminal": None},
@@ -102,6 +104,16 @@ class OnGrid:
         if isinstance(self, DPMSolverMultistepScheduler | UniPCMultistepScheduler):
             times = np.minimum(times, NOT_QUITE_1)
         return times
+
+
+def check_direction(config: Mapping[str, Any]) -> None:
+    """A scheduler runs from noise to image.
+
+    Raises:
+        InputError: if not.
+    """
+    if config.get("invert_sigmas"):
+        raise InputError("schedulers with invert_sigmas=True run from 0 to 1, which is unsupported")
 
 
 def model_shift(config: Mapping[str, Any]) -> float:

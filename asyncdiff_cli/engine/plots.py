@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import math
+import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from matplotlib.transforms import offset_copy
 
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import write_atomically
+from asyncdiff_cli.engine.files import holds, unused, write_atomically, write_text
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.summary import AT_BOUND, BASELINE, Result, Summary
 from asyncdiff_cli.engine.tables import heading
@@ -337,6 +338,34 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     suffix = check_suffix(path)
     write_atomically(path, lambda file: _write(figure, file, suffix))
+
+
+def save_chart(figure: Figure, path: Path, numbers: str, suffix: str) -> list[Path]:
+    """Save a figure at `path` and as .svg, with its numbers beside it.
+
+    Args:
+        suffix: of the file of numbers.
+
+    Returns:
+        The files, at `path` or the first free place beside it, as `unused`: a chart of other
+        numbers stays where it is.
+
+    Raises:
+        AsyncDiffError: if one cannot be written.
+    """
+
+    def files(place: Path) -> list[Path]:
+        return [*dict.fromkeys([place, place.with_suffix(".svg")]), place.with_suffix(suffix)]
+
+    def is_free(place: Path) -> bool:
+        *_, beside = own = files(place)
+        return not any(map(os.path.lexists, own)) or holds(beside, numbers)
+
+    *charts, beside = files(unused(path, is_free))
+    for chart in charts:
+        save_figure(figure, chart)
+    write_text(beside, numbers)
+    return [*charts, beside]
 
 
 def figure_svg(figure: Figure) -> str:

@@ -19,6 +19,7 @@ from asyncdiff_cli.engine.decisions import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.policies import Policy, StepState, Synchronous
+from asyncdiff_cli.engine.schedulers import scheduler_name
 from asyncdiff_cli.engine.sequences import join_sequences
 
 Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -71,7 +72,7 @@ def integrate(
     if sigmas[-1] > 0:  # the grid stops early: one more evaluation, and an Euler step to 0
         timesteps = torch.cat([timesteps, (desync.TIMESTEPS * sigmas[-1:]).to(timesteps)])
         sigmas = torch.cat([sigmas, torch.zeros_like(sigmas[-1:])])
-    policy = for_run(policy, sigmas, scheduler)
+    policy = for_run(policy, sigmas, scheduler_name(scheduler))
     cond_sigma = sigmas[0].expand(len(latents))  # line 2: t*_0 = t_0
     cond_sigmas, deviations, checks = [cond_sigma], [], DeferredChecks()
 

@@ -10,7 +10,7 @@ import diffusers
 from asyncdiff_cli.engine.async_scheduler import AsyncFlowMatchEulerScheduler
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.grids import EXPLICIT, ON_GRID, OnGrid, model_shift
+from asyncdiff_cli.engine.grids import EXPLICIT, ON_GRID, OnGrid, check_direction, model_shift
 from asyncdiff_cli.engine.registry import GRIDS, SCHEDULER_CLASSES
 
 SCHEDULERS: dict[str, Any] = {
@@ -138,5 +138,4 @@ def check_scheduler(scheduler: Any, family: str) -> None:
             f"{SCHEDULERS[name].__name__} needs use_flow_sigmas=True and"
             ' prediction_type="flow_prediction" to integrate a flow model'
         )
-    if config.get("invert_sigmas"):
-        raise InputError("schedulers with invert_sigmas=True run from 0 to 1, which is unsupported")
+    check_direction(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from asyncdiff_cli.engine.explaining import Explanation
-from asyncdiff_cli.engine.files import holds, unused, write_text
 from asyncdiff_cli.engine.plots import (
     COLOURS,
     GREY,
@@ -21,7 +19,7 @@ from asyncdiff_cli.engine.plots import (
     check_suffix,
     figure_style,
     legend_above,
-    save_figure,
+    save_chart,
 )
 
 HEIGHT = 2.6
@@ -68,7 +66,7 @@ def _finish_times(axes: Axes, explanation: Explanation) -> None:
 
 
 def write_chart(explanation: Explanation, path: Path) -> list[Path]:
-    """Write the chart at `path` and as .svg, and its numbers as .json; their paths, as `unused`.
+    """Write the chart at `path` and as .svg, and its numbers as .json; their paths.
 
     Raises:
         InputError: for a suffix that is none of a figure.
@@ -76,15 +74,4 @@ def write_chart(explanation: Explanation, path: Path) -> list[Path]:
     """
     check_suffix(path)
     numbers = json.dumps(asdict(explanation), indent=1) + "\n"
-
-    def is_free(place: Path) -> bool:
-        files = place, place.with_suffix(".svg"), place.with_suffix(".json")
-        return not any(map(os.path.lexists, files)) or holds(files[-1], numbers)
-
-    path = unused(path, is_free)
-    charts = dict.fromkeys([path, path.with_suffix(".svg")])
-    figure = transfer_figure(explanation)
-    for file in charts:
-        save_figure(figure, file)
-    write_text(path.with_suffix(".json"), numbers)
-    return [*charts, path.with_suffix(".json")]
+    return save_chart(transfer_figure(explanation), path, numbers, ".json")

@@ -29,6 +29,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.registry import dtype_name
+from benchmarks import options
 from benchmarks.gpu import compiled, exactness, memory, speed, tables, training
 from benchmarks.gpu.architecture import ARCHITECTURES, parameters
 from benchmarks.gpu.bench import Bench
@@ -120,7 +121,7 @@ def main(
     layers: Annotated[int | None, typer.Option(min=1, help="Blocks of each kind.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
     dtype: Annotated[str | None, typer.Option(help="Default fp16, on a CPU fp32.")] = None,
-    size: Annotated[int, typer.Option(min=16, help="Height and width in pixels.")] = 512,
+    size: options.Size = 512,
     steps: Annotated[int | None, typer.Option(min=2, help="Default: the paper's.")] = None,
     batches: Annotated[str, typer.Option(help="Images at once.")] = "1,4",
     rounds: Annotated[int, typer.Option(min=3, help="At most.")] = 12,

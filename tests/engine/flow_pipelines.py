@@ -12,6 +12,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from tests.conftest import (
+    FLUX,
+    FLUX_BLOCKS,
+    SD3,
     dynamic_shift,
     t5_encoder,
     t5_tokenizer,
@@ -50,8 +53,26 @@ def mask() -> Image.Image:
     return Image.fromarray(values)
 
 
+TEXT = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder")
+
+
+def textless(class_name: str, transformer: Any, autoencoder: Any, **components: Any) -> Any:
+    """A pipeline of Euler without text encoders: what it draws by are embeddings."""
+    parts = {**dict.fromkeys(TEXT), "scheduler": euler(), **components}
+    return made(class_name, transformer=transformer, vae=autoencoder, **parts)
+
+
 def embeds(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_masks(channels: int, mask: str = "attention_mask", tokens: int = 5) -> dict[str, Any]:
+    """Embeddings and masks of both branches, and what the masks' argument ends in."""
+    text = {}
+    for seed, prefix in enumerate(("prompt", "negative_prompt")):
+        text[f"{prefix}_embeds"] = embeds(tokens, channels, seed=seed)
+        text[f"{prefix}_{mask}"] = torch.ones(1, tokens, dtype=torch.long)
+    return text
 
 
 def euler() -> FlowMatchEulerDiscreteScheduler:
@@ -72,8 +93,9 @@ def noisy(*modules: torch.nn.Module) -> None:
             torch.nn.init.normal_(parameter, std=0.1)
 
 
-def variant(class_name: str, base: Callable[[], Any], **settings: Any) -> Drawing:
+def variant(class_name: str) -> Drawing:
     """A class that takes just what another one is made of."""
+    base, settings = VARIANTS[class_name]
     pipe = base()
     if type(pipe).__name__ != class_name:
         pipe = made(class_name, **pipe.components)
@@ -111,17 +133,8 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 def sd3_control(class_name: str, **settings: Any) -> Drawing:
     base = tiny_sd3()
     net = diffusers.SD3ControlNetModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=16,
         num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        joint_attention_dim=32,
-        caption_projection_dim=32,
-        pooled_projection_dim=32,
-        out_channels=16,
-        pos_embed_max_size=16,
+        **SD3,
         extra_conditioning_channels=int("control_mask" in settings),
     )
     noisy(net.controlnet_blocks)
@@ -136,18 +149,6 @@ def perturbed(class_name: str, **settings: Any) -> Drawing:
     for absent in ("image_encoder", "feature_extractor"):
         parts.pop(absent)
     return Drawing(kind(**parts), {**PROMPT, **settings})
-
-
-FLUX = {
-    "patch_size": 1,
-    "num_layers": 1,
-    "num_single_layers": 1,
-    "attention_head_dim": 16,
-    "num_attention_heads": 2,
-    "joint_attention_dim": 32,
-    "pooled_projection_dim": 16,
-    "guidance_embeds": True,
-}
 
 
 def flux_channels(class_name: str, in_channels: int, **settings: Any) -> Drawing:
@@ -181,11 +182,7 @@ def on_flux_parts(class_name: str, transformer: Any, scheduler: Any, **settings:
 def chroma(class_name: str, **settings: Any) -> Drawing:
     transformer = diffusers.ChromaTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
+        **FLUX_BLOCKS,
         axes_dims_rope=(4, 6, 6),
         approximator_num_channels=64,
         approximator_hidden_dim=32,
@@ -198,11 +195,7 @@ def ovis(class_name: str) -> Drawing:
     transformer = diffusers.OvisImageTransformer2DModel(
         in_channels=16,
         out_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
+        **FLUX_BLOCKS,
         axes_dims_rope=(4, 6, 6),
     )
     text = {"prompt_embeds": embeds(6, 32), "guidance_scale": 1.0}
@@ -212,11 +205,7 @@ def ovis(class_name: str) -> Drawing:
 def bria(class_name: str) -> Drawing:
     transformer = diffusers.BriaTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
+        **FLUX_BLOCKS,
         axes_dims_rope=[0, 8, 8],
     )
     return on_flux_parts(class_name, transformer, euler(), **NEGATIVE)
@@ -240,12 +229,8 @@ def qwen_control(class_name: str, **settings: Any) -> Drawing:
 
 def qwen_edit(class_name: str, **settings: Any) -> Drawing:
     """Without the text encoder, which reads the picture as well."""
-    text = {}
-    for seed, prefix in enumerate(("", "negative_")):
-        text[f"{prefix}prompt_embeds"] = embeds(5, 16, seed=seed)
-        text[f"{prefix}prompt_embeds_mask"] = torch.ones(1, 5, dtype=torch.long)
-    pipe = getattr(diffusers, class_name)(**tiny_qwen_image().components, processor=None)
-    return Drawing(pipe, {**SIZE, **text, **settings})
+    pipe = made(class_name, **tiny_qwen_image().components, processor=None)
+    return Drawing(pipe, {**SIZE, **with_masks(16, "embeds_mask"), **settings})
 
 
 def z_image_control(class_name: str) -> Drawing:
@@ -315,8 +300,7 @@ def wan(class_name: str, in_channels: int = 4, **settings: Any) -> Drawing:
         ffn_dim=16,
         num_layers=1,
     )
-    absent = dict.fromkeys(("text_encoder", "tokenizer", "image_encoder", "image_processor"))
-    pipe = made(class_name, scheduler=euler(), vae=autoencoder, transformer=transformer, **absent)
+    pipe = textless(class_name, transformer, autoencoder, image_processor=None)
     text = {"prompt_embeds": embeds(6, 32), "negative_prompt_embeds": embeds(6, 32, seed=2)}
     return Drawing(pipe, {**SIZE, **text, **settings})
 
@@ -343,8 +327,7 @@ def hunyuan_video(class_name: str) -> Drawing:
         pooled_projection_dim=8,
         rope_axes_dim=(2, 4, 4),
     )
-    text = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
-    pipe = made(class_name, scheduler=euler(), vae=autoencoder, transformer=transformer, **text)
+    pipe = textless(class_name, transformer, autoencoder)
     given = {
         "prompt_embeds": embeds(5, 16),
         "pooled_prompt_embeds": embeds(8),
@@ -378,22 +361,12 @@ def hunyuan_image(class_name: str) -> Drawing:
         text_embed_2_dim=16,
         rope_axes_dim=(4, 4),
     )
-    text = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
-    pipe = made(class_name, scheduler=euler(), vae=autoencoder, transformer=transformer, **text)
+    pipe = textless(class_name, transformer, autoencoder)
     given: dict[str, Any] = {}
     for seed, suffix in enumerate(("", "_2")):
         given[f"prompt_embeds{suffix}"] = embeds(5, 16, seed=seed)
         given[f"prompt_embeds_mask{suffix}"] = torch.ones(1, 5)
     return Drawing(pipe, {**SIZE, **given})
-
-
-def with_masks(text_channels: int, tokens: int = 5) -> dict[str, Any]:
-    """Embeddings and masks of both branches."""
-    text = {}
-    for seed, prefix in enumerate(("", "negative_")):
-        text[f"{prefix}prompt_embeds"] = embeds(tokens, text_channels, seed=seed)
-        text[f"{prefix}prompt_attention_mask"] = torch.ones(1, tokens, dtype=torch.long)
-    return text
 
 
 def lumina2(class_name: str) -> Drawing:
@@ -410,8 +383,7 @@ def lumina2(class_name: str) -> Drawing:
         axes_lens=(64, 32, 32),
         cap_feat_dim=16,
     )
-    text = dict.fromkeys(("text_encoder", "tokenizer"))
-    pipe = made(class_name, scheduler=euler(), vae=vae(4), transformer=transformer, **text)
+    pipe = textless(class_name, transformer, vae(4))
     return Drawing(pipe, {**SIZE, **with_masks(16)})
 
 
@@ -428,8 +400,7 @@ def aura_flow(class_name: str) -> Drawing:
         out_channels=4,
         pos_embed_max_size=64,
     )
-    text = {"text_encoder": None, "tokenizer": t5_tokenizer()}
-    pipe = made(class_name, scheduler=euler(), vae=vae(4), transformer=transformer, **text)
+    pipe = textless(class_name, transformer, vae(4), tokenizer=t5_tokenizer())
     return Drawing(pipe, {**SIZE, **with_masks(32)})
 
 
@@ -448,8 +419,7 @@ def cogview4(class_name: str) -> Drawing:
         rope_axes_dim=(4, 4),
     )
     scheduler = dynamic_shift(time_shift_type="linear")
-    text = dict.fromkeys(("text_encoder", "tokenizer"))
-    pipe = made(class_name, scheduler=scheduler, vae=vae(4), transformer=transformer, **text)
+    pipe = textless(class_name, transformer, vae(4), scheduler=scheduler)
     given = {"prompt_embeds": embeds(16, 32), "negative_prompt_embeds": embeds(16, 32, seed=2)}
     return Drawing(pipe, {**SIZE, **given})
 
@@ -483,10 +453,7 @@ def mochi(class_name: str) -> Drawing:
 
 CONTROL = {"control_image": picture(1)}
 MAKERS: dict[str, Callable[[str], Drawing]] = {
-    **{
-        name: lambda name: variant(name, VARIANTS[name][0], **VARIANTS[name][1])
-        for name in VARIANTS
-    },
+    **dict.fromkeys(VARIANTS, variant),
     "StableDiffusion3ControlNetPipeline": sd3_control,
     "StableDiffusion3ControlNetInpaintingPipeline": lambda n: sd3_control(n, control_mask=mask()),
     "StableDiffusion3PAGPipeline": perturbed,

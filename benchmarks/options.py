@@ -1,0 +1,11 @@
+"""The options that several benchmarks share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Batch = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Size = Annotated[int, typer.Option(min=16, help="Height and width in pixels.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
