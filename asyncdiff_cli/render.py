@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.text import both_ends, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from asyncdiff_cli.engine.policies import StepState
+    from asyncdiff_cli.engine.policies.base import StepState
 
 
 WIDE = 200

@@ -32,13 +32,14 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, attach
-from asyncdiff_cli.engine.backbones import load_choice
-from asyncdiff_cli.engine.comparing import Comparison, open_evaluation
-from asyncdiff_cli.engine.conditions import EncodedText
-from asyncdiff_cli.engine.evaluation import Cell, Evaluation, key
-from asyncdiff_cli.engine.requests import ModelChoice
-from asyncdiff_cli.engine.rollout import Canvas
-from asyncdiff_cli.engine.summary import summarize
+from asyncdiff_cli.engine.backbones.backbone import load_choice
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
+from asyncdiff_cli.engine.evaluation.comparison import Comparison
+from asyncdiff_cli.engine.evaluation.evaluation import Cell, Evaluation, key
+from asyncdiff_cli.engine.evaluation.start import open_evaluation
+from asyncdiff_cli.engine.evaluation.summary import summarize
 from benchmarks import options
 from benchmarks.overhead import median_interval
 

@@ -18,9 +18,10 @@ import typer
 from rich.table import Table
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.memory import ALLOWANCE, GIB, footprint
-from asyncdiff_cli.engine.registry import OFFLOADS, REGISTRY
-from asyncdiff_cli.engine.tracing import Work
+from asyncdiff_cli.engine.backbones.memory.advice import ALLOWANCE
+from asyncdiff_cli.engine.backbones.memory.footprint import GIB, footprint
+from asyncdiff_cli.engine.backbones.memory.tracing import Work
+from asyncdiff_cli.engine.backbones.registry import OFFLOADS, REGISTRY
 from benchmarks import options
 from benchmarks.gpu.architecture import ARCHITECTURES, write_published
 

@@ -26,10 +26,11 @@ from torch.utils._pytree import tree_leaves
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import REGISTRY, FixedDeviation, LearnedDeviation, Policy
-from asyncdiff_cli.engine.adapters import Adapter, Guidance
-from asyncdiff_cli.engine.sampler import integrate
-from asyncdiff_cli.engine.tpm import TimestepPredictionModule
-from asyncdiff_cli.engine.tracing import Work, empty_adapter, empty_conditions, without_data
+from asyncdiff_cli.engine.backbones.adapters import Adapter, Guidance
+from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
+from asyncdiff_cli.engine.backbones.memory.tracing import Work, empty_conditions, without_data
+from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
+from asyncdiff_cli.engine.sampling.loop import integrate
 from benchmarks import options
 from benchmarks.gpu.architecture import write_published
 

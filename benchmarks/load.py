@@ -26,9 +26,9 @@ import typer
 from rich.table import Table
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.distributions import distributions, write_histogram
-from asyncdiff_cli.engine.report import write_report
-from asyncdiff_cli.engine.store import Store
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.figures.distributions import distributions, write_histogram
+from asyncdiff_cli.engine.figures.report import write_report
 
 POLICIES = ("baseline", "learned", "lifted", "fixed:0.5")
 STEPS = 10

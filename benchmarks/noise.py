@@ -21,7 +21,7 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, load_backbone, sample, score
-from asyncdiff_cli.engine.vocabulary import Vocabulary
+from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from benchmarks import options
 
 SIGMAS = (2, 4, 6, 8, 10)

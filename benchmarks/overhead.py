@@ -34,7 +34,7 @@ from asyncdiff_cli.engine import (
     load_backbone,
     sample,
 )
-from asyncdiff_cli.engine.registry import dtype_name
+from asyncdiff_cli.engine.dtypes import dtype_name
 from benchmarks import options
 
 TARGET = 1.02

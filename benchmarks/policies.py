@@ -30,14 +30,15 @@ from asyncdiff_cli.engine import (
     Synchronous,
     load_backbone,
 )
-from asyncdiff_cli.engine.comparison import paired
-from asyncdiff_cli.engine.heldout import HeldOut, columns
-from asyncdiff_cli.engine.prompts import load_prompts
-from asyncdiff_cli.engine.recipes import Recipe, load_recipe
+from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
+from asyncdiff_cli.engine.prompts.load import load_prompts
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
-from asyncdiff_cli.engine.rollout import BatchSize, Canvas, Stopwatch
+from asyncdiff_cli.engine.statistics import paired
+from asyncdiff_cli.engine.training.held_out import HeldOut, columns
+from asyncdiff_cli.engine.training.recipe import Recipe
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from benchmarks import options
 
 GRID = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_backbone, load_reward, rewards, sample
-from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.devices import resolve_device
 from benchmarks import options
 from tests.parity.weights import synthetic_state_dict
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_reward, rewards
-from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.devices import resolve_device
 from benchmarks import options
 
 PROMPT = "an astronaut riding a horse on Mars, digital art, highly detailed"

@@ -27,11 +27,12 @@ from rich.progress import track
 from rich.table import Table
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.launch import open_trainer
-from asyncdiff_cli.engine.recipes import load_recipe
-from asyncdiff_cli.engine.registry import dtype_name
-from asyncdiff_cli.engine.rollout import joined, plan_iteration
-from asyncdiff_cli.engine.training import Event, Trainer
+from asyncdiff_cli.engine.drawing.canvas import joined
+from asyncdiff_cli.engine.dtypes import dtype_name
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.rollout import plan_iteration
+from asyncdiff_cli.engine.training.start import open_trainer
+from asyncdiff_cli.engine.training.trainer import Event, Trainer
 from benchmarks import options
 from benchmarks.overhead import LEAST, median_interval
 

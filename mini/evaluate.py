@@ -19,14 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, load_backbone, sample
+from asyncdiff_cli.engine.evaluation.set_metrics.fid_judge import FIDJudge
+from asyncdiff_cli.engine.evaluation.set_metrics.spectrum import RadialSpectrum, spectra
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.noise import noise_level
 from asyncdiff_cli.engine.rewards.world.answers import is_right, score
 from asyncdiff_cli.engine.rewards.world.grammar import Request, say
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, look
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, ask
-from asyncdiff_cli.engine.set_metrics.fid_judge import FIDJudge
-from asyncdiff_cli.engine.set_metrics.spectrum import RadialSpectrum, spectra
 from mini.compose import Composer, sheet, to_images
 from mini.measures import distance, fine_detail, summary
 from mini.scenes import Batch, Scene, Scenes

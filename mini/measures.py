@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from asyncdiff_cli.engine.comparison import bootstrap_interval
-from asyncdiff_cli.engine.set_metrics.base import SetMetric
+from asyncdiff_cli.engine.evaluation.set_metrics.base import SetMetric
+from asyncdiff_cli.engine.statistics import bootstrap_interval
 
 
 def summary(values: Sequence[float]) -> dict[str, float | list[float] | int]:

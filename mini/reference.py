@@ -7,10 +7,10 @@ import tempfile
 from itertools import cycle, islice
 from pathlib import Path
 
-from asyncdiff_cli.engine.mini_prompts import EACH, compose
+from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.evaluation.set_metrics.reference import find_reference
+from asyncdiff_cli.engine.prompts.mini import EACH, compose
 from asyncdiff_cli.engine.rewards.world.grammar import parse
-from asyncdiff_cli.engine.set_metrics.group import SetMetricGroup
-from asyncdiff_cli.engine.set_metrics.reference import find_reference
 from mini.compose import Composer, to_images
 from mini.scenes import Batch, Scene, Scenes
 from mini.settings import Settings

@@ -56,7 +56,7 @@ from asyncdiff_cli.engine import (
 )
 from asyncdiff_cli.engine.rewards.mini_judge import Config
 from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
-from tests.rounding import terms
+from tests.helpers.rounding import terms
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start

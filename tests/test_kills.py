@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from asyncdiff_cli.engine.store import Store
+from asyncdiff_cli.engine.evaluation.store import Store
 from tests.conftest import tiny_sd3
-from tests.engine.test_evaluation import rows as stored
-from tests.processes import KILL_AT, Forked
-from tests.training import rows as logged
-from tests.training import settings
+from tests.engine.evaluation.test_evaluation import rows as stored
+from tests.helpers.processes import KILL_AT, Forked
+from tests.helpers.training import rows as logged
+from tests.helpers.training import settings
 
 KILLS = 50
 SPAN = 2.5

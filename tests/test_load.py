@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.app import run
-from asyncdiff_cli.engine.adapters import TextConditions
-from asyncdiff_cli.engine.rollout import Canvas
-from asyncdiff_cli.engine.sampler import SampleResult
-from asyncdiff_cli.engine.store import FAN_IN, Store
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.evaluation.store import FAN_IN, Store
+from asyncdiff_cli.engine.sampling.sample import SampleResult
 from tests.conftest import tiny_sd3
-from tests.processes import server
+from tests.helpers.processes import server
 
 PROMPTS = int(os.environ.get("LOAD_PROMPTS", 100_000))
 """Of the long test, which takes ten minutes or more on a machine that does nothing else."""

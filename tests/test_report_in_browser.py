@@ -5,11 +5,11 @@ import subprocess
 
 import pytest
 
-from asyncdiff_cli.engine.report import write_report
-from asyncdiff_cli.engine.store import Store
-from asyncdiff_cli.engine.summary import summarize
-from asyncdiff_cli.engine.tables import blocks
-from tests.reporting import HOSTILE, POLICIES, make_run, make_store
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.summary import summarize
+from asyncdiff_cli.engine.evaluation.tables import blocks
+from asyncdiff_cli.engine.figures.report import write_report
+from tests.helpers.reporting import HOSTILE, POLICIES, make_run, make_store
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 GRID = ".grid button"

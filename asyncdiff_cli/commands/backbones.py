@@ -8,10 +8,10 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
-from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.weights import Presence
+    from asyncdiff_cli.engine.backbones.weights import Presence
 
 
 def backbones(
@@ -26,9 +26,9 @@ def backbones(
     json: options.Json = False,
 ) -> None:
     """List the backbones: defaults, licence, size, and whether they are on this disk."""
+    from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
+    from asyncdiff_cli.engine.backbones.weights import presence
     from asyncdiff_cli.engine.checks import check_choice
-    from asyncdiff_cli.engine.vocabulary import Vocabulary
-    from asyncdiff_cli.engine.weights import presence
 
     if name is None:
         found = {entry: presence(entry) for entry in REGISTRY.values()}

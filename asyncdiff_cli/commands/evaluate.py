@@ -13,9 +13,9 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.comparing import Comparison
-    from asyncdiff_cli.engine.requests import ModelChoice
-    from asyncdiff_cli.engine.store import Store
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.evaluation.comparison import Comparison
+    from asyncdiff_cli.engine.evaluation.store import Store
 
 
 @options.with_model
@@ -56,7 +56,7 @@ def evaluate(
 
     asyncdiff eval --policies baseline,learned,fixed:0.5,detail-daemon --limit 64
     """
-    from asyncdiff_cli.engine.comparing import parse_comparison
+    from asyncdiff_cli.engine.evaluation.comparison import parse_comparison
     from asyncdiff_cli.engine.processes import launch, must_launch
 
     start = time.perf_counter()
@@ -77,7 +77,7 @@ def evaluate(
 def draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] | None:
     """Evaluate into `out`; the store, how many images were drawn, and the options in force, in one
     process of several."""
-    from asyncdiff_cli.engine.store import reserved
+    from asyncdiff_cli.engine.evaluation.store import reserved
 
     with reserved(out, wanted.shard):
         return _draw(wanted, out)
@@ -85,7 +85,7 @@ def draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] 
 
 def _draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] | None:
     with render.status("Loading the models") as downloading:
-        from asyncdiff_cli.engine.comparing import open_evaluation
+        from asyncdiff_cli.engine.evaluation.start import open_evaluation
 
         render.quiet_libraries()
         evaluation = open_evaluation(wanted, out, downloading, render.warning)
@@ -108,8 +108,8 @@ def show(
     files: list[Path] | None = None,
 ) -> None:
     """Print a store's table, and write it in the other formats."""
-    from asyncdiff_cli.engine.summary import summarize
-    from asyncdiff_cli.engine.tables import to_json, to_rich, write_tables
+    from asyncdiff_cli.engine.evaluation.summary import summarize
+    from asyncdiff_cli.engine.evaluation.tables import to_json, to_rich, write_tables
 
     summary = summarize(store)
     for note in summary.notes:

@@ -10,10 +10,10 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
-from asyncdiff_cli.engine.registry import GRIDS, SCHEDULER_CLASSES
+from asyncdiff_cli.engine.backbones.registry import GRIDS, SCHEDULER_CLASSES
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.explaining import Explained
+    from asyncdiff_cli.engine.figures.explanation import Explained
 
 POLICIES = "baseline,fixed:0.5,fixed:1"
 
@@ -70,15 +70,15 @@ def explain(
 
     asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
     """
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
     from asyncdiff_cli.engine.files import kept_apart
-    from asyncdiff_cli.engine.requests import ModelChoice
 
     model = ModelChoice.parse(backbone=backbone, scheduler=solver, grid=grid)
     model.check()
     with render.status("Computing"):
-        from asyncdiff_cli.engine.explaining import Request, explain_request
-        from asyncdiff_cli.engine.plots import check_suffix
-        from asyncdiff_cli.engine.transfer_chart import write_chart
+        from asyncdiff_cli.engine.figures.explanation import Request, explain_request
+        from asyncdiff_cli.engine.figures.explanation_chart import write_chart
+        from asyncdiff_cli.engine.figures.style import check_suffix
 
         if out is not None:
             check_suffix(out)

@@ -12,7 +12,7 @@ from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.evaluate import draw
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.comparing import Comparison
+    from asyncdiff_cli.engine.evaluation.comparison import Comparison
 
 
 def histogram(
@@ -46,16 +46,16 @@ def histogram(
 
     asyncdiff histogram runs/mini runs/mini-lifted --limit 200
     """
-    from asyncdiff_cli.engine.distributions import (
+    from asyncdiff_cli.engine.evaluation.store import Store
+    from asyncdiff_cli.engine.figures.distributions import (
         EVALUATION,
         distributions,
         is_store,
         told_apart,
         write_histogram,
     )
+    from asyncdiff_cli.engine.figures.style import check_suffix
     from asyncdiff_cli.engine.files import kept_apart
-    from asyncdiff_cli.engine.plots import check_suffix
-    from asyncdiff_cli.engine.store import Store
 
     check_suffix(out)
     sources = [Store(path) if is_store(path) else _of_run(path, limit, device) for path in paths]
@@ -92,7 +92,7 @@ def histogram(
 
 def _of_run(path: Path, limit: int | None, device: str | None) -> Comparison:
     """What evaluates a run's module, imported only where that is to be done."""
-    from asyncdiff_cli.engine.comparing import comparison_of_run
-    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.evaluation.comparison import comparison_of_run
 
     return comparison_of_run(path, limit, ModelChoice(device=device))

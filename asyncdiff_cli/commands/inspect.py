@@ -13,7 +13,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.provenance import PanelProvenance, Provenance
+    from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance
 
 
 def inspect(
@@ -21,7 +21,7 @@ def inspect(
     json: options.Json = False,
 ) -> None:
     """Print what an image or a panel was drawn from."""
-    from asyncdiff_cli.engine.provenance import Provenance, read_provenance
+    from asyncdiff_cli.engine.drawing.provenance import Provenance, read_provenance
 
     record = read_provenance(image)
     if json:

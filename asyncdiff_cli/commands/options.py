@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from asyncdiff_cli.engine.checks import check_arguments, check_unicode
-from asyncdiff_cli.engine.files import check_directory, check_writable, existing, expanded
-from asyncdiff_cli.engine.registry import (
+from asyncdiff_cli.engine.backbones.registry import (
     GRIDS,
     OFFLOADS,
     QUANTIZATIONS,
     REGISTRY,
     SCHEDULER_CLASSES,
 )
+from asyncdiff_cli.engine.checks import check_arguments, check_unicode
+from asyncdiff_cli.engine.files import check_directory, check_writable, existing, expanded
 from asyncdiff_cli.engine.text import as_typed
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
 
 
 @dataclass
@@ -86,7 +86,7 @@ def complete_reward(incomplete: str) -> list[str]:
 
 def complete_set_metric(incomplete: str) -> list[str]:
     """Set metrics, also after those that are already named."""
-    from asyncdiff_cli.engine.set_metrics import NAMES
+    from asyncdiff_cli.engine.evaluation.set_metrics import NAMES
 
     return _one_more(incomplete, NAMES)
 
@@ -98,7 +98,7 @@ def _one_more(incomplete: str, names: Iterable[str]) -> list[str]:
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Recipes that come with the package."""
-    from asyncdiff_cli.engine.recipes import names
+    from asyncdiff_cli.engine.training.recipe_files import names
 
     return [name for name in names() if name.startswith(incomplete)]
 
@@ -196,7 +196,7 @@ def _model(
         ),
     ] = None,
 ) -> ModelChoice:
-    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
 
     given = {name: value for name, value in locals().items() if name in _MODEL}
     choice = ModelChoice.parse(**{**given, "lora": tuple(lora) if lora else None})
@@ -249,7 +249,7 @@ def try_directory(context: typer.Context, path: Path | None) -> Path | None:
 def read_policies(text: str | None) -> str | None:
     """Refuse a policy that is not known before what draws with it is imported."""
     if text:
-        from asyncdiff_cli.engine.policy_specs import find_policy
+        from asyncdiff_cli.engine.policies.specs import find_policy
 
         for part in text.split(","):
             find_policy(part)
@@ -259,7 +259,7 @@ def read_policies(text: str | None) -> str | None:
 def read_dataset(text: str | None) -> str | None:
     """Refuse a set of prompts that is not known before what draws it is imported."""
     if text:
-        from asyncdiff_cli.engine.prompts import check_source
+        from asyncdiff_cli.engine.prompts.load import check_source
 
         check_source(text)
     return text
@@ -277,7 +277,7 @@ def read_rewards(text: str | None) -> str | None:
 def read_set_metrics(text: str | None) -> str | None:
     """Refuse a set metric that is not known, or not installed, before anything is loaded."""
     if text:
-        from asyncdiff_cli.engine.set_metrics import check_set_metrics
+        from asyncdiff_cli.engine.evaluation.set_metrics import check_set_metrics
 
         check_set_metrics([name.strip() for name in text.split(",")])
     return text
@@ -285,7 +285,8 @@ def read_set_metrics(text: str | None) -> str | None:
 
 def read_reward_paths(items: list[str] | None) -> list[str] | None:
     """Refuse a checkpoint that is not there before what reads it is imported."""
-    from asyncdiff_cli.engine import rewards, set_metrics
+    from asyncdiff_cli.engine import rewards
+    from asyncdiff_cli.engine.evaluation import set_metrics
 
     rewards.parse_reward_paths(items or [], (*rewards.ENTRIES, *set_metrics.NAMES))
     return items

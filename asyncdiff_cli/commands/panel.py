@@ -13,7 +13,7 @@ from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.evaluate import draw
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
 
 
 @options.with_model
@@ -57,18 +57,18 @@ def panel(
 
     asyncdiff panel "a cat" "a dog" --policies baseline,learned,velocity-scale
     """
+    from asyncdiff_cli.engine.drawing.provenance import save_apart
+    from asyncdiff_cli.engine.evaluation.store import Store
+    from asyncdiff_cli.engine.fields import parse_numbers
+    from asyncdiff_cli.engine.figures.gallery import check_panel, figure_5, store_panel
     from asyncdiff_cli.engine.files import kept_apart
-    from asyncdiff_cli.engine.gallery import check_panel, figure_5, store_panel
-    from asyncdiff_cli.engine.provenance import save_apart
-    from asyncdiff_cli.engine.requests import parse_numbers
-    from asyncdiff_cli.engine.store import Store
 
     check_panel(prompts, store, rows, policies, out, model)
     if store is not None:
         kept = parse_numbers("--rows", rows, int) or None
         image, provenance = store_panel(Store(store), kept)
     else:
-        from asyncdiff_cli.engine.comparing import parse_comparison, provisional_entry
+        from asyncdiff_cli.engine.evaluation.comparison import parse_comparison, provisional_entry
 
         wanted = parse_comparison(
             model, policies or figure_5(provisional_entry(model.name)), steps=steps,

@@ -11,7 +11,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.recipes import Recipe
+    from asyncdiff_cli.engine.training.recipe import Recipe
 
 recipes = typer.Typer(
     help="List, show, copy and check training recipes.",
@@ -53,7 +53,7 @@ def group(context: typer.Context) -> None:
 @recipes.command("list", cls=options.Command)
 def list_recipes(json: options.Json = False) -> None:
     """List the shipped recipes."""
-    from asyncdiff_cli.engine.recipes import load_recipe, names
+    from asyncdiff_cli.engine.training.recipe_files import load_recipe, names
 
     found = [{"name": name, **_summary(load_recipe(name))} for name in names()]
     if json:
@@ -76,7 +76,7 @@ def show(name: NameOrPath, overrides: Overrides = None, json: options.Json = Fal
 
     asyncdiff recipes show mini iterations=200 > mine.yaml
     """
-    from asyncdiff_cli.engine.recipes import header, load_recipe, to_yaml
+    from asyncdiff_cli.engine.training.recipe_files import header, load_recipe, to_yaml
 
     recipe, comment = load_recipe(name, overrides or ()), header(name)
     if json:
@@ -100,7 +100,7 @@ def copy(
 
     asyncdiff recipes copy flux-coco mine.yaml
     """
-    from asyncdiff_cli.engine.recipes import copy_recipe
+    from asyncdiff_cli.engine.training.recipe_files import copy_recipe
 
     copy_recipe(name, path)
     if json:
@@ -116,7 +116,7 @@ def validate(name: NameOrPath, overrides: Overrides = None, json: options.Json =
     asyncdiff recipes validate mine.yaml mini_batch_size=8
     """
     from asyncdiff_cli.engine.errors import InputError
-    from asyncdiff_cli.engine.recipes import load_recipe
+    from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
     try:
         found = _summary(load_recipe(name, overrides or ()))
@@ -132,7 +132,7 @@ def validate(name: NameOrPath, overrides: Overrides = None, json: options.Json =
 
 def _summary(recipe: Recipe) -> dict[str, Any]:
     """What tells recipes apart, and what they cost."""
-    from asyncdiff_cli.engine.recipes import cost
+    from asyncdiff_cli.engine.training.recipe import cost
 
     names = ("backbone", "prompts", "bound", "num_inference_steps")
     return {**{name: getattr(recipe, name) for name in names}, **vars(cost(recipe))}

@@ -33,8 +33,8 @@ def report(
     asyncdiff report evals/mini-mini
     """
     with render.status("Writing the report"):
+        from asyncdiff_cli.engine.figures.report import NAME, write_report
         from asyncdiff_cli.engine.files import kept_apart
-        from asyncdiff_cli.engine.report import NAME, write_report
 
         out = out or path / NAME
         written = write_report(path, out)

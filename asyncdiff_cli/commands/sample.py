@@ -12,7 +12,8 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.requests import ModelChoice, Request
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.drawing.request import Request
 
 
 @options.with_model
@@ -137,8 +138,8 @@ def sample(
 
     asyncdiff sample "a cat" "an octopus on a yellow background" --gamma 1.5 --compare 0,0.5,1,2
     """
+    from asyncdiff_cli.engine.drawing.request import parse_request
     from asyncdiff_cli.engine.locks import hold
-    from asyncdiff_cli.engine.requests import parse_request
 
     request = parse_request(
         prompts=prompts, prompt_file=prompt_file, source=source, num_images=num_images, seed=seed,
@@ -156,7 +157,7 @@ def sample(
 
 def _draw(request: Request, model: ModelChoice, out: Path, json: bool) -> None:
     with render.status("Loading the model"):
-        from asyncdiff_cli.engine.jobs import open_job
+        from asyncdiff_cli.engine.drawing.job import open_job
 
         render.quiet_libraries()
         job = open_job(request, model, out, render.warning)
@@ -176,7 +177,7 @@ def _draw(request: Request, model: ModelChoice, out: Path, json: bool) -> None:
 
 def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> None:
     with render.status("Looking at the model"):
-        from asyncdiff_cli.engine.estimates import forecast
+        from asyncdiff_cli.engine.drawing.dry_run import forecast
 
         render.quiet_libraries()
         found = forecast(request, choice, out).to_dict(out)

@@ -12,7 +12,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.scoring import Scores
+    from asyncdiff_cli.engine.evaluation.scoring import Scores
 
 
 def score(
@@ -74,9 +74,9 @@ def score(
 
     asyncdiff score outputs --rewards mini_clip,noise --csv scores.csv
     """
+    from asyncdiff_cli.engine.evaluation.scoring import score_files, write_csv
     from asyncdiff_cli.engine.files import kept_apart
     from asyncdiff_cli.engine.rewards import parse_reward_paths, parse_rewards
-    from asyncdiff_cli.engine.scoring import score_files, write_csv
 
     names = parse_rewards(rewards)
     files = parse_reward_paths(reward_path or [], names)

@@ -12,7 +12,7 @@ from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.evaluate import draw, show
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.requests import ModelChoice
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
 
 
 @options.with_model
@@ -67,10 +67,10 @@ def sweep(
 
     asyncdiff sweep --gammas 0.5,1,2 --limit 64
     """
-    from asyncdiff_cli.engine.comparing import parse_comparison, provisional_entry
+    from asyncdiff_cli.engine.evaluation.comparison import parse_comparison, provisional_entry
+    from asyncdiff_cli.engine.fields import parse_numbers
+    from asyncdiff_cli.engine.figures.sweep import sweep_axis, write_sweep
     from asyncdiff_cli.engine.processes import launch, must_launch
-    from asyncdiff_cli.engine.requests import parse_numbers
-    from asyncdiff_cli.engine.sweeping import sweep_axis, write_sweep
 
     start = time.perf_counter()
     axis = sweep_axis(

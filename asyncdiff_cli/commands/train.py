@@ -11,8 +11,8 @@ from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.requests import ModelChoice
-    from asyncdiff_cli.engine.training import Trainer
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.training.trainer import Trainer
 
 
 @options.with_model
@@ -79,7 +79,7 @@ def train(
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
     from asyncdiff_cli.engine.locks import hold
-    from asyncdiff_cli.engine.run_options import check_said_once, find_run, model_overrides
+    from asyncdiff_cli.engine.training.run_options import check_said_once, find_run, model_overrides
 
     check_said_once({**vars(model), "seed": seed, "prompts": prompts}, overrides or ())
     changes = [*model_overrides(model), *(() if seed is None else (f"seed={seed}",))]
@@ -92,7 +92,7 @@ def train(
         raise typer.Exit(launch(processes, context.obj.arguments, model.device))
     with hold(path):
         with render.status("Loading the models") as downloading:
-            from asyncdiff_cli.engine.launch import open_trainer
+            from asyncdiff_cli.engine.training.start import open_trainer
 
             render.quiet_libraries()
             trainer = open_trainer(
@@ -111,7 +111,7 @@ def train(
 
 def _run(trainer: Trainer, json: bool) -> None:
     """Train to the end, or to where it is stopped, and show what happens."""
-    from asyncdiff_cli.engine.training import InterruptedRunError
+    from asyncdiff_cli.engine.training.trainer import InterruptedRunError
 
     events, total = trainer.train(), trainer.recipe.iterations
     try:

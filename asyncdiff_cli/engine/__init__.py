@@ -4,44 +4,47 @@ Its names are imported when they are first used, so that what needs no torch sta
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.async_scheduler import AsyncFlowMatchEulerScheduler
-    from asyncdiff_cli.engine.attach import Trace, attach
-    from asyncdiff_cli.engine.backbones import (
+    from asyncdiff_cli.engine.backbones.adapters import ADAPTERS, Adapter, TextConditions
+    from asyncdiff_cli.engine.backbones.async_scheduler import AsyncFlowMatchEulerScheduler
+    from asyncdiff_cli.engine.backbones.backbone import (
         Backbone,
         backbone_from_pipeline,
         load_backbone,
     )
-    from asyncdiff_cli.engine.calibrated import calibrated_schedule
-    from asyncdiff_cli.engine.each import EachPolicy
+    from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+    from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
     from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
-    from asyncdiff_cli.engine.learned import LearnedDeviation, load_tpm
-    from asyncdiff_cli.engine.policies import (
+    from asyncdiff_cli.engine.policies.base import Policy, StepState
+    from asyncdiff_cli.engine.policies.detail_daemon import DetailDaemon
+    from asyncdiff_cli.engine.policies.given import (
         FixedDeviation,
-        Policy,
         ScheduledDeviation,
-        StepState,
         Synchronous,
-        policy_from_dict,
     )
-    from asyncdiff_cli.engine.policy_specs import parse_policy
-    from asyncdiff_cli.engine.registry import REGISTRY, BackboneEntry
+    from asyncdiff_cli.engine.policies.learned import LearnedDeviation, load_tpm
+    from asyncdiff_cli.engine.policies.per_image import EachPolicy
+    from asyncdiff_cli.engine.policies.schedule_file import Schedule
+    from asyncdiff_cli.engine.policies.specs import parse_policy
+    from asyncdiff_cli.engine.policies.spectral import SpectralDeviation
+    from asyncdiff_cli.engine.policies.table import policy_from_dict
+    from asyncdiff_cli.engine.policies.time_shift import TimeShift
+    from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
+    from asyncdiff_cli.engine.policies.transfer import transfer
+    from asyncdiff_cli.engine.policies.velocity_scale import Combined, VelocityScale
     from asyncdiff_cli.engine.rewards import load_reward, score
     from asyncdiff_cli.engine.rewards.base import Reward
     from asyncdiff_cli.engine.rewards.composite import composite
-    from asyncdiff_cli.engine.rivals import Combined, DetailDaemon, TimeShift, VelocityScale
-    from asyncdiff_cli.engine.sampler import SampleResult, sample
-    from asyncdiff_cli.engine.schedule_file import Schedule
-    from asyncdiff_cli.engine.spectral import SpectralDeviation
-    from asyncdiff_cli.engine.tpm import TimestepPredictionModule
-    from asyncdiff_cli.engine.transfer import transfer
+    from asyncdiff_cli.engine.sampling.attach import Trace, attach
+    from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
+    from asyncdiff_cli.engine.training.calibrated import calibrated_schedule
 
 __all__ = [
+    "ADAPTERS",
     "REGISTRY",
+    "Adapter",
     "AsyncDiffError",
     "AsyncDiffWarning",
     "AsyncFlowMatchEulerScheduler",
@@ -61,6 +64,7 @@ __all__ = [
     "SpectralDeviation",
     "StepState",
     "Synchronous",
+    "TextConditions",
     "TimeShift",
     "TimestepPredictionModule",
     "Trace",
@@ -72,6 +76,7 @@ __all__ = [
     "load_backbone",
     "load_reward",
     "load_tpm",
+    "make_scheduler",
     "parse_policy",
     "policy_from_dict",
     "sample",
@@ -79,48 +84,54 @@ __all__ = [
     "transfer",
 ]
 
-_MODULES = (
-    *(
-        "errors",
-        "registry",
-        "policy_specs",
-        "rewards",
-        "policies",
-        "rivals",
-        "spectral",
-        "schedule_file",
-        "each",
-    ),
-    *("transfer", "async_scheduler"),
-    *(
-        "backbones",
-        "sampler",
-        "attach",
-        "rewards.base",
-        "rewards.composite",
-        "tpm",
-        "learned",
-        "calibrated",
-    ),
-)
-"""Where the names are, lightest first."""
+_MODULES = {
+    "ADAPTERS": "backbones.adapters",
+    "REGISTRY": "backbones.registry",
+    "Adapter": "backbones.adapters",
+    "AsyncDiffError": "errors",
+    "AsyncDiffWarning": "errors",
+    "AsyncFlowMatchEulerScheduler": "backbones.async_scheduler",
+    "Backbone": "backbones.backbone",
+    "BackboneEntry": "backbones.registry",
+    "Combined": "policies.velocity_scale",
+    "DetailDaemon": "policies.detail_daemon",
+    "EachPolicy": "policies.per_image",
+    "FixedDeviation": "policies.given",
+    "InputError": "errors",
+    "LearnedDeviation": "policies.learned",
+    "Policy": "policies.base",
+    "Reward": "rewards.base",
+    "SampleResult": "sampling.sample",
+    "Schedule": "policies.schedule_file",
+    "ScheduledDeviation": "policies.given",
+    "SpectralDeviation": "policies.spectral",
+    "StepState": "policies.base",
+    "Synchronous": "policies.given",
+    "TextConditions": "backbones.adapters",
+    "TimeShift": "policies.time_shift",
+    "TimestepPredictionModule": "policies.tpm",
+    "Trace": "sampling.attach",
+    "VelocityScale": "policies.velocity_scale",
+    "attach": "sampling.attach",
+    "backbone_from_pipeline": "backbones.backbone",
+    "calibrated_schedule": "training.calibrated",
+    "composite": "rewards.composite",
+    "load_backbone": "backbones.backbone",
+    "load_reward": "rewards",
+    "load_tpm": "policies.learned",
+    "make_scheduler": "backbones.schedulers",
+    "parse_policy": "policies.specs",
+    "policy_from_dict": "policies.table",
+    "sample": "sampling.sample",
+    "score": "rewards",
+    "transfer": "policies.transfer",
+}
+"""Where each name is."""
+
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            names = vars(importlib.import_module(f"{__name__}.{module}"))
-            if name in names and not isinstance(names[name], ModuleType):
-                return names[name]
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class _Engine(ModuleType):
-    """Importing a submodule binds its name here, which must not hide the function `attach`."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Engine

@@ -23,6 +23,18 @@ from huggingface_hub.errors import (
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.text import one_line
 
+
+def is_cached(repo: str) -> bool:
+    """Whether the cache of the hub has a repository."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(repo, local_files_only=True)
+    except Exception:  # for what is no repository's name it raises errors of several classes
+        return False
+    return True
+
+
 PATIENCE = 4.0
 """Seconds that the hub gets to answer at all, before local files have to do."""
 REMEMBERED = 600.0

@@ -20,7 +20,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 import asyncdiff_cli
-from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.interrupts import exit_code
 from asyncdiff_cli.engine.messages import SAID

@@ -28,7 +28,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.checks import check_choice
-from asyncdiff_cli.engine.registry import dtype_name
+from asyncdiff_cli.engine.dtypes import dtype_name
 from benchmarks import options
 from benchmarks.gpu import compiled, exactness, memory, speed, tables, training
 from benchmarks.gpu.architecture import ARCHITECTURES, parameters

@@ -35,14 +35,8 @@ from transformers import (
     T5Tokenizer,
 )
 
-from asyncdiff_cli.engine import (
-    REGISTRY,
-    AsyncDiffError,
-    Backbone,
-    backbone_from_pipeline,
-    sample,
-)
-from asyncdiff_cli.engine.tracing import kept_in_fp32
+from asyncdiff_cli.engine import REGISTRY, AsyncDiffError, Backbone, backbone_from_pipeline, sample
+from asyncdiff_cli.engine.backbones.memory.hollow import kept_in_fp32
 
 Config = Mapping[str, Any]
 

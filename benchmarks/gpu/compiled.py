@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, Policy, Synchronous, sample
-from asyncdiff_cli.engine.setup import compile_blocks
+from asyncdiff_cli.engine.backbones.setup import compile_blocks
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.speed import LEARNED_AIM, compared, fresh_module, timed

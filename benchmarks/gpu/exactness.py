@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine import Backbone, FixedDeviation, Synchronous, attach, sample
-from asyncdiff_cli.engine.schedulers import SCHEDULERS, make_scheduler
+from asyncdiff_cli.engine.backbones.schedulers import SCHEDULERS, make_scheduler
 from benchmarks.gpu.architecture import ARCHITECTURES, cast, make_backbone
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task

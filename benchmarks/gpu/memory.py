@@ -26,9 +26,10 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, load_backbone, sample
-from asyncdiff_cli.engine.memory import footprint
-from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS, dtype_name
-from asyncdiff_cli.engine.tracing import Work
+from asyncdiff_cli.engine.backbones.memory.footprint import footprint
+from asyncdiff_cli.engine.backbones.memory.tracing import Work
+from asyncdiff_cli.engine.backbones.registry import OFFLOADS, QUANTIZATIONS
+from asyncdiff_cli.engine.dtypes import dtype_name
 from benchmarks.gpu.architecture import write_configuration
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task, reason

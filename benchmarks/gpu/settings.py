@@ -11,7 +11,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from asyncdiff_cli.engine import REGISTRY, Backbone
-from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.devices import resolve_device
 from benchmarks.gpu.architecture import ARCHITECTURES, Architecture, make_backbone
 
 SECTIONS = ("exactness", "overhead", "training", "memory", "speed", "compile")

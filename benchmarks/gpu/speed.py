@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from asyncdiff_cli.engine import Backbone, LearnedDeviation, sample
-from asyncdiff_cli.engine.recipes import load_recipe
-from asyncdiff_cli.engine.rollout import Canvas, joined
-from asyncdiff_cli.engine.run_options import RECIPES
-from asyncdiff_cli.engine.training import new_tpm
+from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.run_options import RECIPES
+from asyncdiff_cli.engine.training.trainer import new_tpm
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task
 from benchmarks.overhead import LEAST, STOCK, measure, median_interval, methods

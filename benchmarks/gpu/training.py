@@ -12,16 +12,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from asyncdiff_cli.engine import Backbone
-from asyncdiff_cli.engine.conditions import EncodedText
-from asyncdiff_cli.engine.launch import resolved
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.processes import join
-from asyncdiff_cli.engine.prompts import load_prompts
-from asyncdiff_cli.engine.recipes import Recipe, load_recipe, to_yaml
+from asyncdiff_cli.engine.prompts.load import load_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
-from asyncdiff_cli.engine.rollout import Canvas
-from asyncdiff_cli.engine.run_options import RECIPES
-from asyncdiff_cli.engine.runs import RunDirectory
-from asyncdiff_cli.engine.training import Trainer
+from asyncdiff_cli.engine.training.recipe import Recipe
+from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
+from asyncdiff_cli.engine.training.run import RunDirectory
+from asyncdiff_cli.engine.training.run_options import RECIPES
+from asyncdiff_cli.engine.training.start import resolved
+from asyncdiff_cli.engine.training.trainer import Trainer
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.settings import Settings

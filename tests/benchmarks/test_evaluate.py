@@ -2,10 +2,11 @@
 
 import pytest
 
-from asyncdiff_cli.engine.backbones import load_choice
-from asyncdiff_cli.engine.comparing import Comparison, open_evaluation
-from asyncdiff_cli.engine.requests import ModelChoice
-from asyncdiff_cli.engine.rollout import Canvas
+from asyncdiff_cli.engine.backbones.backbone import load_choice
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.evaluation.comparison import Comparison
+from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from benchmarks import evaluate
 
 

@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from asyncdiff_cli.engine.memory import GIB
-from asyncdiff_cli.engine.registry import OFFLOADS
+from asyncdiff_cli.engine.backbones.memory.footprint import GIB
+from asyncdiff_cli.engine.backbones.registry import OFFLOADS
 from benchmarks import footprint
 
 ALL = pytest.param(footprint.QUANTIZED, OFFLOADS, 2 * (4 + 3 + 3), marks=pytest.mark.slow)

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
-from asyncdiff_cli.engine.registry import OFFLOADS, QUANTIZATIONS
+from asyncdiff_cli.engine.backbones.registry import OFFLOADS, QUANTIZATIONS
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import architecture, exactness, memory, pack, tables
 from benchmarks.gpu.architecture import ARCHITECTURES, cast, make_models, parameters

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from asyncdiff_cli.engine.tracing import Work
+from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from benchmarks.gpu.architecture import ARCHITECTURES
 from benchmarks.launches import METHODS, main, rows
 from tests.conftest import TINY

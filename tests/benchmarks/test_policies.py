@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import FixedDeviation, Synchronous, load_backbone
-from asyncdiff_cli.engine.prompts import load_prompts
-from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.prompts.load import load_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
-from asyncdiff_cli.engine.rollout import Canvas
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from benchmarks.policies import FIXED, SYNCHRONOUS, chosen_among, held_out, measure
 
 

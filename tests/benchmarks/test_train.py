@@ -1,9 +1,10 @@
 """The training benchmark draws on both sides what an iteration draws."""
 
 from asyncdiff_cli.engine import Synchronous
-from asyncdiff_cli.engine.launch import open_trainer
-from asyncdiff_cli.engine.recipes import load_recipe
-from asyncdiff_cli.engine.rollout import Stopwatch, plan_iteration
+from asyncdiff_cli.engine.drawing.canvas import Stopwatch
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.rollout import plan_iteration
+from asyncdiff_cli.engine.training.start import open_trainer
 from benchmarks.train import ROLLOUTS_ONLY, WARM_UP, bare, measure
 
 SMALL = (

@@ -18,7 +18,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine import InputError, processes
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.messages import SAID
-from tests.reporting import make_store
+from tests.helpers.reporting import make_store
 
 NO_TORCH = """
 import sys

@@ -7,8 +7,9 @@ import sys
 import pytest
 from huggingface_hub import HfApi
 
-from asyncdiff_cli.engine import REGISTRY, weights
-from asyncdiff_cli.engine.vocabulary import FILE
+from asyncdiff_cli.engine import REGISTRY
+from asyncdiff_cli.engine.backbones import weights
+from asyncdiff_cli.engine.backbones.vocabulary import FILE
 from tests.commands.test_app import python
 
 

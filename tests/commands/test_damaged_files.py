@@ -12,9 +12,9 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from asyncdiff_cli.engine import TimestepPredictionModule
-from asyncdiff_cli.engine.store import Store
-from tests.engine.test_store import SETTINGS, row
-from tests.reporting import make_run
+from asyncdiff_cli.engine.evaluation.store import Store
+from tests.engine.evaluation.test_store import SETTINGS, row
+from tests.helpers.reporting import make_run
 
 NAN = float("nan")
 WHOLE = ["", "{", "null", "3", "[]", '"text"', "[" * 100_000, b"\xff\xfe{}", b"{}\x00"]

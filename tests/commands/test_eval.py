@@ -8,9 +8,9 @@ import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
-from asyncdiff_cli.engine.provenance import PanelProvenance, read_provenance
-from asyncdiff_cli.engine.registry import MINI_DIRECTORY
-from asyncdiff_cli.engine.store import Store
+from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
+from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, read_provenance
+from asyncdiff_cli.engine.evaluation.store import Store
 
 FAST = ("--steps", 2, "--limit", 3, "--rewards", "sharpness", "--images", 2, "--size", 32)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from asyncdiff_cli.engine.provenance import CHUNK, read_provenance
+from asyncdiff_cli.engine.drawing.provenance import CHUNK, read_provenance
 
 
 def test_an_image_tells_what_it_was_drawn_from(draw, asyncdiff):

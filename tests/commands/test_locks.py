@@ -4,10 +4,13 @@ import os
 
 import pytest
 
-from asyncdiff_cli.engine import comparing, jobs, launch, scoring
+from asyncdiff_cli.engine.drawing import job
+from asyncdiff_cli.engine.evaluation import scoring
+from asyncdiff_cli.engine.evaluation import start as evaluation_start
 from asyncdiff_cli.engine.locks import hold
-from asyncdiff_cli.engine.recipes import load_recipe, to_yaml
-from tests.engine.test_store import begun, row
+from asyncdiff_cli.engine.training import start as training_start
+from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
+from tests.engine.evaluation.test_store import begun, row
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_what_cannot_be_written_is_told_before_anything_is_loaded(
 @pytest.fixture
 def no_model(monkeypatch):
     """Nothing is loaded."""
-    for module in (comparing, jobs, launch):
+    for module in (evaluation_start, job, training_start):
         for name in ("load_choice", "encode_first", "load_prompts"):
             monkeypatch.setattr(module, name, None, raising=False)
 

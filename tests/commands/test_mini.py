@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from asyncdiff_cli.engine import REGISTRY, LearnedDeviation
-from asyncdiff_cli.engine.provenance import read_provenance
+from asyncdiff_cli.engine.drawing.provenance import read_provenance
 
 
 def test_known_words_are_drawn_without_a_word(asyncdiff):

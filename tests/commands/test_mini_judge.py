@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from asyncdiff_cli.engine import mini_prompts, prompts
+from asyncdiff_cli.engine.prompts import load, mini
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS
 from asyncdiff_cli.engine.rewards.world.vocabulary import THINGS
 
@@ -79,9 +79,9 @@ def test_an_evaluation_by_category_on_the_second_worlds_prompts(
     objects = {thing.name: list(thing.others) for thing in THINGS}
     vocabulary = {"objects": objects, "colours": [], "words": [], "colourable": list(objects)}
     (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary))
-    monkeypatch.setattr(mini_prompts, "MINI_DIRECTORY", tmp_path)
-    monkeypatch.setattr(mini_prompts, "EACH", {"validation": 4})
-    monkeypatch.setattr(prompts, "MINI", mini_prompts.second_edition)
+    monkeypatch.setattr(mini, "MINI_DIRECTORY", tmp_path)
+    monkeypatch.setattr(mini, "EACH", {"validation": 4})
+    monkeypatch.setattr(load, "MINI", mini.second_edition)
     found = asyncdiff(
         *("eval", "--backbone", pipelines["sd3"], "--dataset=mini", "--limit=28", "--size=16"),
         *("--steps=1", "--policies=baseline", "--rewards=mini_judge", "--images=0", "--json"),

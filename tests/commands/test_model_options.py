@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from asyncdiff_cli.engine import comparing, estimates, launch
-from asyncdiff_cli.engine.comparing import Comparison
-from asyncdiff_cli.engine.planning import Settings
-from asyncdiff_cli.engine.provenance import read_provenance
-from asyncdiff_cli.engine.recipes import Recipe, load_recipe
-from asyncdiff_cli.engine.requests import NEUTRAL, ModelChoice
-from asyncdiff_cli.engine.run_options import model_overrides
-from asyncdiff_cli.engine.store import Store
-from tests.training import settings
+from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.drawing import dry_run
+from asyncdiff_cli.engine.drawing.plan import Settings
+from asyncdiff_cli.engine.drawing.provenance import read_provenance
+from asyncdiff_cli.engine.evaluation import start as evaluation_start
+from asyncdiff_cli.engine.evaluation.comparison import Comparison
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.training import start as training_start
+from asyncdiff_cli.engine.training.recipe import Recipe
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.run_options import model_overrides
+from tests.helpers.training import settings
 
 MODEL = ("--solver", "dpmpp", "--grid", "karras", "--quantize", "int8", "--attention", "native")
 RECORDED = {"scheduler": "dpmpp", "grid": "karras", "quantize": "int8", "attention": "native"}
@@ -102,7 +105,7 @@ def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path, monkeypat
     assert options["model"].keys() == set(ModelChoice.options())
     assert (options["steps"], options["size"], options["limit"]) == ([2], 16, 2)
     for name in ("RewardGroup", "encode_first"):  # it is refused before any weights are read
-        monkeypatch.delattr(comparing, name)
+        monkeypatch.delattr(evaluation_start, name)
     other = asyncdiff(*given, *model, "--out", "store")
     assert (other.code, other.err.count("\n")) == (2, 1)
     assert "was evaluated with another" in other.err
@@ -125,7 +128,7 @@ def test_a_run_keeps_its_model_and_may_change_what_waits(
     assert asyncdiff("train", "--resume", "r", "--device", "cpu", "iterations=2").code == 0
     assert not list((tmp_path / "r").glob(".text*"))
     for name in ("RewardGroup", "encode_first"):
-        monkeypatch.delattr(launch, name)
+        monkeypatch.delattr(training_start, name)
     elsewhere = ("--resume", "r", "--model-path", tmp_path / "louder", "--device", "cpu")
     shutil.copytree(pipelines["sd3"], tmp_path / "louder")
     weights = next((tmp_path / "louder" / "vae").glob("*.safetensors"))
@@ -228,7 +231,7 @@ def test_json_is_one_object_whatever_is_installed(asyncdiff):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
 def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(estimates, "SMALL", 0)  # so that nothing is loaded to be timed
+    monkeypatch.setattr(dry_run, "SMALL", 0)  # so that nothing is loaded to be timed
     weights = pipelines["sd3"] / "transformer" / "diffusion_pytorch_model.safetensors"
     file = tmp_path / f"model{suffix}"
     if suffix == ".gguf":
@@ -255,7 +258,7 @@ def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monk
 
 
 def test_a_dry_run_checks_every_size(asyncdiff, pipelines, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimates, "SMALL", 0)
+    monkeypatch.setattr(dry_run, "SMALL", 0)
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "size": 10}')
     given = ("--prompt-file", "p.jsonl", "--backbone", pipelines["sd3"], "--dry-run")
     refused = asyncdiff("sample", *given, "--size", 16)

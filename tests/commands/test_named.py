@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncdiff_cli.engine.recipes import load_recipe, to_yaml
-from asyncdiff_cli.engine.run_options import find_run
+from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
+from asyncdiff_cli.engine.training.run_options import find_run
 from tests.commands.test_damaged_files import module, picture, with_record  # noqa: F401
 
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from asyncdiff_cli.engine.recipes import cost, header, load_recipe, names
+from asyncdiff_cli.engine.training.recipe import cost
+from asyncdiff_cli.engine.training.recipe_files import header, load_recipe, names
 
 
 def test_all_are_listed(asyncdiff):
@@ -114,7 +115,8 @@ def test_without_a_command_there_is_help(asyncdiff):
 def test_nothing_here_needs_torch():
     code = (
         "import sys; from asyncdiff_cli.app import run; run(['recipes', '--help']);"
-        " early = 'asyncdiff_cli.engine.recipes' in sys.modules; run(['recipes', 'list']);"
+        " early = 'asyncdiff_cli.engine.training.recipe_files' in sys.modules;"
+        " run(['recipes', 'list']);"
         " sys.exit(early or bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.reporting import make_run, make_store
+from tests.helpers.reporting import make_run, make_store
 
 
 @pytest.mark.parametrize("make", [make_store, make_run])

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.provenance import read_provenance, save_png
-from tests.processes import Forked
+from asyncdiff_cli.engine.drawing.provenance import read_provenance, save_png
+from tests.helpers.processes import Forked
 
 
 def pixels(path: Path | str) -> np.ndarray:

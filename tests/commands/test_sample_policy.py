@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncdiff_cli.engine import EachPolicy, policy_from_dict
-from asyncdiff_cli.engine.provenance import read_provenance
+from asyncdiff_cli.engine.drawing.provenance import read_provenance
 from tests.commands.test_sample_tpm import save_module
 
 POLICIES = ["detail-daemon", "velocity-scale:0.8", "time-shift", "combined:0.5/0.9"]
@@ -90,9 +90,9 @@ def test_a_module_is_learned_or_lifted(draw, tmp_path):
 def test_images_of_several_policies_are_drawn_again(draw, pipelines):
     """A batch whose images each have their own policy: as an evaluation draws it."""
     from asyncdiff_cli.engine import DetailDaemon, TimeShift, load_backbone
-    from asyncdiff_cli.engine.drawing import execute
-    from asyncdiff_cli.engine.planning import Batch, Plan, defaults
-    from asyncdiff_cli.engine.provenance import Drawn
+    from asyncdiff_cli.engine.drawing.draw import execute
+    from asyncdiff_cli.engine.drawing.plan import Batch, Plan, defaults
+    from asyncdiff_cli.engine.drawing.provenance import Drawn
 
     backbone = load_backbone(str(pipelines["sd3"]))
     each = EachPolicy([DetailDaemon(0.3), TimeShift(), TimeShift()], [1.5, 1.0, 1.0])

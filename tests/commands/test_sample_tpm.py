@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import TimestepPredictionModule
-from asyncdiff_cli.engine.provenance import read_provenance
+from asyncdiff_cli.engine.drawing.provenance import read_provenance
 
 
 def save_module(directory, seed=1, prompt_channels=32, bound=0.5):

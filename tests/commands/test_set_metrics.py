@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.app import run
+from asyncdiff_cli.engine.evaluation.set_metrics import fid_judge
+from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.evaluation.set_metrics.reference import find_reference
+from asyncdiff_cli.engine.evaluation.set_metrics.spectrum import spectra
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
-from asyncdiff_cli.engine.set_metrics import fid_judge
-from asyncdiff_cli.engine.set_metrics.group import SetMetricGroup
-from asyncdiff_cli.engine.set_metrics.reference import find_reference
-from asyncdiff_cli.engine.set_metrics.spectrum import spectra
 
 TEXTS = ("a cat", "a dog", "an owl", "a bee")
 

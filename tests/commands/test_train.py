@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 
-from asyncdiff_cli.engine.learned import LearnedDeviation
-from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.rewards.noise import Noise
-from asyncdiff_cli.engine.training import Trainer
-from tests.processes import Forked
-from tests.training import (
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.trainer import Trainer
+from tests.helpers.processes import Forked
+from tests.helpers.training import (
     checkpoints,
     module_bytes,
     rows,
@@ -109,7 +109,7 @@ def test_a_file_of_prompts_is_trained_on(train, tmp_path):
     outcome = train("--prompts", "prompts.txt", samples={"every": 1, "count": 1})
     assert outcome.code == 0
     assert load_recipe("r/recipe.yaml").prompts == str(tmp_path / "prompts.txt")
-    from asyncdiff_cli.engine.provenance import read_provenance
+    from asyncdiff_cli.engine.drawing.provenance import read_provenance
 
     record = read_provenance("r/samples/000002.png")
     assert record.cells[0][0].prompt in prompts
@@ -132,7 +132,7 @@ def test_a_backbone_has_a_recipe_of_its_own(asyncdiff, monkeypatch, options, cho
         asked.append((recipe, str(path)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asyncdiff_cli.engine.launch.open_trainer", stop)
+    monkeypatch.setattr("asyncdiff_cli.engine.training.start.open_trainer", stop)
     assert asyncdiff("train", *options).code == 130
     assert asked == [(load_recipe(chosen[0]), chosen[1])]
 
@@ -251,7 +251,7 @@ def test_memory_that_does_not_suffice_is_one_line_with_advice(train, monkeypatch
     def draw(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr("asyncdiff_cli.engine.rollout.sample", draw)
+    monkeypatch.setattr("asyncdiff_cli.engine.drawing.canvas.sample", draw)
     line = one_line(train(), 1)
     assert "iteration 1: out of memory with one image at a time: use a smaller size" in line
     assert "offload_rewards=true" in line

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import constants
 
 from asyncdiff_cli.engine import hub, load_backbone
+from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.lora import LoRA
 from asyncdiff_cli.engine.rewards import load_reward
 
 

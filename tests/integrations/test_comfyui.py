@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import Schedule, ScheduledDeviation
-from asyncdiff_cli.engine.sampler import integrate
-from asyncdiff_cli.engine.schedulers import make_scheduler
-from asyncdiff_cli.engine.spectral import optimal_deviations
-from asyncdiff_cli.engine.transfer import transfer, velocity_coefficient
+from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
+from asyncdiff_cli.engine.policies.spectral import optimal_deviations
+from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
+from asyncdiff_cli.engine.sampling.loop import integrate
 from tests.conftest import PROMPTS, make_case
-from tests.engine.by_hand import noise
+from tests.helpers.by_hand import noise
+from tests.helpers.rounding import assert_rounded, terms
 from tests.integrations import comfy
-from tests.rounding import assert_rounded, terms
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 STD = torch.tensor([[0.02, 0.1, 0.5, 1.0, 3.0]], dtype=torch.float64)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from asyncdiff_cli.engine.set_metrics.fid_judge import FIDJudge
+from asyncdiff_cli.engine.evaluation.set_metrics.fid_judge import FIDJudge
 from mini.measures import distance, fine_detail, spearman, summary
 
 

@@ -12,12 +12,12 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
-from asyncdiff_cli.engine.recipes import load_recipe
+from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 from asyncdiff_cli.engine.rewards.world.judge import look
-from asyncdiff_cli.engine.vocabulary import Vocabulary
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from mini import pack, stages
 from mini.__main__ import main
 from mini.art import Sprites

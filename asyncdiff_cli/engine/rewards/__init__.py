@@ -8,10 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.checks import check_choice, unknown
+from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import existing, expanded
-from asyncdiff_cli.engine.registry import MINI_DIRECTORY, dtype_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -49,9 +50,7 @@ PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
 """Those that are downloaded, or read from the file of a `--reward-path`."""
 EMBEDDED = ("mini_clip", "mini_quality", "mini_judge")
 """Those of mini's world, in the package's assets or the directory of a `--reward-path`."""
-NAMES = tuple(
-    name for name in ENTRIES if name not in EMBEDDED or (MINI_DIRECTORY.parent / name).is_dir()
-)
+NAMES = tuple(name for name in ENTRIES if name not in EMBEDDED or (ASSETS / name).is_dir())
 """What there is without a `--reward-path`: weights may be trained that the package lacks."""
 DEFAULT = ("mini_clip", "mini_quality", "noise", "sharpness")
 """What is scored with unless asked otherwise: nothing that is downloaded."""
@@ -124,7 +123,7 @@ def load_reward(
             that reads none.
         AsyncDiffError: if the checkpoint cannot be fetched, or is damaged.
     """
-    from asyncdiff_cli.engine.backbones import resolve_device
+    from asyncdiff_cli.engine.devices import resolve_device
 
     device, dtype = resolve_device(device, dtype or entry(name).dtype)
     return read_reward(name, path, revision).to(device, dtype)

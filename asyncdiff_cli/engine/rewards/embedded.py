@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from typing_extensions import Self
 
+from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.rewards.base import Reward
 
-ASSETS = Path(__file__).parents[2] / "assets"
 WEIGHTS = "model.safetensors"
 
 

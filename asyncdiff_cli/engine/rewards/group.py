@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from asyncdiff_cli.engine.backbones import resolve_device
+from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.rewards import entry, read_reward

@@ -6,13 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, encoding, rewards
-from asyncdiff_cli.engine.requests import ModelChoice
+from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, rewards
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.setup import Setup
+from asyncdiff_cli.engine.drawing import encoding
 from asyncdiff_cli.engine.rewards import group as module
 from asyncdiff_cli.engine.rewards.group import RewardGroup, lent
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.rewards.precision import OPERATIONS
-from asyncdiff_cli.engine.setup import Setup
 from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
 from tests.parity.weights import synthetic_state_dict
 

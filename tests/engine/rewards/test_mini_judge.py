@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, load_reward, rewards
+from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.rewards import check_prompts, embedded, read_reward
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.world.judge import GRID, Seen
@@ -96,7 +97,7 @@ def test_it_is_there_once_its_weights_are(judge_directory, tmp_path, monkeypatch
     assert load_reward("mini_judge", judge_directory, device="cpu").name == "mini_judge"
     shutil.copytree(judge_directory, tmp_path / "mini_judge")
     assert 0 <= load_reward("mini_judge", device="cpu").score(picture(0), "a cat").item() <= 1
-    shipped = (rewards.MINI_DIRECTORY.parent / "mini_judge").is_dir()
+    shipped = (ASSETS / "mini_judge").is_dir()
     assert ("mini_judge" in rewards.NAMES) is shipped
     with pytest.raises(InputError, match="is a part of this package"):
         read_reward("mini_judge", revision="main")

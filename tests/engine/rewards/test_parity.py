@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.engine import Reward, rewards
+from tests.helpers.rounding import assert_rounded, terms
 from tests.parity.weights import fingerprint, synthetic_state_dict
-from tests.rounding import assert_rounded, terms
 
 PARITY = Path(__file__).parents[2] / "parity"
 TOLERANCE = {"image_reward": 1e-5, "hpsv2": 1e-6, "clip": 1e-6, "pickscore": 1e-4}

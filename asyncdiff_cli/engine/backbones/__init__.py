@@ -1,0 +1,1 @@
+"""Models: what is known of them, and how they are loaded and held."""

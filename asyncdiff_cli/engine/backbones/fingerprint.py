@@ -1,0 +1,42 @@
+"""A hash of the files that a model is loaded from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from asyncdiff_cli.engine.backbones.lora import LoRA
+from asyncdiff_cli.engine.files import chunks
+
+
+def fingerprint(directory: Path | None, checkpoint: Path | None, lora: Sequence[str]) -> str | None:
+    """As `Backbone.fingerprint`, of the files that it is loaded from."""
+    files: list[tuple[str, Path]] = []
+    if directory is not None:
+        files += _weight_files(directory)
+    if checkpoint is not None:
+        files.append((checkpoint.name, checkpoint))
+    for text in lora:
+        path = LoRA.parse(text).local()
+        files.append((path.name, path))
+    states = [(path.stat().st_size, path.stat().st_mtime_ns) for _, path in files]
+    return _hashed(tuple(files), tuple(states)) if files else None
+
+
+@lru_cache(maxsize=4)
+def _hashed(files: Sequence[tuple[str, Path]], states: Sequence[tuple[int, int]]) -> str:
+    """The hash of files of these sizes and times, which takes minutes for a large model."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(name.encode() + b"\0")
+        for chunk in chunks(path):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _weight_files(directory: Path) -> list[tuple[str, Path]]:
+    suffixes = {".safetensors", ".bin", ".json"}
+    found = (path for path in sorted(directory.rglob("*")) if path.suffix in suffixes)
+    return [(path.relative_to(directory).as_posix(), path) for path in found]

@@ -1,0 +1,117 @@
+"""What a backbone will be, told before any of its weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from asyncdiff_cli.engine.backbones.adapters import Adapter
+from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.backbones.fingerprint import fingerprint
+from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.schedulers import class_scheduler_name
+from asyncdiff_cli.engine.backbones.setup import Setup
+from asyncdiff_cli.engine.backbones.source import Source, configuration, default_pixels, source_of
+from asyncdiff_cli.engine.checks import check_size
+from asyncdiff_cli.engine.devices import resolve_device
+from asyncdiff_cli.engine.dtypes import dtype_name
+from asyncdiff_cli.engine.errors import AsyncDiffError
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A backbone that is yet to be loaded, with what it has in common with a `Backbone`."""
+
+    choice: ModelChoice
+    source: Source
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, choice: ModelChoice, device: torch.device | str | None = None) -> Outline:
+        """What `load_choice` will load.
+
+        Raises:
+            InputError, AsyncDiffError: as `find_source`.
+        """
+        source = source_of(choice)
+        return cls(
+            choice, source, *resolve_device(device or choice.device, choice.dtype, source.entry)
+        )
+
+    @property
+    def name(self) -> str:
+        return self.source.entry.name
+
+    @property
+    def entry(self) -> BackboneEntry:
+        return self.source.entry
+
+    @property
+    def revision(self) -> str | None:
+        return self.source.revision
+
+    @property
+    def fingerprint(self) -> str | None:
+        return fingerprint(self.source.directory, self.source.checkpoint, self.choice.lora)
+
+    @property
+    def scheduler(self) -> str:
+        own = self.source.components["scheduler"][1]
+        return self.choice.scheduler or class_scheduler_name(own)
+
+    @property
+    def grid(self) -> str:
+        return self.choice.grid or NEUTRAL["grid"]
+
+    @property
+    def setup(self) -> Setup:
+        return Setup.of(self.choice)
+
+    @property
+    def size(self) -> int:
+        return default_pixels(self.source)
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """As it will be, without weights, around what decides about the images' sizes alone.
+
+        Raises:
+            AsyncDiffError: for a configuration that no model can be made of.
+        """
+        with torch.device("meta"):
+            parts = "transformer", "vae"
+            return empty_adapter(configuration(self.source), self.dtype, parts)
+
+    def check_size(self, height: int, width: int) -> None:
+        """As `Backbone.check_size`; the size that is drawn by default is one that can be."""
+        if (height, width) == (self.size, self.size):
+            return
+        try:
+            adapter = self.adapter
+        except AsyncDiffError:  # what is damaged, loading says
+            return
+        check_size(height, width, adapter.size_multiple, adapter.largest_size)
+
+    def in_force(self) -> ModelChoice:
+        """The choice with what it leaves to the backbone filled in."""
+        choice = replace(self.choice, revision=self.revision, scheduler=self.scheduler)
+        return filled(choice, self.entry, self.device, self.dtype)
+
+
+def filled(
+    choice: ModelChoice, entry: BackboneEntry, device: torch.device, dtype: torch.dtype
+) -> ModelChoice:
+    """A choice with the defaults that are known without looking the pipeline up."""
+    return replace(
+        choice,
+        backbone=entry.name,
+        scheduler=choice.scheduler or NEUTRAL["scheduler"],
+        grid=choice.grid or NEUTRAL["grid"],
+        device=str(device),
+        dtype=dtype_name(dtype),
+        offload=choice.offload or NEUTRAL["offload"],
+    )

@@ -1,0 +1,201 @@
+"""What is known by name before anything is loaded: backbones, their defaults, and solvers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncdiff_cli.engine.assets import ASSETS
+
+MINI_DIRECTORY = ASSETS / "mini"
+MINI_DEVIATION = 0.5
+"""The ceiling of the unlifted bound, to compare with; by default mini uses its module."""
+SYNCHRONOUS = 0.0
+"""The deviation of a backbone for which none has been measured."""
+
+SCHEDULER_CLASSES = {
+    "euler": "FlowMatchEulerDiscreteScheduler",
+    "heun": "FlowMatchHeunDiscreteScheduler",
+    "dpmpp": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""The solvers that integrate a flow-matching velocity, as diffusers names them."""
+GUIDED_ABOVE = {"sd3": 1.0, "flux2-klein": 1.0, "qwen-image": 1.0, "z-image": 0.0}
+"""The families of the registry that evaluate a second branch, and the guidance above which."""
+GRIDS = ("model", "uniform", "karras", "beta", "logsnr")
+"""Where a run's steps lie, as `grids` makes them."""
+QUANTIZATIONS = ("nf4", "int8", "fp8")
+"""How weights can be held in fewer bits."""
+GGUF = ".gguf"
+SFT = ".sft"
+SAFETENSORS = (".safetensors", SFT)
+SINGLE_FILES = (*SAFETENSORS, GGUF)
+"""How a file of a transformer ends."""
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+"""How files end that may run code when they are read."""
+OFFLOADS = ("none", "model", "group", "sequential")
+"""What waits on the CPU for its turn, from nothing to every layer."""
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """What is known about a backbone before it is loaded, and its defaults."""
+
+    name: str
+    family: str
+    """Of its adapter."""
+    repo: str | None
+    """Its repository on the Hugging Face Hub; None for one on the disk."""
+    num_inference_steps: int
+    guidance_scale: float
+    size: int | None
+    """Height and width in pixels; None for what its own configuration says."""
+    deviation: float
+    """The default policy's where there is no module: for `flux` and `sd35` the paper's mean,
+    trained on COCO with the bound 0.5 (Tables 1 and 2), and 0, synchronous, for those that the
+    paper did not measure."""
+    licence: str
+    licence_url: str | None = None
+    gated: bool = False
+    max_sequence_length: int | None = None
+    """Tokens in the place of T5's; None for the pipeline's default. A pipeline without T5 pads
+    its text with so many zeros, and is slow at the default of 256."""
+    dtype: str = "fp16"
+    """What it computes in on a GPU: as in the paper, or as published where fp16 overflows."""
+    negative_prompt: str | None = None
+    """What guides away where nothing else is given, for a model without guidance otherwise."""
+    tpm: Path | None = None
+    """Its shipped timestep prediction module; None for a backbone without one."""
+    lifted: Path | None = None
+    """Its shipped module with the bound 1."""
+
+
+REGISTRY: dict[str, BackboneEntry] = {
+    entry.name: entry
+    for entry in (
+        BackboneEntry(
+            name="mini",
+            family="sd3",
+            repo=None,
+            num_inference_steps=5,
+            guidance_scale=5.0,
+            size=None,
+            deviation=MINI_DEVIATION,
+            licence="Apache-2.0 (drawn from MIT-licensed art)",
+            max_sequence_length=8,
+            tpm=MINI_DIRECTORY / "tpm",
+            lifted=MINI_DIRECTORY / "tpm-lifted",
+        ),
+        BackboneEntry(
+            name="sd35",
+            family="sd3",
+            repo="stabilityai/stable-diffusion-3.5-medium",
+            num_inference_steps=15,
+            guidance_scale=5.0,
+            size=512,
+            deviation=0.192,
+            licence="Stability AI Community License",
+            licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
+            gated=True,
+        ),
+        BackboneEntry(
+            name="flux",
+            family="flux",
+            repo="black-forest-labs/FLUX.1-dev",
+            num_inference_steps=10,
+            guidance_scale=5.0,
+            size=512,
+            deviation=0.499,
+            licence="FLUX.1 [dev] Non-Commercial License",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
+            gated=True,
+        ),
+        BackboneEntry(
+            name="sd35-large",
+            family="sd3",
+            repo="stabilityai/stable-diffusion-3.5-large",
+            num_inference_steps=28,
+            guidance_scale=3.5,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Stability AI Community License",
+            licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
+            gated=True,
+        ),
+        BackboneEntry(
+            name="flux-schnell",
+            family="flux",
+            repo="black-forest-labs/FLUX.1-schnell",
+            num_inference_steps=4,
+            guidance_scale=0.0,
+            size=1024,
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.1-schnell",
+            gated=True,
+            max_sequence_length=256,
+        ),
+        BackboneEntry(
+            name="flux2",
+            family="flux2",
+            repo="black-forest-labs/FLUX.2-dev",
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            size=1024,
+            dtype="bf16",
+            deviation=SYNCHRONOUS,
+            licence="FLUX Non-Commercial License",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.2-dev",
+            gated=True,
+        ),
+        BackboneEntry(
+            name="flux2-klein",
+            family="flux2-klein",
+            repo="black-forest-labs/FLUX.2-klein-4B",
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            size=1024,
+            dtype="bf16",
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
+        ),
+        BackboneEntry(
+            name="qwen-image",
+            family="qwen-image",
+            repo="Qwen/Qwen-Image",
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            size=1328,
+            dtype="bf16",
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/Qwen/Qwen-Image",
+            negative_prompt=" ",
+        ),
+        BackboneEntry(
+            name="z-image",
+            family="z-image",
+            repo="Tongyi-MAI/Z-Image",
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            size=1024,
+            dtype="bf16",
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/Tongyi-MAI/Z-Image",
+        ),
+        BackboneEntry(
+            name="z-image-turbo",
+            family="z-image",
+            repo="Tongyi-MAI/Z-Image-Turbo",
+            num_inference_steps=8,
+            guidance_scale=0.0,
+            size=1024,
+            dtype="bf16",
+            deviation=SYNCHRONOUS,
+            licence="Apache-2.0",
+            licence_url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo",
+        ),
+    )
+}

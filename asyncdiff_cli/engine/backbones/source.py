@@ -1,0 +1,298 @@
+"""Where a pipeline is, and what it is made of, before any of its weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+from huggingface_hub import HfApi, hf_hub_download
+
+from asyncdiff_cli.engine.backbones import weights
+from asyncdiff_cli.engine.backbones.adapters import Adapter, classes_of
+from asyncdiff_cli.engine.backbones.configurations import check_configurations
+from asyncdiff_cli.engine.backbones.presence import check_backbone, check_model_path
+from asyncdiff_cli.engine.backbones.registry import GGUF, MINI_DIRECTORY, REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.single_files import check_is_model
+from asyncdiff_cli.engine.backbones.variants import needed_variant, variants
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.reading import read_json
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+
+
+LIBRARIES = ("diffusers", "transformers")
+"""What components are of. Any other would be imported, and so run, because a file says so."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pipeline that is yet to be loaded."""
+
+    entry: BackboneEntry
+    """Its name and defaults."""
+    place: str
+    """A directory or repository, as `from_pretrained` takes it."""
+    directory: Path | None
+    """The directory, if it is one."""
+    revision: str | None
+    """The commit of the repository, if it is one."""
+    index: Path
+    """Its model_index.json."""
+    pipeline_class: Any
+    adapter_class: type[Adapter]
+    components: dict[str, tuple[str, str]]
+    """Library and class of each component that it has."""
+    absent: tuple[str, ...]
+    """The components that it does without."""
+    checkpoint: Path | None
+    """A file that its transformer is in, in place of its own."""
+
+
+def find_source(
+    name: str,
+    model_path: str | Path | None = None,
+    revision: str | None = None,
+    quantize: str | None = None,
+) -> Source:
+    """Look a pipeline up; of a repository, download its index.
+
+    Args: as `load_backbone`.
+
+    Raises:
+        InputError: for a name, directory, file or pipeline class that is not known, or a revision
+            where there is no repository.
+        AsyncDiffError: if the repository is gated or cannot be reached, or its index is damaged.
+    """
+    checkpoint = find_checkpoint(model_path, quantize)
+    entry, place, directory = find_pipeline(name, None if checkpoint else model_path)
+    if directory is None:
+        with pipeline_errors(place):
+            index = Path(hf_hub_download(place, "model_index.json", revision=revision))
+        commit = index.parent.name  # the cache names each snapshot's folder by its commit
+    elif revision is None:
+        index, commit = directory / "model_index.json", None
+    else:
+        raise InputError(f"a revision belongs to a repository, and {directory} is a directory")
+    pipeline_class, adapter_class, components = read_index(index)
+    family = adapter_class.family
+    if entry is not None and entry.family != family:
+        raise InputError(f"{place} holds a {pipeline_class.__name__}, which is not {entry.name}")
+    return Source(
+        entry=entry or anonymous_entry(name, family),
+        place=place,
+        directory=directory,
+        revision=commit,
+        index=index,
+        pipeline_class=pipeline_class,
+        adapter_class=adapter_class,
+        components={n: (str(a), str(b)) for n, (a, b) in components.items() if a and b},
+        absent=tuple(n for n, kind in components.items() if not all(kind)),
+        checkpoint=checkpoint,
+    )
+
+
+def source_of(choice: ModelChoice) -> Source:
+    """As `find_source`, of what a user has asked for."""
+    return find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+
+
+def find_variant(source: Source) -> str | None:
+    """The variant of its weights that has to be named, as `needed_variant`.
+
+    Of a repository that is not known by name, it is looked up in what is downloaded, and on the
+    hub if that is not all.
+
+    Raises:
+        InputError, AsyncDiffError: as `needed_variant`, and for a hub that cannot be reached.
+    """
+    if source.place == source.entry.repo:
+        return None
+    root = source.index.parent
+    paths = [file.relative_to(root).as_posix() for file in root.glob("*/*")]
+    files = _weight_folders(source, paths)
+    if source.directory is None and not all(map(variants, files.values())):
+        with pipeline_errors(source.place):
+            files = _weight_folders(
+                source, HfApi().list_repo_files(source.place, revision=source.revision)
+            )
+    try:
+        return needed_variant(files)
+    except InputError as error:
+        raise InputError(f"{source.place} cannot be loaded: {error}") from None
+
+
+def _weight_folders(source: Source, paths: Iterable[str]) -> dict[str, list[str]]:
+    """The names of the files of each model that is read from there."""
+    models = {n for n in source.components if not n.startswith(("tokenizer", "scheduler"))}
+    if source.checkpoint is not None:
+        models.discard("transformer")
+    files: dict[str, list[str]] = {name: [] for name in models}
+    for component, _, name in (path.partition("/") for path in paths):
+        if component in files:
+            files[component].append(name)
+    return files
+
+
+def fetch(choice: ModelChoice) -> BackboneEntry:
+    """Download what `load_choice` reads, if it is not on the disk; what is known of the backbone.
+
+    Raises:
+        InputError, AsyncDiffError: as `find_source`.
+    """
+    source = source_of(choice)
+    if source.directory is None:
+        with pipeline_errors(source.place):
+            # what a file of its own replaces is not needed
+            passed = {} if source.checkpoint is None else {"transformer": None}
+            variant = find_variant(source)
+            source.pipeline_class.download(
+                source.place, revision=source.revision, variant=variant, **passed
+            )
+    return source.entry
+
+
+def configuration(source: Source) -> Path:
+    """A directory with the configuration of all components, without weights if it is downloaded.
+
+    Raises:
+        AsyncDiffError: if it cannot be had.
+    """
+    if source.directory is not None:
+        return source.directory
+    with pipeline_errors(source.place):
+        return weights.configuration(source.place, source.revision)
+
+
+def default_pixels(source: Source) -> int:
+    """Height and width that it draws by default.
+
+    Raises:
+        InputError: if only its configuration knows, and that cannot be read.
+    """
+    if source.entry.size is not None:
+        return source.entry.size
+    if isinstance(source.adapter_class.default_size, int):  # of a family whose pipelines fix it
+        return source.adapter_class.default_size
+    directory = configuration(source)
+    return weights.default_size(directory)
+
+
+def find_pipeline(
+    name: str, model_path: str | Path | None
+) -> tuple[BackboneEntry | None, str, Path | None]:
+    """The registry's entry if there is one, what to load, and its directory if it is one."""
+    entry = REGISTRY.get(name)
+    if model_path is not None:
+        directory = expanded(model_path)
+        check_model_path(directory)
+    elif name == "mini":
+        directory = MINI_DIRECTORY
+    else:
+        check_backbone(name)
+        if entry is not None and entry.repo is not None:
+            return entry, entry.repo, None
+        directory = expanded(name)
+        if not directory.is_dir():
+            return None, name, None
+    return entry, str(directory), directory
+
+
+def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, list[str | None]]]:
+    """The pipeline's class, its adapter's, and the library and class of each component.
+
+    Raises:
+        InputError: for an index of another shape, a class without an adapter, or one without a
+            component that it does not draw without, or with one of another library; and as
+            `check_configurations`.
+    """
+    values = read_json(index, weights.PipelineIndex)
+    pipeline_class, adapter_class = classes_of(values.class_name)
+    components = values.components()
+    if lacking := _lacking(pipeline_class, components):
+        raise InputError(
+            f"{index} is damaged: it has no {lacking}, which a {pipeline_class.__name__} needs"
+        )
+    for name, (library, _) in components.items():
+        if library not in (None, *LIBRARIES) and not hasattr(diffusers.pipelines, library):
+            raise InputError(
+                f"{index} names {library} as the library of {name}: {' and '.join(LIBRARIES)} are"
+                " known"
+            )
+    check_configurations(index.parent, components)
+    return pipeline_class, adapter_class, components
+
+
+def _lacking(pipeline_class: Any, components: Mapping[str, list[str | None]]) -> str | None:
+    """The first component that a pipeline needs, and is named without a class or not at all.
+
+    It may be without text encoders, if their places are said to be empty, but an encoder needs its
+    tokenizer.
+    """
+    parameters = signature(pipeline_class).parameters.values()
+    present = {name for name, kind in components.items() if all(kind)}
+    for name in (own.name for own in parameters if own.default is own.empty):
+        of_text = name.startswith(("text_encoder", "tokenizer"))
+        encoder = name.replace("tokenizer", "text_encoder")
+        if name not in components or (name not in present and (not of_text or encoder in present)):
+            return name
+    return None
+
+
+def anonymous_entry(name: str, family: str) -> BackboneEntry:
+    """A pipeline without a name: the settings of the first backbone of its family, and its own
+    size, licence and negative prompt.
+
+    Raises:
+        InputError: for a family without a backbone.
+    """
+    known = (e for e in REGISTRY.values() if e.family == family and e.repo is not None)
+    model = next(known, None)
+    if model is None:
+        raise InputError(
+            f"there are no defaults for the family {family!r}: put a BackboneEntry with its"
+            " repository into asyncdiff_cli.engine.REGISTRY"
+        )
+    own: dict[str, Any] = {"repo": None, "size": None, "licence": "its own", "licence_url": None}
+    return replace(model, name=name, gated=False, negative_prompt=None, **own)
+
+
+def find_checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | None:
+    """The path if it is that of a single file, and None for a directory.
+
+    Raises:
+        InputError: for what is not there or not a transformer's weights, or GGUF, which is
+            quantized, to be quantized again or without its package.
+    """
+    path = None if model_path is None else expanded(model_path)
+    if path is None or path.is_dir():
+        return None
+    check_model_path(path)
+    if path.suffix == GGUF and quantize is not None:
+        raise InputError(f"{path} is quantized already: leave out --quantize {quantize}")
+    if quantize == "nf4":
+        raise InputError(
+            f"--quantize nf4 cannot read {path}, a single file: use int8 or fp8, or a directory"
+        )
+    if path.suffix == GGUF and find_spec("gguf") is None:
+        raise InputError(f"{path} needs gguf: pip install gguf")
+    check_is_model(path)
+    return path
+
+
+def pipeline_errors(repo: str) -> AbstractContextManager[None]:
+    """The hub's errors about a pipeline, as the project's."""
+    return hub_errors(
+        repo,
+        local="--model-path DIR",
+        embedded="`--backbone mini` needs no download",
+        lacking="is not a diffusers pipeline: it has no model_index.json",
+    )

@@ -1,0 +1,128 @@
+"""From a plan to files: noise, images, provenance, panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from asyncdiff_cli.engine.backbones.backbone import Backbone
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
+from asyncdiff_cli.engine.drawing.panel import make_panel
+from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan
+from asyncdiff_cli.engine.drawing.provenance import (
+    PanelProvenance,
+    Provenance,
+    describe,
+    save_apart,
+)
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.per_image import EachPolicy
+from asyncdiff_cli.engine.policies.specs import plain
+from asyncdiff_cli.engine.sampling.sample import sample
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that is complete."""
+
+    path: Path
+    provenance: Provenance | PanelProvenance
+
+
+def execute(
+    plan: Plan,
+    backbone: Backbone,
+    out: Path,
+    on_step: Callable[[StepState], None] | None = None,
+) -> Iterator[Written]:
+    """Draw a plan, and tell of each file as soon as it is complete.
+
+    Raises:
+        InputError: for a size that the backbone cannot draw, before anything is drawn.
+        AsyncDiffError: for a failure while drawing or writing.
+    """
+    check_sizes(plan, backbone)
+    waiting = {file for panel in plan.panels for row in panel.cells for file in row}
+    cells: dict[str, tuple[Image.Image, Provenance]] = {}
+    panels = list(plan.panels)
+    for batch in plan.batches:
+        for file, image, provenance in draw(batch, backbone, on_step):
+            if file in waiting:
+                cells[file] = image, provenance
+            if not plan.only_panels:
+                yield Written(save_apart(image, out / file, provenance), provenance)
+        while panels and all(file in cells for row in panels[0].cells for file in row):
+            yield _write_panel(panels.pop(0), cells, out)
+
+
+def check_sizes(plan: Plan, backbone: Backbone | Outline) -> None:
+    """Every batch is of a size that the backbone can draw.
+
+    Raises:
+        InputError: for one that is not.
+    """
+    for height, width in {(b.settings.height, b.settings.width) for b in plan.batches}:
+        backbone.check_size(height, width)
+
+
+def draw(
+    batch: Batch, backbone: Backbone, on_step: Callable[[StepState], None] | None = None
+) -> list[tuple[str, Image.Image, Provenance]]:
+    """Draw a batch and return those of its images that have a file.
+
+    The noise comes from generators on the CPU, whatever the device, and is the same on each.
+    """
+    prompts = [drawn.prompt for drawn in batch.drawn]
+    seeds = [drawn.seed for drawn in batch.drawn]
+    settings: dict[str, Any] = vars(batch.settings)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    try:
+        text = _text(batch, backbone)
+        result = sample(backbone, generator=generators, on_step=on_step, **text, **settings)
+    except torch.OutOfMemoryError:
+        raise AsyncDiffError(
+            f"out of memory with {len(seeds)} images at once: use a smaller --batch-size or --size,"
+            " --quantize or --offload"
+        ) from None
+    records = describe(backbone, result, prompts, seeds, **settings)
+    each = zip(batch.files, result.images, records, strict=True)
+    return [(file, image, record) for file, image, record in each if file is not None]
+
+
+def _text(batch: Batch, backbone: Backbone) -> dict[str, Any]:
+    """What to draw, as arguments of `sample`.
+
+    An evaluation encodes a text once for all policies that share a batch, and the last bits depend
+    on how many texts there are.
+    """
+    prompts = [drawn.prompt for drawn in batch.drawn]
+    if not isinstance(batch.settings.policy, EachPolicy):
+        return {"prompts": prompts}
+    encoded = Canvas(backbone, batch.settings.guidance_scale).encode(prompts)
+    return joined([encoded[prompt] for prompt in prompts])
+
+
+def _write_panel(
+    panel: Panel, cells: dict[str, tuple[Image.Image, Provenance]], out: Path
+) -> Written:
+    """Write a panel, and forget its cells."""
+    rows = [[cells.pop(file) for file in row] for row in panel.cells]
+    image = make_panel(
+        [[image for image, _ in row] for row in rows],
+        columns=panel.columns or [f"γ = {plain(record.gamma)}" for _, record in rows[0]],
+        rows=panel.rows or [f"seed {row[0][1].seed}" for row in rows],
+        title="" if panel.rows else rows[0][0][1].prompt,
+    )
+    provenance = PanelProvenance(
+        cells=tuple(tuple(record for _, record in row) for row in rows),
+        columns=panel.columns,
+        rows=panel.rows,
+    )
+    return Written(save_apart(image, out / panel.file, provenance), provenance)

@@ -1,0 +1,206 @@
+"""What a request would draw, and the memory and time that it would take. Nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asyncdiff_cli.engine.backbones import weights
+from asyncdiff_cli.engine.backbones.backbone import Backbone
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.loading import check_checkpoint
+from asyncdiff_cli.engine.backbones.memory.advice import advice
+from asyncdiff_cli.engine.backbones.memory.footprint import SMALL, footprint
+from asyncdiff_cli.engine.backbones.outline import Outline, filled
+from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
+from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
+from asyncdiff_cli.engine.backbones.setup import Setup
+from asyncdiff_cli.engine.backbones.source import (
+    anonymous_entry,
+    find_checkpoint,
+    find_pipeline,
+    read_index,
+)
+from asyncdiff_cli.engine.devices import TORCH_DTYPES, resolve_device
+from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
+from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan, open_job, read_source
+from asyncdiff_cli.engine.drawing.plan import Batch, Plan, largest
+from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how it was come by, or None and why it is not known."""
+
+    value: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, and what it needs."""
+
+    plan: Plan
+    model: ModelChoice
+    """Every option of the model, as far as it is known what is in force."""
+    weights: Estimate
+    """Bytes."""
+    memory: Estimate
+    """Bytes on the device at most, the weights among them."""
+    advice: str | None
+    """What to change if it does not fit."""
+    seconds: Estimate
+
+    def to_dict(self, out: Path) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "dry_run": True,
+            "images": self.plan.images,
+            "files": [str(out / file) for file in self.plan.files],
+            "backbone": self.model.name,
+            "device": self.model.device,
+            "dtype": self.model.dtype,
+            "model": self.model.to_dict(),
+            "settings": self.plan.settings,
+            "weights_bytes": self.weights.value,
+            "weights_reason": self.weights.reason,
+            "memory_bytes": self.memory.value,
+            "memory_reason": self.memory.reason,
+            "advice": self.advice,
+            "seconds": self.seconds.value and round(self.seconds.value, 2),
+            "seconds_reason": self.seconds.reason,
+        }
+
+
+def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
+    """Plan a request; load the model only if it is small, to time it.
+
+    Raises:
+        InputError: for all that can be refused without running the model.
+        AsyncDiffError: for a repository that is neither known by name nor on the disk.
+    """
+    asked = choice
+    recorded, choice = read_source(request, choice)
+    resolve_device(choice.device, choice.dtype)
+    check_names(choice.scheduler, choice.grid)
+    entry, directory = _locate(choice)
+    device, dtype = resolve_device(choice.device, choice.dtype, entry)
+    Setup.of(choice).check(device, dtype)
+    pixels = entry.size or (weights.default_size(directory) if directory else 0)
+    plan = make_plan(request, recorded, entry, pixels)
+    check_source_is_kept(request, plan, out)
+    if directory is not None:
+        _check(plan, choice, directory)
+    size, peak, advised = _estimate_memory(plan, entry, directory, choice, device, dtype)
+    reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
+    seconds = Estimate(None, reason)
+    if directory is not None and size.value is not None and size.value <= SMALL:
+        seconds = _time(plan, open_job(request, asked, out).backbone)
+    if directory is not None:
+        _, _, components = read_index(directory / "model_index.json")
+        own = class_scheduler_name(str(components["scheduler"][1]))
+        choice = replace(choice, scheduler=choice.scheduler or own)
+    model = filled(choice, entry, device, dtype)
+    return Forecast(plan, model, size, peak, advised, seconds)
+
+
+def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
+    checkpoint = find_checkpoint(choice.model_path, choice.quantize)
+    entry, source, directory = find_pipeline(choice.name, None if checkpoint else choice.model_path)
+    if directory is None and entry is not None:
+        return entry, weights.snapshot(entry, choice.revision)
+    if directory is None:
+        raise AsyncDiffError(f"{source} is not known by name, and a dry run downloads nothing")
+    _, adapter_class, _ = read_index(directory / "model_index.json")
+    return entry or anonymous_entry(choice.name, adapter_class.family), directory
+
+
+def _check(plan: Plan, choice: ModelChoice, directory: Path) -> None:
+    """The sizes can be drawn, and a file of a transformer is of this one, as loading would say."""
+    path = choice.model_path
+    own = None if path is None or path.is_dir() else path
+    local = replace(choice, backbone=str(directory), model_path=own, revision=None, dtype=None)
+    outline = Outline.of(local)
+    check_sizes(plan, outline)
+    check_checkpoint(outline.source)
+
+
+def _estimate_memory(
+    plan: Plan,
+    entry: BackboneEntry,
+    directory: Path | None,
+    choice: ModelChoice,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Estimate, Estimate, str | None]:
+    """Bytes of the weights, those that the largest batch needs, and what to do if they are not
+    there."""
+    path = choice.model_path
+    file = path.stat().st_size if path is not None and path.is_file() else None
+    if directory is None:
+        assert entry.repo is not None  # _locate found it by name
+        unknown = Estimate(None, "its configuration is not on this disk")
+        try:
+            stored = _stored(weights.download_sizes(entry.repo), file)
+        except AsyncDiffError as error:
+            stored = Estimate(None, str(error))
+        return stored, unknown, None
+    work = largest(plan.batches, entry)
+    setup = Setup.of(choice)
+    held = setup.quantize, setup.offload
+    try:
+        found = footprint(directory, dtype, work, *held, device=device)
+        if file is not None and path is not None and path.suffix == GGUF:
+            parts = {part.name: part.weights for part in found.components}
+            unknown = Estimate(None, "what a GGUF file takes while it runs is not estimated")
+            return _stored(parts, file, "as they are held"), unknown, None
+        half = TORCH_DTYPES[entry.dtype]
+        advised = advice(entry.name, directory, device, dtype, work, setup, half=half)
+    except InputError:  # what cannot be drawn needs no estimate
+        raise
+    except AsyncDiffError as error:
+        return Estimate(None, str(error)), Estimate(None, str(error)), None
+    return (
+        Estimate(found.weights, "as they are held"),
+        Estimate(found.peak, f"for {work.batch} at once, by tracing; libraries come on top"),
+        advised,
+    )
+
+
+def _stored(
+    sizes: Mapping[str, int], file: int | None, how: str = "as stored on the hub"
+) -> Estimate:
+    """Bytes of the components, of which a file may take the transformer's place."""
+    if file is None:
+        return Estimate(sum(sizes.values()), how)
+    others = sum(size for name, size in sizes.items() if name != "transformer")
+    return Estimate(others + file, f"{file:,} bytes of the file, and the others {how}")
+
+
+def _time(plan: Plan, backbone: Backbone) -> Estimate:
+    """Time a batch of each shape with one step and with three, and add up the plan."""
+    check_sizes(plan, backbone)
+    timed: dict[tuple[int, int, int], tuple[float, float]] = {}
+    total = 0.0
+    for batch in plan.batches:
+        shape = batch.settings.height, batch.settings.width, len(batch.drawn)
+        if shape not in timed:
+            _seconds(batch, backbone, steps=1)  # the first call of a shape is slower
+            one, three = (_seconds(batch, backbone, steps) for steps in (1, 3))
+            timed[shape] = one, max(0.0, three - one) / 2
+        once, per_step = timed[shape]
+        total += once + per_step * (batch.settings.num_inference_steps - 1)
+    return Estimate(total, "timed here")
+
+
+def _seconds(batch: Batch, backbone: Backbone, steps: int) -> float:
+    settings = replace(batch.settings, num_inference_steps=steps)
+    start = time.perf_counter()
+    draw(replace(batch, settings=settings), backbone)  # returns images on the CPU: it has waited
+    return time.perf_counter() - start

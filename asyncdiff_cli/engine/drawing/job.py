@@ -1,0 +1,206 @@
+"""One call of `asyncdiff sample`: a request and a model become a plan, files and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load_choice
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.memory.advice import advise
+from asyncdiff_cli.engine.backbones.named import check_model
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
+from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute
+from asyncdiff_cli.engine.drawing.plan import Plan, largest, plan_request
+from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
+from asyncdiff_cli.engine.drawing.redraw import check_drawable, model_of, plan_redraw
+from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import check_directory
+from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.recorded import check_policy
+from asyncdiff_cli.engine.prompts.lines import POLICY_OPTIONS
+
+Record = Provenance | PanelProvenance
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be drawn, with what, into which directory."""
+
+    plan: Plan
+    model: ModelChoice
+    """Every option of the model, as it is in force."""
+    backbone: Backbone
+    out: Path
+    recorded: Record | None
+    """What the request's `source` was drawn from."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line about words that the backbone does not know."""
+        vocabulary = Vocabulary.load(self.backbone.directory)
+        prompts = [drawn.prompt for batch in self.plan.batches for drawn in batch.drawn]
+        negatives = [batch.settings.negative_prompt or "" for batch in self.plan.batches]
+        line = vocabulary and vocabulary.warning(self.backbone.name, [*prompts, *negatives])
+        return [line] if line else []
+
+    def run(self, on_step: Callable[[StepState], None] | None = None) -> Iterator[Written]:
+        """As `execute`."""
+        return execute(self.plan, self.backbone, self.out, on_step)
+
+    def differences(self, written: Sequence[Written]) -> str | None:
+        """Why a redrawn image may differ from its source in its bytes, if it may."""
+        if self.recorded is None or not written:
+            return None
+        before, after = (
+            _environment(first(record)) for record in (self.recorded, written[0].provenance)
+        )
+        changed = [
+            f"{name} {before.get(name)} → {after.get(name)}"
+            for name in before | after
+            if before.get(name) != after.get(name)
+        ]
+        if not changed:
+            return None
+        hint = ""
+        if before["fingerprint"] != after["fingerprint"] and self.backbone.checkpoint is None:
+            hint = "; a --model-path is not recorded: if it was drawn with one, give it again"
+        return f"drawn with another {', '.join(changed)}: pixels may differ{hint}"
+
+    def renamed(self, written: Sequence[Written]) -> str | None:
+        """Which files have other names than planned, beside those of other settings."""
+        new = [file.path for file in written if file.path.name not in self.plan.files]
+        if not new:
+            return None
+        return (
+            f"{self.out} has images of the same names by other settings, which are kept:"
+            f" {len(new)} of {len(written)} files are numbered, such as {new[0].name}"
+        )
+
+    def report(self, written: Sequence[Written], seconds: float) -> dict[str, Any]:
+        """What was drawn, as JSON values."""
+        records = {file.path: file.provenance for file in written}
+        now = first(written[0].provenance)
+        return {
+            "images": [
+                {
+                    "path": str(path),
+                    "prompt": record.prompt,
+                    "seed": record.seed,
+                    "gamma": record.gamma,
+                    "deviations": record.deviations,
+                    "cond_sigmas": record.cond_sigmas,
+                }
+                for path, record in records.items()
+                if isinstance(record, Provenance)
+            ],
+            "panels": [
+                {
+                    "path": str(path),
+                    "prompt": first(record).prompt,
+                    "seeds": [row[0].seed for row in record.cells],
+                    "gammas": [cell.gamma for cell in record.cells[0]],
+                }
+                for path, record in records.items()
+                if isinstance(record, PanelProvenance)
+            ],
+            "seconds": round(seconds, 3),
+            "backbone": now.backbone,
+            "scheduler": now.scheduler,
+            **_environment(now),
+            "model": self.model.to_dict(),
+            "settings": self.plan.settings,
+        }
+
+
+def open_job(
+    request: Request,
+    choice: ModelChoice,
+    out: Path,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> Job:
+    """Plan the request and load the model.
+
+    Args:
+        on_warning: told if the model will not fit, before it is loaded.
+
+    Raises:
+        InputError: for all that can be refused before the model runs.
+        AsyncDiffError: if the model cannot be loaded.
+    """
+    recorded, choice = read_source(request, choice)
+    check_directory(out)
+    outline = Outline.of(choice)
+    plan = make_plan(request, recorded, outline.entry, outline.size)
+    check_sizes(plan, outline)
+    check_source_is_kept(request, plan, out)
+    if warning := advise(choice, largest(plan.batches, outline.entry)):
+        on_warning(warning)
+    return Job(plan, outline.in_force(), load_choice(choice), out, recorded)
+
+
+def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, ModelChoice]:
+    """What the request's source was drawn from, and the model that draws it again.
+
+    Raises:
+        InputError: for a record that cannot be read, names another backbone than the choice, or
+            what is not on this machine and was not asked for.
+    """
+    if request.source is None:
+        return None, choice
+    record = read_provenance(request.source)
+    named = model_of(first(record), choice)
+    check_model(request.source, named, choice)
+    own_policy = bool(request.given().keys() & POLICY_OPTIONS)
+    for cell in cells(record):
+        check_drawable(request.source, cell)
+        if not own_policy:
+            check_policy(request.source, cell.policy)
+    return record, named
+
+
+def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:
+    """The plan of a request for new images, or for its source again."""
+    if recorded is None or request.source is None:
+        return plan_request(request, entry, size)
+    return plan_redraw(request, recorded, request.source.stem, entry)
+
+
+def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
+    """No file of the plan is the image that it is drawn from.
+
+    Raises:
+        InputError: if one is.
+    """
+    if request.source is not None and request.source.resolve() in {
+        (out / file).resolve() for file in plan.files
+    }:
+        raise InputError(f"{request.source} would be overwritten: give another --out")
+
+
+def cells(record: Record) -> list[Provenance]:
+    """The records of an image or of all images of a panel."""
+    if isinstance(record, Provenance):
+        return [record]
+    return [cell for row in record.cells for cell in row]
+
+
+def first(record: Record) -> Provenance:
+    """An image's record, or that of a panel's first image."""
+    return record.cells[0][0] if isinstance(record, PanelProvenance) else record
+
+
+def _environment(record: Provenance) -> dict[str, str | None]:
+    """What of the machine and the model decides about the bytes."""
+    return {
+        "device": record.device,
+        "dtype": record.dtype,
+        "revision": record.revision,
+        "fingerprint": record.fingerprint,
+        **record.versions,
+    }

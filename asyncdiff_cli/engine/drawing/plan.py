@@ -1,0 +1,211 @@
+"""From a request to batches: defaults filled in, seeds given out, files named."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from asyncdiff_cli.engine.backbones.memory.tracing import Work
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.drawing.provenance import Drawn
+from asyncdiff_cli.engine.drawing.request import Picture, Request, pictures
+from asyncdiff_cli.engine.policies.base import Policy
+from asyncdiff_cli.engine.policies.given import FixedDeviation, ScheduledDeviation, Synchronous
+from asyncdiff_cli.engine.policies.specs import load_learned, parse_policy, plain
+from asyncdiff_cli.engine.prompts.lines import Options
+
+
+def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:
+    """The batch of a plan that takes the most memory."""
+    batch = max(batches, key=lambda b: len(b.drawn) * b.settings.height * b.settings.width)
+    own = batch.settings
+    negative = own.negative_prompt or entry.negative_prompt
+    size = own.height, own.width
+    tokens = own.max_sequence_length
+    return Work(len(batch.drawn), *size, own.guidance_scale, negative is not None, tokens)
+
+
+BATCH_SIZE = 4
+"""Images that are drawn at once, unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the images of one batch share; named as the arguments of `sample` and `describe`."""
+
+    policy: Policy
+    gamma: float
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    negative_prompt: str | None
+    max_sequence_length: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that are drawn in one call, and the files that they go to; None for no file."""
+
+    settings: Settings
+    drawn: tuple[Drawn, ...]
+    files: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A file that shows other files' images, [rows][columns]."""
+
+    file: str
+    cells: tuple[tuple[str, ...], ...]
+    columns: tuple[str, ...] | None = None
+    rows: tuple[str, ...] | None = None
+    """Labels, as in `PanelProvenance`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a request will draw, in order."""
+
+    batches: tuple[Batch, ...]
+    panels: tuple[Panel, ...] = ()
+    only_panels: bool = False
+    """Whether the images of the panels get no files of their own."""
+
+    @property
+    def images(self) -> int:
+        """How many images are drawn, also those of a batch that go to no file."""
+        return sum(len(batch.drawn) for batch in self.batches)
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """The distinct settings of the batches, as JSON values."""
+        distinct = dict.fromkeys(batch.settings for batch in self.batches)
+        return [{**vars(each), "policy": each.policy.to_dict()} for each in distinct]
+
+    @property
+    def files(self) -> list[str]:
+        """What will be written."""
+        images = [file for batch in self.batches for file in batch.files if file is not None]
+        return ([] if self.only_panels else images) + [panel.file for panel in self.panels]
+
+
+def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
+    """Resolve a request's images against a backbone, of whose own size they are by default.
+
+    Images with equal settings share batches, in the order of the request.
+
+    Raises:
+        InputError: for a prompt file that cannot be used.
+    """
+    wanted = pictures(request)
+    base = defaults(entry, size)
+    settings = [resolve(p.options, base, entry) for p in wanted]
+    gammas = [
+        columns(request, p.options.gamma) or (chosen.gamma,)
+        for p, chosen in zip(wanted, settings, strict=True)
+    ]
+    together: dict[tuple[Settings, tuple[float, ...]], list[Picture]] = {}
+    for picture in wanted:
+        key = settings[picture.number], gammas[picture.number]
+        together.setdefault(key, []).append(picture)
+
+    step = request.batch_size or BATCH_SIZE
+    batches = [
+        Batch(
+            settings=replace(chosen, gamma=gamma),
+            drawn=tuple(Drawn(prompt=p.prompt, seed=p.seed) for p in chunk),
+            files=tuple(_file(p, gamma if request.compare else None) for p in chunk),
+        )
+        for (chosen, row), group in together.items()
+        for chunk in (group[i : i + step] for i in range(0, len(group), step))
+        for gamma in row
+    ]
+    if not request.compare:
+        return Plan(tuple(batches))
+
+    panels = []
+    for _, row_pictures in itertools.groupby(wanted, key=lambda p: p.row):
+        images = list(row_pictures)
+        cells = tuple(tuple(_file(p, gamma) for gamma in gammas[p.number]) for p in images)
+        name = f"{images[0].number:04d}{slug(images[0].prompt)}-compare.png"
+        panels.append(Panel(name, cells))
+    return Plan(tuple(batches), tuple(panels))
+
+
+def defaults(entry: BackboneEntry, size: int) -> Settings:
+    """What a backbone does unless asked otherwise."""
+    return Settings(
+        policy=load_learned(entry.name) if entry.tpm else _fixed(entry.deviation),
+        gamma=1.0,
+        num_inference_steps=entry.num_inference_steps,
+        guidance_scale=entry.guidance_scale,
+        height=size,
+        width=size,
+        negative_prompt=None,
+        max_sequence_length=entry.max_sequence_length,
+    )
+
+
+def resolve(options: Options, base: Settings, entry: BackboneEntry) -> Settings:
+    """The options where there are any, else `base`."""
+    changed: dict[str, Any] = {
+        name: getattr(options, option)
+        for option, name in ARGUMENTS.items()
+        if getattr(options, option) is not None
+    }
+    if options.size is not None:
+        changed["width"], changed["height"] = options.size
+    if (policy := chosen_policy(options, entry)) is not None:
+        changed["policy"] = policy
+    return replace(base, **changed)
+
+
+def chosen_policy(options: Options, entry: BackboneEntry) -> Policy | None:
+    """The policy that is asked for; None where it is left to the backbone."""
+    if options.policy is not None:
+        return parse_policy(options.policy, entry).policy
+    if options.deviation is not None:
+        return _fixed(options.deviation)
+    if options.schedule is not None:
+        return ScheduledDeviation(options.schedule, options.bound or 1.0)
+    return None if options.tpm is None else load_learned(options.tpm)
+
+
+ARGUMENTS = {
+    "gamma": "gamma",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "negative": "negative_prompt",
+}
+"""Options, and the settings that they are as they stand."""
+
+
+def columns(request: Request, gamma: float | None) -> tuple[float, ...]:
+    """The γ of a comparison, ascending: one that is asked for by itself too is one more."""
+    if not request.compare:
+        return ()
+    return tuple(sorted({*request.compare, *(() if gamma is None else (gamma,))}))
+
+
+def _fixed(deviation: float) -> Policy:
+    return FixedDeviation(deviation) if deviation else Synchronous()
+
+
+def _file(picture: Picture, gamma: float | None = None) -> str:
+    """Such as `0000-a-cat-seed7.png`, or `0000-a-cat-seed7-gamma0.5.png` in a comparison."""
+    suffix = "" if gamma is None else f"-gamma{plain(gamma)}"
+    return f"{picture.number:04d}{slug(picture.prompt)}-seed{picture.seed}{suffix}.png"
+
+
+def slug(text: str, length: int = 40) -> str:
+    """The text's first words as a part of a file name; "" for a script without a Latin form."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    if len(words) > length:
+        words = words[: length + 1].rpartition("-")[0] or words[:length]
+    return f"-{words}" if words else ""

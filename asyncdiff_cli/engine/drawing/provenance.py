@@ -1,0 +1,237 @@
+"""What an image was drawn from, kept in the image: enough to draw its bytes again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from PIL import Image, PngImagePlugin
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import asyncdiff_cli
+from asyncdiff_cli.engine.backbones.lora import LoRA
+from asyncdiff_cli.engine.dtypes import dtype_name
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import unused, write_atomically
+from asyncdiff_cli.engine.limits import MAX_BATCH
+from asyncdiff_cli.engine.pictures import opened
+from asyncdiff_cli.engine.reading import SMALL, problem
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones.backbone import Backbone
+    from asyncdiff_cli.engine.policies.base import Policy
+    from asyncdiff_cli.engine.sampling.sample import SampleResult
+
+
+CHUNK = "asyncdiff"
+"""The keyword of the PNG text chunk."""
+PANEL = '{"cells":'
+"""How a panel's record starts, and no image's."""
+
+
+class Drawn(BaseModel):
+    """What tells one image of a batch from the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    seed: int
+
+
+class Provenance(BaseModel):
+    """Everything that an image depends on, and the times that it was conditioned on.
+
+    There is no date in it: the same command writes the same bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str
+    revision: str | None
+    """Commit of the repository that it was loaded from."""
+    fingerprint: str | None
+    """SHA-256 of the local files that it was loaded from."""
+    batch: Annotated[tuple[Drawn, ...], Field(max_length=MAX_BATCH)]
+    """All images of the batch: floating point repeats to the bit only in the same batch."""
+    index: int
+    """Which of them this is."""
+    negative_prompt: str | None
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    max_sequence_length: int | None
+    scheduler: str
+    """This and the next five are as `load_backbone` takes them."""
+    grid: str = "model"
+    quantize: str | None = None
+    lora: tuple[str, ...] = ()
+    compile: bool = False
+    attention: str | None = None
+    dtype: str
+    device: str
+    policy: dict[str, Any]
+    gamma: float
+    cond_sigmas: tuple[float, ...]
+    deviations: tuple[float, ...]
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_index(self) -> Provenance:
+        if not 0 <= self.index < len(self.batch):
+            raise ValueError(f"there is no image {self.index} in a batch of {len(self.batch)}")
+        return self
+
+    @property
+    def prompt(self) -> str:
+        return self.batch[self.index].prompt
+
+    @property
+    def seed(self) -> int:
+        return self.batch[self.index].seed
+
+
+Row = Annotated[tuple[Provenance, ...], Field(min_length=1)]
+
+
+class PanelProvenance(BaseModel):
+    """What a panel was put together from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cells: Annotated[tuple[Row, ...], Field(min_length=1)]
+    """A row per noise, a column per policy or γ."""
+    columns: tuple[str, ...] | None = None
+    """Labels above the columns; None for their γ."""
+    rows: tuple[str, ...] | None = None
+    """Labels beside the rows; None for their seeds, below the prompt that they share."""
+
+
+def describe(
+    backbone: Backbone,
+    result: SampleResult,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    policy: Policy,
+    gamma: float,
+    num_inference_steps: int,
+    guidance_scale: float,
+    height: int,
+    width: int,
+    negative_prompt: str | None = None,
+    max_sequence_length: int | None = None,
+) -> list[Provenance]:
+    """The provenance of each image of one call of `sample`, whose arguments these were."""
+    shared: dict[str, Any] = {  # asked for once: a pipeline walks its modules for its device
+        "backbone": backbone.place,
+        "revision": backbone.revision,
+        "fingerprint": backbone.fingerprint,
+        "batch": tuple(Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)),
+        "negative_prompt": negative_prompt,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "height": height,
+        "width": width,
+        "max_sequence_length": max_sequence_length,
+        "scheduler": backbone.scheduler,
+        "grid": backbone.grid,
+        "quantize": backbone.setup.quantize,
+        "lora": tuple(LoRA.parse(text).absolute() for text in backbone.setup.lora),
+        "compile": backbone.setup.compile,
+        "attention": backbone.setup.attention,
+        "dtype": dtype_name(backbone.dtype),
+        "device": backbone.device_name,
+        "policy": policy.to_dict(),
+        "gamma": gamma,
+        "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **versions()},
+    }
+    return [
+        Provenance(
+            **shared,
+            index=index,
+            cond_sigmas=tuple(result.cond_sigmas[index].tolist()),
+            deviations=tuple(result.deviations[index].tolist()),
+        )
+        for index in range(len(prompts))
+    ]
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Those of the libraries that decide about a picture's bytes."""
+    packages = ("torch", "diffusers", "transformers", "pillow")
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def save_png(
+    image: Image.Image, path: str | Path, provenance: Provenance | PanelProvenance
+) -> None:
+    """Write the image with its provenance; the file appears complete or not at all.
+
+    Raises:
+        AsyncDiffError: if it cannot be written.
+    """
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(CHUNK, provenance.model_dump_json())
+    write_atomically(Path(path), lambda file: image.save(file, format="PNG", pnginfo=text))
+
+
+def save_apart(image: Image.Image, path: Path, provenance: Provenance | PanelProvenance) -> Path:
+    """Write as `save_png` does, in the place of no image that other settings have drawn.
+
+    Returns:
+        Where: as `unused`.
+
+    Raises:
+        AsyncDiffError: as `save_png`.
+    """
+    path = unused(path, lambda place: not os.path.lexists(place) or _is_of(place, provenance))
+    save_png(image, path, provenance)
+    return path
+
+
+def _is_of(path: Path, provenance: Provenance | PanelProvenance) -> bool:
+    """Whether an image was drawn from the same, whatever times that led to."""
+    try:
+        return _settings(read_provenance(path)) == _settings(provenance)
+    except InputError:
+        return False
+
+
+def _settings(record: Provenance | PanelProvenance) -> Any:
+    if isinstance(record, Provenance):
+        return record.model_dump(mode="json", exclude={"cond_sigmas", "deviations"})
+    return [[_settings(cell) for cell in row] for row in record.cells], record.columns, record.rows
+
+
+def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
+    """Read back what `save_png` wrote.
+
+    Raises:
+        InputError: for a file that is missing, not an image, or without a valid provenance.
+    """
+    with opened(path) as image:
+        image.load()
+        text = getattr(image, "text", {}).get(CHUNK)
+    if text is None:
+        raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
+    if len(text) > SMALL:
+        raise InputError(f"{path}: its provenance is damaged: it has more than {SMALL >> 20} MiB")
+    model = PanelProvenance if text.startswith(PANEL) else Provenance
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise InputError(f"{path}: its provenance is damaged: {problem(error)}") from None
+
+
+def is_panel(path: str | Path) -> bool:
+    """Whether a file is a panel of several images, by the head of the file alone."""
+    try:
+        with opened(path) as image:
+            return str(image.info.get(CHUNK, "")).startswith(PANEL)
+    except InputError:
+        return False

@@ -1,0 +1,281 @@
+"""Draw and score every prompt with every policy, into a store that can be killed and resumed.
+
+The policies of one prompt start from the same noise and share its batch. What is in the store
+already is not drawn again; several processes, or shards on several machines, take the prompts in
+turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from PIL import Image
+
+from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
+from asyncdiff_cli.engine.drawing.provenance import Provenance, save_png
+from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.evaluation.store import IMAGES, Key, Store, described, features_of
+from asyncdiff_cli.engine.policies.base import Policy
+from asyncdiff_cli.engine.policies.per_image import EachPolicy
+from asyncdiff_cli.engine.policies.specs import plain, takes_module
+from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+
+AHEAD = 2048
+"""So many prompts are encoded, then drawn, then the next ones: the first picture does not wait for
+all of them."""
+PLACE = 60
+"""Characters of a module's place that are a part of file names."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What each prompt is drawn with: a row of the table."""
+
+    label: str
+    policy: Policy
+    gamma: float
+    steps: int
+
+    @property
+    def description(self) -> str:
+        """The policy's settings as JSON. Where a module lies is not one of them."""
+        settings = {k: v for k, v in self.policy.to_dict().items() if k != "source"}
+        return json.dumps(settings, sort_keys=True)
+
+    @property
+    def file(self) -> str:
+        """Its part of a file name, which is no other label's."""
+        label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.label).strip("-")
+        if ":" in self.label and takes_module(self.label):  # with any place behind
+            digest = hashlib.sha256(self.label.encode()).hexdigest()
+            label = f"{label[:PLACE]}-{digest[:6]}"
+        return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image to draw."""
+
+    prompt_id: int
+    contender: Contender
+
+
+def places(count: int, shard: tuple[int, int]) -> range:
+    """Which of so many prompts are a shard's, of which its processes take each their own."""
+    index, shards = shard
+    return range(index, count, shards)
+
+
+def encoded_at(store: Path, shard: tuple[int, int]) -> Path:
+    """Where a shard's encoded prompts are while it draws."""
+    return store / f".text-{shard[0]}-{shard[1]}"
+
+
+def remove_encoded(store: Path, shard: tuple[int, int]) -> None:
+    """Remove what dead processes encoded of prompts that a shard has drawn since."""
+    index, count = shard
+    for path in store.glob(".text-*-*"):
+        found = re.fullmatch(r"\.text-(\d+)-(\d+)", path.name)
+        if found and int(found[2]) % count == 0 and int(found[1]) % count == index:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def key(seed: int, cell: Cell) -> Key:
+    """The key of an image's row in an evaluation with this seed."""
+    own = cell.contender
+    noise, bound = noise_seed(seed, EVALUATION, cell.prompt_id), float(own.policy.bound)
+    return Key(cell.prompt_id, noise, own.label, own.gamma, bound, own.steps)
+
+
+def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:
+    """A label in a store stands for the same policy as here.
+
+    Raises:
+        InputError: naming the label that does not, such as a module that was trained on.
+    """
+    own = {c.label: c.description for c in contenders}
+    for label, settings in described(store.read(["policy_settings"])):
+        if own.get(label, settings) != settings:
+            raise InputError(
+                f"in {store.path} {label} was another policy ({settings}): give another --out"
+            )
+
+
+@dataclass
+class Evaluation:
+    """An evaluation in progress.
+
+    Attributes:
+        prompts: the whole set, of which `order` are drawn, in this order.
+        seed: of the noises; the n-th prompt's is a function of it and n.
+        kept_images: of the first so many prompts the images are kept.
+        set_metrics: whose features of every image are kept.
+        encode: encodes prompts that are yet to be; None where all are, or as they are drawn.
+        shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
+        options: all that were in force, as JSON values.
+    """
+
+    accelerator: Accelerator
+
+    canvas: Canvas
+    scorers: RewardGroup
+    store: Store
+    prompts: PromptSet
+    order: Sequence[int]
+    contenders: Sequence[Contender]
+    seed: int
+    batch_size: BatchSize
+    kept_images: int
+    shard: tuple[int, int] = (0, 1)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    encode: Callable[[Canvas, Sequence[str]], None] | None = None
+    set_metrics: SetMetricGroup = field(default_factory=SetMetricGroup)
+    clock: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Stopwatch(self.canvas.backbone.device)
+
+    def pending(self) -> list[Cell]:
+        """What this process has still to draw, prompt by prompt."""
+        done, place = self.store.keys(), self.accelerator
+        own = places(len(self.order), self.shard)[place.process_index :: place.num_processes]
+        cells = (Cell(prompt_id, contender) for prompt_id in own for contender in self.contenders)
+        return [cell for cell in cells if key(self.seed, cell) not in done]
+
+    def finish(self, drawn: int) -> int | None:
+        """Wait for the other processes, and tidy up.
+
+        Args:
+            drawn: how many images this one has drawn.
+
+        Returns:
+            How many all of them have, in the process that goes on; None in the others.
+        """
+        total = sum(gather_object([drawn]))
+        if not self.accelerator.is_main_process:
+            return None
+        if self.canvas.text is not None:
+            self.canvas.text.remove()
+            remove_encoded(self.store.path, self.shard)
+        self.store.compact()
+        return total
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[int]:
+        """Draw, score and store; yields how many rows each new file has.
+
+        Raises:
+            AsyncDiffError: for NaN in an image or a score, or if one image does not fit.
+        """
+        for chunk in self._encoded(self._chunks(cells)):
+            for steps in dict.fromkeys(cell.contender.steps for cell in chunk):
+                left = [cell for cell in chunk if cell.contender.steps == steps]
+                while left:
+                    batch = left[: self.batch_size.value]
+                    rows = self._rows(batch)
+                    if rows is not None:
+                        self.store.write(rows)
+                        left = left[len(batch) :]
+                        yield len(rows)
+
+    def _encoded(self, chunks: Iterable[list[Cell]]) -> Iterator[list[Cell]]:
+        """The same, of whose prompts those of the next ones are encoded, so many at a time."""
+        waiting: list[list[Cell]] = []
+        for chunk in chunks:
+            waiting.append(chunk)
+            if len({cell.prompt_id for each in waiting for cell in each}) >= AHEAD:
+                yield from self._with_text(waiting)
+                waiting = []
+        yield from self._with_text(waiting)
+
+    def _with_text(self, chunks: Sequence[list[Cell]]) -> Sequence[list[Cell]]:
+        places = dict.fromkeys(cell.prompt_id for chunk in chunks for cell in chunk)
+        if self.encode is not None:
+            self.encode(self.canvas, [self.text(place) for place in places])
+        return chunks
+
+    def _chunks(self, cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+        """The cells of as many whole prompts as fit into a batch of each number of steps."""
+        chunk: list[Cell] = []
+        for _, same_prompt in itertools.groupby(cells, key=lambda cell: cell.prompt_id):
+            more = list(same_prompt)
+            counts = Counter(cell.contender.steps for cell in chunk + more)
+            if chunk and max(counts.values()) > self.batch_size.value:
+                yield chunk
+                chunk = []
+            chunk += more
+        if chunk:
+            yield chunk
+
+    def _rows(self, batch: list[Cell]) -> list[dict[str, Any]] | None:
+        """The rows of a batch of equal steps; None if it did not fit."""
+        # images of equal policies lie side by side, so that a policy is asked once for all of them
+        batch.sort(key=lambda cell: self.contenders.index(cell.contender))
+        texts = [self.text(cell.prompt_id) for cell in batch]
+        seeds = [key(self.seed, cell).seed for cell in batch]
+        chosen = [cell.contender for cell in batch]
+        policy = EachPolicy([c.policy for c in chosen], [c.gamma for c in chosen])
+        encoded = self.canvas.encode(texts)
+        before = sum(self.clock.seconds.values())
+        drawn = self.canvas.draw_if_it_fits(
+            [encoded[text] for text in texts],
+            seeds,
+            policy,
+            chosen[0].steps,
+            self.clock,
+            self.batch_size,
+        )
+        if drawn is None:
+            return None
+        images, result = drawn
+        seconds = (sum(self.clock.seconds.values()) - before) / len(batch)
+        with self.clock("rewards"):
+            scores = self.scorers.score(images, texts)
+            features = self.set_metrics.features(images)
+        records = self.canvas.describe(result, texts, seeds, policy, chosen[0].steps)
+        self.store.begin()
+        return [
+            {
+                **key(self.seed, cell)._asdict(),
+                "prompt": texts[n],
+                "category": self.category(cell.prompt_id),
+                "deviations": result.deviations[n].tolist(),
+                "cond_sigmas": result.cond_sigmas[n].tolist(),
+                "seconds": seconds,
+                "image": self._keep(cell, images[n], records[n]),
+                "policy_settings": cell.contender.description,
+                "provenance": records[n].model_dump_json(),
+                **{name: float(values[n]) for name, values in scores.items()},
+                **{features_of(name): values[n].numpy() for name, values in features.items()},
+            }
+            for n, cell in enumerate(batch)
+        ]
+
+    def _keep(self, cell: Cell, image: Image.Image, record: Provenance) -> str | None:
+        """Write an image that is kept; its path in the store."""
+        if cell.prompt_id >= self.kept_images:
+            return None
+        name = f"{IMAGES}/{cell.prompt_id:06d}-{cell.contender.file}.png"
+        save_png(image, self.store.image(name), record)
+        return name
+
+    def text(self, prompt_id: int) -> str:
+        """A prompt by its place in the evaluation."""
+        return self.prompts.texts[self.order[prompt_id]]
+
+    def category(self, prompt_id: int) -> str | None:
+        """Its category, for a set that has some."""
+        return self.prompts.categories[self.order[prompt_id]] if self.prompts.categories else None

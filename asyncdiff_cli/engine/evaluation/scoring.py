@@ -1,0 +1,278 @@
+"""From files to a table of scores: which pictures, for which prompts, by which rewards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from asyncdiff_cli.engine.checks import check_count
+from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, is_panel, read_provenance
+from asyncdiff_cli.engine.dtypes import dtype_name
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.fields import Prompt, Text, validated
+from asyncdiff_cli.engine.files import expanded, write_apart
+from asyncdiff_cli.engine.pictures import read_picture
+from asyncdiff_cli.engine.prompts.files import Entry, read_entries
+from asyncdiff_cli.engine.prompts.lines import Line
+from asyncdiff_cli.engine.rewards import entry, get, load_reward
+from asyncdiff_cli.engine.rewards.base import BadScoreError
+from asyncdiff_cli.engine.text import visible
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.rewards.base import Reward
+
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file and the prompt that it is scored for; None if it has none and none is read."""
+
+    path: Path
+    prompt: str | None
+
+    def open(self) -> Image.Image:
+        """As `read_picture`."""
+        return read_picture(self.path)
+
+
+@dataclass
+class Scores:
+    """What was scored, and what could not be."""
+
+    pictures: list[Picture]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """Per reward one score per picture."""
+    details: dict[str, list[Any]] = field(default_factory=dict)
+    """What each picture's score is the mean of, of the rewards that are means."""
+    skipped: dict[Path, str] = field(default_factory=dict)
+    """Files that could not be scored, and why."""
+    rewards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each reward ran with."""
+
+    def summary(self) -> dict[str, dict[str, float | int | None]]:
+        """Mean and standard error of each reward; of one picture there is no standard error."""
+        return {
+            name: {
+                "mean": statistics.fmean(values),
+                "standard_error": statistics.stdev(values) / math.sqrt(len(values))
+                if len(values) > 1
+                else None,
+                "n": len(values),
+            }
+            for name, values in self.values.items()
+        }
+
+    def report(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "images": [
+                {
+                    "path": str(picture.path),
+                    "prompt": picture.prompt,
+                    "scores": {name: values[i] for name, values in self.values.items()},
+                    **(
+                        {"details": {name: own[i] for name, own in self.details.items()}}
+                        if self.details
+                        else {}
+                    ),
+                }
+                for i, picture in enumerate(self.pictures)
+            ],
+            "summary": self.summary(),
+            "skipped": [{"path": str(p), "reason": reason} for p, reason in self.skipped.items()],
+            "rewards": self.rewards,
+        }
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and the pictures in the directories (not in theirs), each once and in order.
+
+    The panels that `sample --compare` puts beside its pictures are left out.
+
+    Raises:
+        InputError: for a path that does not exist, or if there is no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+            found += [file for file in inside if not is_panel(file)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"there is no file or directory {path}")
+    if not found:
+        raise InputError(f"there are no pictures ({', '.join(SUFFIXES)}) in what was given")
+    return list(dict.fromkeys(found))
+
+
+class Pairing(BaseModel):
+    """A line of JSON Lines that gives a picture its prompt."""
+
+    image: Annotated[Text, Field(min_length=1)]
+    """A path from the current directory or from that of the file, or the end of one."""
+    prompt: Prompt
+
+
+def read_prompts(file: Path, pictures: Sequence[Path]) -> list[str]:
+    """The prompts of pictures: one a line in their order, or by `{"image": …, "prompt": …}`.
+
+    Raises:
+        InputError: as `read_entries`; for another number of prompts than pictures; for a line that
+            is no pair, may mean several pictures or one that has a prompt; and for a picture
+            without a prompt.
+    """
+    entries = read_entries(file)
+    if any("image" in entry.values for entry in entries):
+        return _by_path(file, entries, pictures)
+    if len(entries) != len(pictures):
+        raise InputError(f"{file} has {len(entries)} prompts for {len(pictures)} pictures")
+    return [validated(Line, entry.values, entry.where).prompt for entry in entries]
+
+
+def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> list[str]:
+    """The prompts of pictures whose paths are in the entries; entries of others are left alone."""
+    found: dict[Path, tuple[str, str]] = {}
+    places = list(dict.fromkeys(path.resolve() for path in pictures))
+    for where, values in entries:
+        pairing = validated(Pairing, values, where)
+        meant = _meant(expanded(pairing.image), file, places)
+        if len(meant) > 1:
+            raise InputError(f"{where}: {pairing.image} may be {meant[0]} or {meant[1]}")
+        for place in meant:
+            if place in found:
+                raise InputError(f"{where}: {pairing.image} has a prompt at {found[place][0]}")
+            found[place] = where, pairing.prompt
+    if missing := [path for path in pictures if path.resolve() not in found]:
+        raise InputError(f"{file} has no prompt for {missing[0]} (of {len(missing)} without)")
+    return [found[path.resolve()][1] for path in pictures]
+
+
+def _meant(image: Path, file: Path, places: Sequence[Path]) -> list[Path]:
+    """Which of the places a path is, as written; else those that end in it."""
+    written = {(directory / image).resolve() for directory in (Path(), file.parent)}
+    exact = [place for place in places if place in written]
+    return exact or [place for place in places if place.parts[-len(image.parts) :] == image.parts]
+
+
+def open_pictures(
+    files: Sequence[Path], prompts: Sequence[str] | None, rewards: Sequence[type[Reward]]
+) -> tuple[list[Picture], dict[Path, str]]:
+    """The pictures that can be scored, with their prompts, and the others with the reason.
+
+    Args:
+        prompts: one per file; None for those that the files carry in their provenance.
+        rewards: what they are scored by: each must take the picture, and some need a prompt.
+    """
+    pictures, skipped = [], {}
+    for index, path in enumerate(files):
+        try:
+            image = read_picture(path)
+            prompt = prompts[index] if prompts else _recorded_prompt(path, rewards)
+            for reward in rewards:
+                reward.check_image(image)
+                if prompt is not None and (refusal := reward.refuses(prompt)):
+                    raise InputError(refusal)
+        except InputError as error:
+            skipped[path] = str(error).removeprefix(f"{path} ")
+        else:
+            pictures.append(Picture(path, prompt))
+    return pictures, skipped
+
+
+def _recorded_prompt(path: Path, rewards: Sequence[type[Reward]]) -> str | None:
+    """The prompt in a picture's provenance; None if there is none and no reward reads it."""
+    try:
+        record = read_provenance(path)
+        if isinstance(record, PanelProvenance):
+            raise InputError("it is a panel of several pictures")
+        return record.prompt
+    except InputError as error:
+        if any(reward.reads_prompt for reward in rewards):
+            raise InputError(f"{error}: give --prompt or --prompts") from None
+        return None
+
+
+def score_files(
+    paths: Sequence[Path],
+    names: Sequence[str],
+    prompt: str | None = None,
+    prompts: Path | None = None,
+    reward_paths: Mapping[str, Path] | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    on_scored: Callable[[str, int, int], None] | None = None,
+) -> Scores:
+    """Score pictures reward by reward, so that one model at a time is in memory.
+
+    Args:
+        paths: files and directories of pictures.
+        prompt, prompts: one for all, or a file of them; default those in the files' provenance.
+        reward_paths: local checkpoints by reward.
+        on_scored: called with the reward's name, how many pictures it has scored, and of how many.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded.
+        AsyncDiffError: for a reward that cannot be loaded, or a score that is no number.
+    """
+    if prompt is not None and prompts is not None:
+        raise InputError("--prompt and --prompts exclude each other")
+    check_count("--batch-size", batch_size)
+    files = find_files(paths)
+    texts = [prompt] * len(files) if prompt is not None else None
+    if prompts is not None:
+        texts = read_prompts(prompts, files)
+    pictures, skipped = open_pictures(files, texts, [get(name) for name in names])
+    result = Scores(pictures, skipped=skipped)
+    if not pictures:
+        return result
+    for name in names:
+        reward = load_reward(name, (reward_paths or {}).get(name), device, dtype)
+        result.values[name], step = [], batch_size or reward.batch_size
+        for start in range(0, len(pictures), step):
+            batch = pictures[start : start + step]
+            images, texts = [p.open() for p in batch], [p.prompt or "" for p in batch]
+            try:
+                scores = reward.score(images, texts)
+            except BadScoreError as error:
+                raise AsyncDiffError(f"{batch[error.index].path}: {error}") from None
+            result.values[name] += scores.tolist()
+            if (details := reward.details(images, texts)) is not None:
+                result.details.setdefault(name, []).extend(details)
+            if on_scored:
+                on_scored(name, len(result.values[name]), len(pictures))
+        result.rewards[name] = {
+            "revision": reward.revision,
+            "dtype": dtype_name(reward.dtype),
+            "device": str(reward.device),
+            "higher_is_better": entry(name).higher_is_better,
+        }
+        del reward  # the next one may need its memory
+    return result
+
+
+def write_csv(scores: Scores, path: Path) -> Path:
+    """Write a row per picture: path, prompt, and a column per reward; as `write_apart`.
+
+    Raises:
+        AsyncDiffError: if it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["path", "prompt", *scores.values])
+    for index, picture in enumerate(scores.pictures):
+        values = (repr(column[index]) for column in scores.values.values())
+        rows.writerow([visible(str(picture.path)), picture.prompt or "", *values])
+    return write_apart(path, text.getvalue())

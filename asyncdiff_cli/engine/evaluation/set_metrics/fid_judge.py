@@ -1,0 +1,41 @@
+"""The Fréchet distance of what the judge of mini's world sees in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from typing_extensions import Self
+
+from asyncdiff_cli.engine.downloads import file_sha256
+from asyncdiff_cli.engine.evaluation.set_metrics.frechet import FrechetMetric
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, directory_of
+from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge, pixels
+
+
+class FIDJudge(FrechetMetric):
+    """On the judge's pooled features of 128×128 pixels, which know things, colours and grounds.
+
+    Blur and noise hardly move it: the judge is trained to see through them.
+    """
+
+    name: ClassVar[str] = "fid_judge"
+    embedded: ClassVar[bool] = True
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Self:
+        """The judge of mini's world: the shipped one, or that of a directory.
+
+        Raises:
+            InputError, AsyncDiffError: as `MiniJudge.load`.
+        """
+        metric = cls()
+        metric.model = MiniJudge.load(path).model
+        metric.weights = file_sha256(directory_of(MiniJudge.name, path) / WEIGHTS)[:16]
+        return metric
+
+    def _features(self, images: list[Image.Image]) -> Tensor:
+        return self.model(torch.stack([pixels(image) for image in images]).to(self.device)).features

@@ -1,0 +1,221 @@
+"""From a comparison to an evaluation: what is loaded, and where it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from asyncdiff_cli.engine.backbones.memory.advice import advise, evaluation_work
+from asyncdiff_cli.engine.backbones.memory.footprint import Company
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.source import fetch
+from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.drawing.canvas import BatchSize
+from asyncdiff_cli.engine.drawing.encoding import encode_first, encode_more
+from asyncdiff_cli.engine.dtypes import dtype_name
+from asyncdiff_cli.engine.evaluation.comparison import Comparison, provisional_entry
+from asyncdiff_cli.engine.evaluation.evaluation import (
+    AHEAD,
+    Cell,
+    Contender,
+    Evaluation,
+    check_descriptions,
+    encoded_at,
+    key,
+    places,
+)
+from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.files import REFUSED, check_directory
+from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.rewards import (
+    check_prompts,
+)
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+
+BATCH_SIZES = {"cpu": 8}
+"""Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
+BATCH_SIZE = 32
+"""Those on any other device."""
+
+
+def open_evaluation(
+    wanted: Comparison,
+    out: Path,
+    on_progress: Progress | None = None,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Load all that an evaluation needs, and open its store.
+
+    Args:
+        on_progress: told about the download of prompts.
+        on_warning: told if the model will not fit, before it is loaded.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded, or a store of another
+            evaluation.
+        AsyncDiffError: for what cannot be loaded or written.
+    """
+    name, names = wanted.choice.name, wanted.reward_names()
+    wanted.contenders(provisional_entry(name))
+    check_directory(out)
+    accelerator = join(wanted.choice.device)
+    # one process of the run downloads first, and then one of each other machine
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
+        texts, order = wanted.load_prompts(on_progress)
+        outline = Outline.of(wanted.choice, accelerator.device)
+        if wanted.size is not None:
+            outline.check_size(wanted.size, wanted.size)
+        check_prompts(names, [texts.texts[place] for place in order])
+        shared = settings(wanted, outline, texts)
+        reference = wanted.find_reference()
+        fingerprint = None if reference is None else reference.fingerprint
+        Store.agree(out, shared, names, wanted.set_metrics, fingerprint)
+        contenders = wanted.contenders(fetch(wanted.choice))
+        scorers = RewardGroup(
+            dict.fromkeys(names, 1.0),
+            wanted.reward_paths,
+            accelerator.device,
+            wanted.reward_dtype,
+            wanted.offload_rewards,
+            keep=out / REFUSED,
+        )
+        set_metrics = SetMetricGroup(
+            wanted.set_metrics, wanted.reward_paths, accelerator.device, wanted.offload_rewards
+        )
+    if reference is not None:
+        shared["set_metrics"] = set_metrics.settings(reference)
+    store = Store.open(out, {**shared, "rewards": _ran_with(scorers)})
+    if reference is not None and accelerator.is_main_process:
+        set_metrics.keep(reference, shared["size"], out)
+    check_descriptions(store, contenders)
+    if accelerator.is_main_process and not Store.is_new(out):
+        store.compact()
+    batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
+    work = evaluation_work(wanted.choice, batch_size, wanted.size, wanted.guidance)
+    sizes = *scorers.sizes.values(), *set_metrics.sizes.values()
+    company = Company(sizes, wanted.offload_rewards)
+    if accelerator.is_main_process and (
+        warning := advise(
+            wanted.choice, work, accelerator.device, encode_first=True, company=company
+        )
+    ):
+        on_warning(warning)
+    canvas = encode_first(
+        wanted.choice,
+        accelerator,
+        wanted.guidance,
+        wanted.size,
+        _undrawn(wanted, out, contenders, texts, order),
+        encoded_at(out, wanted.shard),
+        AHEAD + batch_size,
+    )
+    scorers.place()
+    set_metrics.place()
+    return Evaluation(
+        accelerator,
+        canvas,
+        scorers,
+        store,
+        texts,
+        order,
+        contenders,
+        wanted.seed,
+        BatchSize(batch_size),
+        wanted.kept_images,
+        wanted.shard,
+        in_force(wanted, outline, shared, order, batch_size),
+        partial(encode_more, wanted.choice, (scorers, set_metrics)),
+        set_metrics,
+    )
+
+
+def _undrawn(
+    wanted: Comparison,
+    out: Path,
+    contenders: Sequence[Contender],
+    texts: PromptSet,
+    order: Sequence[int],
+) -> list[str]:
+    """The prompts of this shard of which an image is missing in the store."""
+    done = set() if Store.is_new(out) else Store(out).keys()
+    return [
+        texts.texts[order[place]]
+        for place in places(len(order), wanted.shard)
+        if not done >= {key(wanted.seed, Cell(place, contender)) for contender in contenders}
+    ]
+
+
+def settings(wanted: Comparison, backbone: Outline, prompts: PromptSet) -> dict[str, Any]:
+    """What all rows of a store share but the rewards, as JSON values: on another of these they do
+    not compare."""
+    own = wanted.guidance
+    return {
+        "backbone": backbone.name,
+        "revision": backbone.revision,
+        "fingerprint": backbone.fingerprint,
+        "dtype": dtype_name(backbone.dtype),
+        "scheduler": backbone.scheduler,
+        **_unusual(backbone),
+        "guidance_scale": backbone.entry.guidance_scale if own is None else own,
+        "size": wanted.size or backbone.size,
+        "dataset": prompts.name,
+        "split": prompts.split,
+        "prompts_sha256": prompts.fingerprint,
+        "seed": wanted.seed,
+    }
+
+
+def in_force(
+    wanted: Comparison,
+    outline: Outline,
+    shared: Mapping[str, Any],
+    order: Sequence[int],
+    batch: int,
+) -> dict[str, Any]:
+    """Every option of a comparison as JSON values, with what it leaves to others filled in.
+
+    Args:
+        shared: its `settings`.
+        order: the prompts that are drawn.
+        batch: how many images are drawn at once.
+    """
+    own = {each.name: getattr(wanted, each.name) for each in fields(wanted)}
+    known = {
+        "choice": outline.in_force().to_dict(),
+        "steps": wanted.steps or [outline.entry.num_inference_steps],
+        "dataset": shared["dataset"],
+        "limit": len(order),
+        "guidance": shared["guidance_scale"],
+        "size": shared["size"],
+        "rewards": wanted.reward_names(),
+        "batch_size": batch,
+    }
+    values: dict[str, Any] = json.loads(json.dumps({**own, **known}, default=str))
+    return {"model": values.pop("choice"), **values}
+
+
+def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
+    """What of the rewards the rows of a store share, as JSON values."""
+    return {
+        name: {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
+        for name, reward in scorers.rewards.items()
+    }
+
+
+def _unusual(backbone: Outline) -> dict[str, Any]:
+    """Those of the settings of how it runs that are not the default."""
+    setup = backbone.setup
+    found = {
+        "grid": backbone.grid if backbone.grid != "model" else None,
+        "quantize": setup.quantize,
+        "lora": list(setup.lora),
+        "compile": setup.compile,
+        "attention": setup.attention,
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,279 @@
+"""What an evaluation found: each setting's metrics, beside the baseline's on the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.evaluation.store import Store, features_of
+from asyncdiff_cli.engine.files import REFERENCE
+from asyncdiff_cli.engine.prompts.compbench import T2I_CATEGORIES
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS
+from asyncdiff_cli.engine.statistics import Difference, all_paired
+from asyncdiff_cli.engine.text import one_line
+
+BASELINE = "baseline"
+"""The label of the synchronous policy."""
+AT_BOUND = 0.999
+"""A deviation of this share of its bound counts as at it."""
+
+
+class Setting(NamedTuple):
+    """What the images of a table's row were drawn with."""
+
+    policy: str
+    gamma: float
+    bound: float
+    """Infinite for a policy that has none, such as detail-daemon."""
+    steps: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Setting:
+        """That of a store's row."""
+        return cls(*(row[name] for name in SETTING))
+
+    @property
+    def label(self) -> str:
+        """The policy, with γ where it is not 1: "learned", "learned, γ = 0.5"."""
+        return self.policy if self.gamma == 1 else f"{self.policy}, γ = {self.gamma:g}"
+
+
+SETTING = ("policy", "gamma", "bound", "num_inference_steps")
+"""The store's columns that a setting is made of."""
+
+
+def labels(settings: Sequence[Setting]) -> list[str]:
+    """Those of settings beside one another, with the number of steps where it differs."""
+    several = len({setting.steps for setting in settings}) > 1
+    return [f"{s.label}, {s.steps} steps" if several else s.label for s in settings]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of a table."""
+
+    setting: Setting
+    metrics: Mapping[str, Difference]
+    """By reward and set metric; differences are to the baseline of as many steps."""
+    scores: Mapping[str, np.ndarray]
+    """By reward [n], in the order of the prompts, which is the same for all rows; of a set metric
+    the terms whose mean it is."""
+    deviations: np.ndarray
+    """D before γ, [n, evaluations − 1]."""
+    seconds: float
+    """Mean time to draw and decode an image."""
+    grid: tuple[float, ...] = ()
+    """t of each evaluation, [evaluations], as the baseline of as many steps was told it; empty if
+    there is none."""
+
+    @property
+    def step_sizes(self) -> np.ndarray:
+        """How far each decision's evaluation moves the latent, of the whole way from 1 to 0:
+        t_k − t_{k+1}, [evaluations − 1]."""
+        times = np.array(self.grid)
+        below = [max((other for other in times if other < t), default=0.0) for t in times]
+        return (times - below)[1:]
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.setting.policy == BASELINE
+
+    @property
+    def mean_deviation(self) -> float:
+        """Over images and decisions; 0 for a run of one step."""
+        return float(self.deviations.mean()) if self.deviations.size else 0.0
+
+    @property
+    def at_bound(self) -> np.ndarray:
+        """The share of images at either end of the bound, by decision, [evaluations − 1]."""
+        return (np.abs(self.deviations) >= AT_BOUND * self.setting.bound).mean(0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rows of a store."""
+
+    settings: Mapping[str, Any]
+    """The store's."""
+    rewards: tuple[str, ...]
+    results: tuple[Result, ...]
+    """By number of steps, each with its baseline first."""
+    prompts: int
+    """Those that every row has, and that the means are over."""
+    partial: int
+    """Those that some row lacks."""
+    set_metrics: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What to know about the values of set metrics."""
+    categories: Mapping[str, Summary] = field(default_factory=dict)
+    """Of the prompts of each category by itself, for a set that has some, by rewards alone: a
+    reference for set metrics has all categories."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All columns of numbers: rewards, and what is measured of whole sets."""
+        return (*self.rewards, *self.set_metrics)
+
+    def result(self, setting: Setting) -> Result | None:
+        """The row of a setting, if there is one."""
+        return next((result for result in self.results if result.setting == setting), None)
+
+    def baseline(self, steps: int) -> Result:
+        """The baseline of a number of steps."""
+        return next(r for r in self.results if r.is_baseline and r.setting.steps == steps)
+
+
+def summarize(store: Store, category: str | None = None, intervals: bool = True) -> Summary:
+    """Compare every setting of a store with the baseline, over the prompts that all settings have.
+
+    Args:
+        category: only prompts of this category, as `Summary.categories` has them.
+        intervals: without them the results have no metrics, only scores and deviations, and there
+            are no categories.
+
+    Raises:
+        InputError: if there is no such prompt, or no baseline for a number of steps.
+        AsyncDiffError: if the store is damaged.
+    """
+    sets = store.set_metrics if category is None and intervals else ()
+    columns = ["deviations", "cond_sigmas", "seconds", "category", *map(features_of, sets)]
+    table = store.read([*store.rewards, *columns])
+    if category is not None:
+        return _category(store, table, category)
+    whole = _summarize(store, table, sets, intervals)
+    return replace(whole, categories=_categories(store, table)) if intervals else whole
+
+
+def _categories(store: Store, table: pa.Table) -> dict[str, Summary]:
+    """Those that can be compared yet, in the order of the set that has them."""
+    names = set(table["category"].unique().to_pylist()) - {None}
+    known = [name for name in (*T2I_CATEGORIES, *NEEDS) if name in names]
+    found = {}
+    for name in [*known, *sorted(names - {*known})]:
+        with suppress(InputError):  # not all policies have drawn a prompt of it yet
+            found[name] = _category(store, table, name)
+    return found
+
+
+def _category(store: Store, table: pa.Table, name: str) -> Summary:
+    return _summarize(store, table.filter(pc.equal(table["category"], name)), (), True, name)
+
+
+def _summarize(
+    store: Store, table: pa.Table, sets: Sequence[str], intervals: bool, category: str = ""
+) -> Summary:
+    """That of some rows. Raises: as `summarize`."""
+    if not len(table):
+        raise InputError(f"{store.path} has no rows" + (f" of {category}" if category else ""))
+    settings = _settings(table)
+    # rows are distinct, so a prompt is complete where it has as many as there are settings
+    noises = np.column_stack([table["prompt_id"].to_numpy(), table["seed"].to_numpy()])
+    _, which, counts = np.unique(noises, axis=0, return_inverse=True, return_counts=True)
+    complete = counts == len(settings)
+    if not complete.any():
+        raise InputError(f"{store.path} has no prompt yet that all policies have drawn: go on")
+    kept = table.filter(pa.array(complete[which.ravel()]))
+    parts = {setting: kept.filter(_of(setting)) for setting in settings}
+    ordered = sorted(parts, key=lambda s: (s.steps, s.policy != BASELINE))
+    scores = {s: {name: parts[s][name].to_numpy() for name in store.rewards} for s in ordered}
+    notes = _measure_sets(store, sets, {s: parts[s] for s in ordered}, scores)
+    metrics = _metrics(store, scores) if intervals else {}
+    grids = {
+        s.steps: tuple(parts[s]["cond_sigmas"][0].as_py()) for s in ordered if s.policy == BASELINE
+    }
+    results = tuple(
+        _result(s, parts[s], scores[s], metrics.get(s, {}), grids.get(s.steps, ())) for s in ordered
+    )
+    prompts = int(complete.sum())
+    partial = len(complete) - prompts
+    own = tuple(sets)
+    return Summary(store.settings, store.rewards, results, prompts, partial, own, notes)
+
+
+def _measure_sets(
+    store: Store,
+    names: Sequence[str],
+    parts: Mapping[Setting, pa.Table],
+    scores: Mapping[Setting, dict[str, np.ndarray]],
+) -> tuple[str, ...]:
+    """Add to the scores of each setting the terms of set metrics; what to know about them.
+
+    Raises:
+        AsyncDiffError: if the store lacks the reference's statistics.
+    """
+    if not names:
+        return ()
+    import torch
+
+    from asyncdiff_cli.engine.evaluation.set_metrics import get
+    from asyncdiff_cli.engine.evaluation.set_metrics.reference import read_statistics
+
+    notes = []
+    for name, statistics in read_statistics(store.path, names).items():
+        try:
+            terms = get(name).against(statistics)
+            for setting, part in parts.items():
+                values = pc.list_flatten(part[features_of(name)]).to_numpy()
+                features = torch.tensor(values.reshape(len(part), -1))
+                scores[setting][name] = terms(features).numpy()
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise AsyncDiffError(
+                f"the rows of {store.path} and its {REFERENCE} do not fit together in {name}:"
+                f" {one_line(error)}"
+            ) from None
+        notes.append(get(name).note(*features.shape))
+    return tuple(filter(None, notes))
+
+
+def _metrics(
+    store: Store, scores: Mapping[Setting, Mapping[str, np.ndarray]]
+) -> dict[Setting, dict[str, Difference]]:
+    """Each setting's scores beside those of the baseline of as many steps.
+
+    Raises:
+        InputError: if a number of steps has none.
+    """
+    baselines = {
+        setting.steps: own for setting, own in scores.items() if setting.policy == BASELINE
+    }
+    if lacking := [setting.steps for setting in scores if setting.steps not in baselines]:
+        raise InputError(
+            f"{store.path} has no baseline of {lacking[0]} steps to compare with: evaluate"
+            " with --policies baseline,…"
+        )
+    cells = [(setting, name) for setting, own in scores.items() for name in own]
+    pairs = [(scores[setting][name], baselines[setting.steps][name]) for setting, name in cells]
+    found: dict[Setting, dict[str, Difference]] = {setting: {} for setting in scores}
+    for (setting, name), difference in zip(cells, all_paired(pairs), strict=True):
+        found[setting][name] = difference
+    return found
+
+
+def _settings(table: pa.Table) -> list[Setting]:
+    """The distinct settings, in the order of the store."""
+    distinct = table.select(SETTING).group_by(list(SETTING), use_threads=False).aggregate([])
+    return [Setting.of(row) for row in distinct.to_pylist()]
+
+
+def _of(setting: Setting) -> pc.Expression:
+    tests = [pc.field(name) == value for name, value in zip(SETTING, setting, strict=True)]
+    return tests[0] & tests[1] & tests[2] & tests[3]
+
+
+def _result(
+    setting: Setting,
+    own: pa.Table,
+    scores: Mapping[str, np.ndarray],
+    metrics: Mapping[str, Difference],
+    grid: tuple[float, ...],
+) -> Result:
+    deviations = pc.list_flatten(own["deviations"]).to_numpy().astype(np.float32)
+    seconds = float(own["seconds"].to_numpy().mean())
+    return Result(setting, metrics, scores, deviations.reshape(len(own), -1), seconds, grid)

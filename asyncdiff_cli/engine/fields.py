@@ -1,0 +1,140 @@
+"""Fields of what users write: their types and ranges, and one line for all that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+)
+
+from asyncdiff_cli.engine.checks import check_unicode
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.limits import (
+    MAX_COLUMNS,
+    MAX_COUNT,
+    MAX_GUIDANCE,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_VALUES,
+)
+from asyncdiff_cli.engine.reading import shown
+
+MAX_SEED = 2**63 - 1
+MAX_PROBLEMS = 8
+"""Of which a message tells."""
+
+
+def _numbers(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, int | str):
+        parts = [part.strip().lstrip("0") for part in str(value).lower().split("x")]
+        if len(parts) <= 2 and all(part.isdecimal() for part in parts):
+            if max(map(len, parts)) > len(str(MAX_SIDE)) or max(map(int, parts)) > MAX_SIDE:
+                raise ValueError(f"a side is at most {MAX_SIDE:,} pixels")
+            return int(parts[0]), int(parts[-1])
+    raise ValueError(f"a size is one number of pixels, or WIDTHxHEIGHT, not {shown(value)}")
+
+
+def no_switch(value: Any) -> Any:
+    """A value that is not true or false, which pydantic and Python count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"this is not a yes-or-no setting, so it cannot be {str(value).lower()}")
+    return value
+
+
+def _text(value: str) -> str:
+    check_unicode("it", value)
+    return value
+
+
+def _prompt(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a prompt is empty")
+    return value
+
+
+def not_empty(value: str) -> str:
+    """A text that is not blank."""
+    if not value.strip():
+        raise ValueError("it is empty: give it a value, or leave it out")
+    return value
+
+
+def _bound(value: float) -> float:
+    if value not in (0.5, 1.0):
+        raise ValueError(f"the bound is 0.5 or 1, not {value:g}")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Prompt = Annotated[Text, AfterValidator(_prompt)]
+Numbers = Annotated[
+    tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1, max_length=MAX_VALUES)
+]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+GuidanceScale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
+Size = Annotated[tuple[int, int], BeforeValidator(_size)]
+Bound = Annotated[float, AfterValidator(_bound)]
+
+
+def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, ...]:
+    """Numbers with commas between them, each once; no number for None.
+
+    Raises:
+        InputError: naming the option, for anything else.
+    """
+    if text is None:
+        return ()
+    try:
+        found = tuple(dict.fromkeys(kind(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(
+            f"{option} is numbers with commas between them, not {shown(text)}"
+        ) from None
+    if len(found) > MAX_COLUMNS:
+        raise InputError(f"{option} takes at most {MAX_COLUMNS} numbers, not {len(found):,}")
+    return found
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
+    """The values as a model; `where` names the line of a file, and "" the command line.
+
+    Raises:
+        InputError: naming every value that cannot be.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[:MAX_PROBLEMS]
+        problems = [": ".join(_problem(item, where)) for item in first]
+        raise InputError("; ".join(problems)) from None
+
+
+def _problem(item: Any, where: str) -> list[str]:
+    """Where, which field and what; a problem of the whole rather than of a field names none."""
+    field = str(item["loc"][0]) if item["loc"] else ""
+    if not where:
+        field = option_of(field) if field else ""
+    return [part for part in (where, field, item["msg"].removeprefix("Value error, ")) if part]
+
+
+def option_of(field: str) -> str:
+    """A field as it is written on the command line."""
+    names = {"source": "--from", "prompts": "PROMPT"}
+    return names.get(field, "--" + field.replace("_", "-"))

@@ -1,0 +1,214 @@
+"""What policies make of detail and of noise, in closed form, on a user's grid with a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, ModelChoice
+from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.schedulers import make_scheduler, shifted_scheduler
+from asyncdiff_cli.engine.backbones.source import configuration
+from asyncdiff_cli.engine.checks import check_steps
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.figures.distributions import CHOOSING
+from asyncdiff_cli.engine.policies.asking import velocity_scale_of
+from asyncdiff_cli.engine.policies.base import Policy
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies, read_policy
+from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
+from asyncdiff_cli.engine.policies.transfer import transfer
+from asyncdiff_cli.engine.sampling.loop import integrate
+
+STEPS, SHIFT = 10, 3.0
+"""Of a run of no backbone."""
+MOST_SHIFT = 1000.0
+MakeScheduler = Callable[[str, int], Any]
+"""A solver's name and K to a scheduler that is set to K steps."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to have explained. None is a default."""
+
+    policies: str
+    """As `parse_policies` reads them."""
+    model: ModelChoice
+    """Its backbone is whose grid it is, where one is named; its solver and grid."""
+    shift: float | None = None
+    """Of a grid of no backbone."""
+    steps: int | None = None
+    size: int | None = None
+    """In pixels."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What one policy makes of Gaussian data."""
+
+    policy: str
+    """Its line, with γ if that is not 1."""
+    error: float
+    """Mean squared error of `factors` over all components; the data's mean power is 1."""
+    worth_steps: int | None
+    """The least number of synchronous steps of Euler that come as near; None if none does."""
+    residual_noise: float
+    """As the function of this name."""
+    deviations: tuple[float, ...]
+    """D before γ, of each evaluation but the first."""
+    cond_sigmas: tuple[float, ...]
+    """t* of each evaluation."""
+    factors: tuple[tuple[float, float], ...]
+    """(s, what comes out for it), for each frequency of the spectrum."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Policies on one grid."""
+
+    steps: int
+    solver: str
+    grid: tuple[float, ...]
+    """t_0 … t_K."""
+    evaluated: tuple[float, ...]
+    """t of each evaluation: twice a time for Heun."""
+    frequencies: tuple[float, ...]
+    """Cycles per image of each of the policies' `factors`."""
+    policies: tuple[Explained, ...]
+
+
+def explain(
+    make: MakeScheduler, steps: int, solver: str, chosen: Sequence[ChosenPolicy], spectrum: Spectrum
+) -> Explanation:
+    """Explain policies that do not read the picture, on the grid of K steps of a solver."""
+    evaluated = make(solver, steps).sigmas
+    grid = evaluated.unique().flip(0)
+
+    @cache
+    def by_euler(count: int) -> Tensor:
+        return make("euler", count).sigmas.clone()
+
+    explained = [
+        _explained(one, make(solver, steps), grid, solver, spectrum, by_euler) for one in chosen
+    ]
+    return Explanation(
+        steps,
+        solver,
+        tuple(grid.tolist()),
+        tuple(evaluated[:-1].tolist()),
+        tuple(spectrum.frequency.tolist()),
+        tuple(explained),
+    )
+
+
+def _explained(
+    chosen: ChosenPolicy,
+    scheduler: Any,
+    grid: Tensor,
+    solver: str,
+    spectrum: Spectrum,
+    by_euler: Callable[[int], Tensor],
+) -> Explained:
+    _, policy, gamma = chosen
+    cond_sigmas, deviations = _times(policy, gamma, scheduler)
+    scales = [
+        velocity_scale_of(policy, sigma, told, gamma)
+        for sigma, told in zip(scheduler.sigmas, cond_sigmas, strict=False)
+    ]
+    scale = None if scales[0] is None else torch.cat([each for each in scales if each is not None])
+    told = torch.cat(cond_sigmas)
+    factors = transfer(grid, told, spectrum.std, solver, scale)
+    error = float(spectrum.error(factors))
+    return Explained(
+        chosen.label if gamma == 1 else f"{chosen.label}@{gamma:g}",
+        error,
+        worth_steps(error, spectrum, by_euler),
+        residual_noise(grid, told, solver, scale),
+        tuple(float(each) for each in deviations),
+        tuple(told.tolist()),
+        tuple(zip(spectrum.std.tolist(), factors.tolist(), strict=True)),
+    )
+
+
+def _times(policy: Policy, gamma: float, scheduler: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """t* of each evaluation and D of each but the first, [1] each, of a run on a blank picture."""
+    nothing, text = torch.zeros(1, 1, 1, 1), (torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    _, cond_sigmas, deviations = integrate(
+        lambda latents, *_: torch.zeros_like(latents), scheduler, nothing, policy, gamma, text
+    )
+    return cond_sigmas, deviations
+
+
+def explain_request(request: Request) -> Explanation:
+    """Explain what a user asks for.
+
+    Raises:
+        InputError: for a policy that reads the picture, which there is none of; for settings that
+            cannot be; and as `Outline.of`.
+    """
+    for part in request.policies.split(","):
+        if (spec := read_policy(part)).name in CHOOSING:
+            raise InputError(
+                f"{spec.label} chooses by the picture, and here there is none: give its mean"
+                " deviations as schedule:D1/D2/…"
+            )
+    if request.steps is not None:
+        check_steps(request.steps)
+    if request.model.backbone is None:
+        if request.size is not None:
+            raise InputError("--size is of a backbone's grid: give --backbone")
+        make, entry = of_shift(request), REGISTRY[DEFAULT_BACKBONE]
+        steps, solver = request.steps or STEPS, request.model.scheduler or "euler"
+    else:
+        make, entry, solver = of_backbone(request)
+        steps = request.steps or entry.num_inference_steps
+    chosen = parse_policies(request.policies, entry)
+    return explain(make, steps, solver, chosen, Spectrum.of_images())
+
+
+def of_shift(request: Request) -> MakeScheduler:
+    """Schedulers of no model, with a static shift."""
+    shift = SHIFT if request.shift is None else request.shift
+    if not 0 < shift <= MOST_SHIFT:
+        raise InputError(f"shift is a number above 0 and at most {MOST_SHIFT:g}, not {shift:g}")
+
+    def make(solver: str, steps: int) -> Any:
+        scheduler = shifted_scheduler(solver, shift, request.model.grid)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    return make
+
+
+def of_backbone(request: Request) -> tuple[MakeScheduler, BackboneEntry, str]:
+    """Schedulers of a backbone, as it draws at a size in pixels; it, and the solver's name.
+
+    Only configurations are read, no weights.
+
+    Raises:
+        InputError, AsyncDiffError: for a backbone or size that there is not.
+    """
+    if request.shift is not None:
+        raise InputError("--shift is of no backbone's grid: leave it or --backbone out")
+    outline = Outline.of(request.model)
+    size = outline.size if request.size is None else request.size
+    outline.check_size(size, size)
+    with torch.device("meta"):
+        parts = "transformer", "vae", "scheduler"
+        adapter = empty_adapter(configuration(outline.source), outline.dtype, parts)
+    config = adapter.pipe.scheduler.config
+    latents = torch.empty(adapter.latents_shape(1, size, size))
+
+    def make(solver: str, steps: int) -> Any:
+        family = outline.entry.family
+        adapter.pipe.scheduler = make_scheduler(solver, family, config, request.model.grid)
+        adapter.set_timesteps(steps, latents)
+        return adapter.pipe.scheduler
+
+    return make, outline.entry, outline.scheduler

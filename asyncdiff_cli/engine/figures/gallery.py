@@ -1,0 +1,105 @@
+"""Panels of the images that an evaluation kept: the paper's Figures 5 and 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.drawing.panel import LABEL, make_panel
+from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.summary import BASELINE, Setting, labels
+from asyncdiff_cli.engine.pictures import read_picture
+from asyncdiff_cli.engine.text import shortened
+
+ROWS = 6
+
+
+def store_panel(
+    store: Store, prompt_ids: Sequence[int] | None = None, settings: Sequence[Setting] | None = None
+) -> tuple[Image.Image, PanelProvenance]:
+    """A row per prompt, a column per setting, the same noise along a row.
+
+    Args:
+        prompt_ids: places of prompts; default the first few whose images are kept.
+        settings: default all, the baseline first, with one number of steps after the other.
+
+    Raises:
+        InputError: if images were not kept, or not of these.
+        AsyncDiffError: if a file that was kept is missing.
+    """
+    rows = [row for row in store.read(["prompt", "image"]).to_pylist() if row["image"]]
+    kept: dict[tuple[int, Setting], str] = {}
+    prompts: dict[int, str] = {}
+    for row in rows:
+        kept[row["prompt_id"], Setting.of(row)] = row["image"]
+        prompts[row["prompt_id"]] = row["prompt"]
+    columns = list(settings or sorted({s for _, s in kept}, key=_place))
+    places = list(prompt_ids if prompt_ids is not None else sorted(prompts)[:ROWS])
+    for cell in ((place, setting) for place in places for setting in columns):
+        if cell not in kept:
+            raise InputError(
+                f"{store.path} keeps no image of prompt {cell[0]} by {cell[1].label}: evaluate"
+                " into another --out with a larger --images"
+            )
+    if not places or not columns:
+        raise InputError(f"{store.path} keeps no images: evaluate into another --out with --images")
+    cells = [[_open(store, kept[place, setting]) for setting in columns] for place in places]
+    above = tuple(labels(columns))
+    sides = tuple(shortened(prompts[place], LABEL) for place in places)
+    panel = make_panel([[image for image, _ in row] for row in cells], above, sides, "")
+    records = tuple(tuple(record for _, record in row) for row in cells)
+    return panel, PanelProvenance(cells=records, columns=above, rows=sides)
+
+
+def _place(setting: Setting) -> tuple[int, int, str, float]:
+    order = [BASELINE, "learned", "lifted"]
+    name = setting.policy.partition(":")[0]
+    rank = order.index(name) if name in order else len(order)
+    return setting.steps, rank, setting.policy, setting.gamma
+
+
+def _open(store: Store, name: str) -> tuple[Image.Image, Provenance]:
+    path = store.image(name)
+    if not path.is_file():
+        raise AsyncDiffError(f"{path} is missing: merge copies images, moving parts does not")
+    record = read_provenance(path)
+    if isinstance(record, PanelProvenance):
+        raise AsyncDiffError(f"{path} is a panel, and no image of an evaluation")
+    return read_picture(path), record
+
+
+def figure_5(entry: BackboneEntry) -> str:
+    """The columns of the paper's Figure 5, as `eval --policies`, with what a backbone has."""
+    lifted = ["lifted"] if entry.lifted else []
+    return ",".join([BASELINE, "learned@0.5", "learned", "learned@2", *lifted])
+
+
+def check_panel(
+    prompts: Sequence[str] | None,
+    store: Path | None,
+    rows: str | None,
+    policies: str | None,
+    out: Path,
+    model: ModelChoice = ModelChoice(),  # noqa: B008 - it is frozen
+) -> None:
+    """The options of `asyncdiff panel` go together.
+
+    Raises:
+        InputError: if they do not, or `out` is not a .png.
+    """
+    if bool(prompts) == (store is not None):
+        raise InputError("give either PROMPTs to draw, or --store with images that are drawn")
+    if store is not None and policies is not None:
+        raise InputError("--store shows what was drawn: leave out --policies")
+    if store is not None and model != ModelChoice():
+        raise InputError("--store shows what was drawn: leave out the options of a model")
+    if store is None and rows is not None:
+        raise InputError("--rows chooses among the prompts of a --store")
+    if out.suffix.lower() != ".png":
+        raise InputError(f"a panel is a .png, not {out}")

@@ -1,0 +1,238 @@
+"""The learned policies: the mode of the module's Beta, and draws from it for training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from huggingface_hub import hf_hub_download
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import Self
+
+from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.deferred import to_device
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
+from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.modules import find_module
+from asyncdiff_cli.engine.policies.observation import Observation
+from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule, mode
+from asyncdiff_cli.engine.reading import Read, read_json
+from asyncdiff_cli.engine.text import one_line
+
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+RATIO_MARGIN = 1e-6
+"""Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
+
+
+class ModuleConfig(Read):
+    """A module's config.json: what the module is called with, all of it.
+
+    The weights would load with another number of heads or bound too, and decide differently.
+    """
+
+    latent_channels: Channels
+    prompt_channels: Channels
+    pooled_channels: Channels
+    bound: Annotated[float, Field(gt=0, le=1)]
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+    heads: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)]
+    text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+class LearnedDeviation:
+    """The mode of the module's Beta at each step and for each image (Eq. 18).
+
+    Args:
+        tpm: a trained module. It moves to the device of the latents that it sees.
+        source: where it was loaded from, for the provenance.
+    """
+
+    name = "learned"
+
+    def __init__(self, tpm: TimestepPredictionModule, source: str | None = None) -> None:
+        self.tpm, self.source = tpm.eval(), source
+        self._kept: tuple[Any, tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """The policy of a backbone's shipped module, of a directory, or of a hub repository.
+
+        Raises:
+            InputError: if there is no module of that name.
+            AsyncDiffError: if it cannot be fetched or is damaged.
+        """
+        path = expanded(source)
+        local = str(source) not in REGISTRY and path.is_dir()
+        return cls(load_tpm(source), str(path.absolute() if local else source))
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Self:
+        """The policy that `to_dict` described.
+
+        Raises:
+            InputError: if its module has no place to be loaded from, or is another one by now.
+        """
+        source = settings.get("source")
+        if source is None:
+            raise InputError("this policy's module was never saved: there is nothing to load")
+        policy = cls.load(source)
+        if settings.get("fingerprint") not in (None, policy.fingerprint):
+            raise InputError(
+                f"the module in {source} is not the one that was used (its weights differ): put the"
+                " old one back, or choose a policy with --tpm or --deviation"
+            )
+        return policy
+
+    @property
+    def bound(self) -> float:
+        """That of the training, 0.5 or 1."""
+        return self.tpm.bound
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of the weights, as they were when first asked."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.tpm.state_dict().items()):
+            digest.update(name.encode() + b"\0" + weight.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, state: StepState) -> Tensor:
+        seen = observed(self.tpm, state)
+        ratio = mode(*self.tpm(seen, self._constant(state, seen)))[0]
+        return desync.deviation_from_ratio(ratio, self.bound)
+
+    def _constant(self, state: StepState, seen: Observation) -> tuple[Tensor, Tensor]:
+        """`TimestepPredictionModule.constant`, made once a run and forgotten at its end."""
+        text = state.prompt_embeds, state.pooled_prompt_embeds
+        key = (*map(_place, text), seen.latents.shape)
+        if state.index == 0 or self._kept is None or self._kept[0] != key:
+            self._kept = key, text, self.tpm.constant(seen)  # the text, so that it stays there
+        constant = self._kept[2]
+        if state.index + 2 == state.num_evaluations:
+            self._kept = None
+        return constant
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same module, so that images of equal policies share a batch."""
+        return isinstance(other, LearnedDeviation) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "source": self.source, "fingerprint": self.fingerprint}
+
+
+class SampledDeviation:
+    """Draws from the module's Beta, and keeps what it saw and drew.
+
+    Args:
+        generators: one per image, so that a draw belongs to its image and not to the batch.
+    """
+
+    def __init__(
+        self, tpm: TimestepPredictionModule, generators: Sequence[np.random.Generator]
+    ) -> None:
+        self.tpm, self.generators = tpm, generators
+        self.seen: list[Observation] = []
+        self.ratios: list[Tensor] = []
+
+    @property
+    def bound(self) -> float:
+        return self.tpm.bound
+
+    @torch.no_grad()
+    def __call__(self, state: StepState) -> Tensor:
+        seen = observed(self.tpm, state)
+        alpha, beta = 1 + torch.stack(self.tpm(seen))[:, 0].double().cpu().numpy()
+        state.checks.settle()  # that was a wait anyway
+        drawn = [
+            g.beta(a, b) for g, a, b in zip(self.generators, alpha, beta, strict=True)
+        ]  # on the CPU: the same draws whatever the device
+        ratio = to_device(torch.tensor(drawn, dtype=torch.float32), self.tpm.device)
+        self.seen.append(seen)
+        self.ratios.append(ratio.clamp(RATIO_MARGIN, 1 - RATIO_MARGIN))
+        return desync.deviation_from_ratio(self.ratios[-1], self.bound)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": "sampled"}
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """What tells a tensor from others that are there at the same time, and from what it was."""
+    own = tensor.untyped_storage()._cdata, tensor.storage_offset()
+    return *own, tensor.shape, tensor.stride(), tensor._version
+
+
+def observed(tpm: TimestepPredictionModule, state: StepState) -> Observation:
+    """What the module sees of a step.
+
+    Raises:
+        InputError: for a model whose latents or text the module was not made for.
+    """
+    seen = Observation.of(state)
+    shapes = {
+        "latent": (seen.latents.shape[2], tpm.latent_channels),
+        "prompt": (seen.prompt_embeds.shape[-1], tpm.sequence.in_features),
+        "pooled prompt": (seen.pooled_prompt_embeds.shape[-1], tpm.pooled.in_features),
+    }
+    for name, (own, wanted) in shapes.items():
+        if own != wanted:
+            raise InputError(
+                f"this timestep prediction module was trained for {wanted} {name} channels, and the"
+                f" backbone has {own}: train one for it with `asyncdiff train`"
+            )
+    if tpm.device != seen.latents.device:
+        tpm.to(seen.latents.device)
+    return seen
+
+
+def load_tpm(source: str | Path) -> TimestepPredictionModule:
+    """A module of a source as `find_module` takes it.
+
+    Raises:
+        InputError: if there is none.
+        AsyncDiffError: if it cannot be fetched or is damaged.
+    """
+    path = find_module(str(source)) or _download(str(source))
+    try:
+        read_json(path / "config.json", ModuleConfig)
+    except InputError as error:
+        raise AsyncDiffError(f"the module in {source} is incomplete or damaged ({error})") from None
+    try:
+        with redirect_stdout(StringIO()):  # from_pretrained prints where it loads from
+            return TimestepPredictionModule.from_pretrained(path, strict=True).eval()
+    except InputError as error:
+        raise InputError(f"the module in {source}: {error}") from None
+    except Exception as error:  # for files of another shape the libraries raise any class
+        raise AsyncDiffError(
+            f"the module in {source} is incomplete or damaged ({one_line(error)})"
+        ) from None
+
+
+def _download(repo: str) -> Path:
+    """The directory of a hub repository's module."""
+    with hub_errors(
+        repo,
+        local="--tpm DIR",
+        embedded="`--tpm mini` needs no download",
+        lacking="holds no timestep prediction module",
+    ):
+        files = [Path(hf_hub_download(repo, name)) for name in ("model.safetensors", "config.json")]
+    return files[0].parent

@@ -1,0 +1,66 @@
+"""A policy as a picture's record has it; nothing that it names is downloaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.checks import may_be_repository
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.hub import is_cached
+from asyncdiff_cli.engine.limits import MAX_BATCH
+from asyncdiff_cli.engine.reading import Read, parse_json
+
+
+class RecordedPolicy(Read):
+    """The settings of a policy, of whichever it is, in a picture's record."""
+
+    name: str
+    source: str | None = None
+    """Of the module."""
+    fingerprint: str | None = None
+    deviation: float | list[float] = 0.0
+    deviations: list[float] = Field([])
+    bound: float = 1.0
+    amount: float = 0.0
+    scale: float = 1.0
+    window: float = 0.0
+    policies: list[RecordedPolicy] = Field([])
+    """With the next two, those of a batch: so many images by each."""
+    gammas: list[float] = Field([])
+    images: list[Annotated[int, Field(ge=1)]] = Field([])
+
+    @model_validator(mode="after")
+    def _check_images(self) -> RecordedPolicy:
+        if sum(self.images) > MAX_BATCH:
+            raise ValueError(f"images: a batch has at most {MAX_BATCH:,}")
+        return self
+
+
+def check_policy(where: object, policy: Mapping[str, Any]) -> None:
+    """A recorded policy is of the shape that was written, and its modules are on this machine.
+
+    Raises:
+        InputError: naming the setting, what was expected and what is there; or saying what would
+            be downloaded, and how to allow it.
+    """
+    found = parse_json(json.dumps(policy), RecordedPolicy, f"the policy in {where}")
+    _check_modules(where, found)
+
+
+def _check_modules(where: object, policy: RecordedPolicy) -> None:
+    for own in policy.policies:
+        _check_modules(where, own)
+    source = policy.source
+    if source is None or source.partition(":")[0] in REGISTRY:
+        return
+    if not expanded(source).exists() and not is_cached(source):
+        raise InputError(
+            f"{where} names the module {source}, which is not on this machine: give --tpm with its"
+            f" place{', or repeat it there to download it' if may_be_repository(source) else ''}"
+        )

@@ -1,0 +1,96 @@
+"""A schedule as a file: its deviations, what they were made for, and how they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from typing_extensions import Self
+
+from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES
+from asyncdiff_cli.engine.checks import unknown
+from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
+from asyncdiff_cli.engine.policies.given import SolverSchedule
+from asyncdiff_cli.engine.reading import Read, read_json
+
+SUFFIX = ".json"
+
+Deviation = Annotated[float, Field(ge=-1, le=1)]
+Time = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+
+
+class Schedule(Read):
+    """Deviations for the runs of one solver, and what is known of them. None is not known.
+
+    Example:
+        >>> import torch
+        >>> schedule = Schedule(deviations=(0.8, 0.5, 0.1), steps=4)
+        >>> schedule.policy().for_run(torch.linspace(1, 0, 5), "euler").deviations
+        (0.8, 0.5, 0.1)
+    """
+
+    format: Literal[1] = 1
+    deviations: Annotated[
+        tuple[Deviation, ...],
+        BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given),
+        Field(min_length=1, max_length=2 * MAX_STEPS),
+    ]
+    """D before γ of each evaluation but the first."""
+    solver: str = "euler"
+    """Another one's runs are refused: it takes other deviations."""
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
+    """K. For runs of another length the deviations are resampled, with a warning."""
+    backbone: str | None = None
+    revision: str | None = None
+    grid: str | None = None
+    """By name, as `--grid` takes it."""
+    shift: float | None = None
+    """Of a grid that has a static one."""
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] | None = None
+    height: Side | None = None
+    width: Side | None = None
+    """In pixels."""
+    sigmas: tuple[Time, ...] | None = None
+    """t of each evaluation, and a last 0."""
+    cond_sigmas: tuple[Time, ...] | None = None
+    """t* of each evaluation at γ = 1."""
+    made: dict[str, JsonValue] = Field(default_factory=dict)
+    """The command, versions, prompts and whatever else makes it again."""
+    held_out: dict[str, JsonValue] = Field(default_factory=dict)
+    """What it is worth on prompts that it was not made on."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.solver not in SCHEDULER_CLASSES:
+            raise ValueError(unknown("solver", self.solver, SCHEDULER_CLASSES))
+        evaluations = 2 * self.steps - 1 if self.solver == "heun" else self.steps
+        if len(self.deviations) != evaluations - 1:
+            raise ValueError(
+                f"{self.steps} steps of {self.solver} need {evaluations - 1} deviations, not"
+                f" {len(self.deviations)}"
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read a file.
+
+        Raises:
+            InputError: for a file that cannot be read, or one of another shape.
+        """
+        return read_json(Path(path), cls)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, complete or not at all.
+
+        Raises:
+            AsyncDiffError: if it cannot be written.
+        """
+        write_text(Path(path), self.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+    def policy(self) -> SolverSchedule:
+        """The policy that deviates by it."""
+        return SolverSchedule(self.deviations, self.solver)

@@ -1,0 +1,119 @@
+"""The prompts that are trained and validated on: named sets, or a file of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from asyncdiff_cli.engine.checks import check_choice, unknown
+from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.prompts.coco import COCO_FILES, captions_of, fetch_coco, read_coco
+from asyncdiff_cli.engine.prompts.compbench import fetch_compbench, read_compbench
+from asyncdiff_cli.engine.prompts.lines import read_prompts
+from asyncdiff_cli.engine.prompts.mini import first_edition
+from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
+from asyncdiff_cli.engine.prompts.split import FILE_HELD_OUT, SPLITS, is_held_out
+
+SOURCES = ("mini", "coco2014", "t2i-compbench")
+EVALUATED = {"mini": 256, "coco2014": 2048}
+"""How many validation prompts an evaluation draws, unless asked otherwise; else all."""
+
+MINI = first_edition
+"""What composes mini's prompts: `second_edition` is for weights of that world."""
+
+
+def check_source(source: str) -> None:
+    """A set of prompts is one of `SOURCES`, or a file that is there.
+
+    Raises:
+        InputError: for another one.
+    """
+    if source not in SOURCES and not expanded(source).is_file():
+        raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
+
+
+def load_prompts(
+    source: str,
+    split: str,
+    data_dir: Path | None = None,
+    path: Path | None = None,
+    on_progress: Progress | None = None,
+) -> PromptSet:
+    """Read one split of a set of prompts.
+
+    The splits of mini and of a file are disjoint; the others are as they were published.
+
+    Args:
+        source: one of SOURCES, or a file as `asyncdiff sample --prompt-file` takes, of which only
+            the prompts are read.
+        split: "train" or "validation".
+        data_dir: where downloads are kept, default `$XDG_CACHE_HOME/asyncdiff`.
+        path: a copy in place of the download. For coco2014 the file of captions, or the directory
+            that holds those of both splits; for t2i-compbench the directory of its lists.
+        on_progress: told about the download of coco2014, as in `download`.
+
+    Raises:
+        InputError: for an unknown source or split, a file that is not what it should be, or a
+            split that is empty.
+        AsyncDiffError: if a download fails, or is not what it should be.
+    """
+    check_choice("split", split, SPLITS)
+    home = data_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asyncdiff"
+    directory = expanded(home) / source
+    path = expanded(path) if path else None
+    if source == "coco2014":
+        texts = read_coco(path, split) if path else fetch_coco(directory, split, on_progress)
+    elif source == "t2i-compbench":
+        if path is None:
+            fetch_compbench(directory, split)
+        return read_compbench(path or directory, split)
+    elif path is not None:
+        raise InputError(
+            f"{source!r} is not downloaded, so it takes no local copy: leave out {path}"
+        )
+    elif source == "mini":
+        texts, categories = MINI(split)
+        return PromptSet(source, split, tuple(texts), tuple(categories))
+    else:
+        texts = _read_file(source, split)
+    return PromptSet(source, split, tuple(texts))
+
+
+def load_evaluation_prompts(
+    source: str,
+    data_dir: Path | None = None,
+    path: Path | None = None,
+    on_progress: Progress | None = None,
+) -> PromptSet:
+    """What is evaluated on: the validation split of a named set, or every prompt of a file.
+
+    A file is one of prompts as `source`, or as `path` one in COCO's form of another name than
+    COCO's own.
+
+    Args, Raises: as `load_prompts`.
+    """
+    own = None if path is None else expanded(path)
+    if source == "coco2014" and own and own.is_file() and own.name not in COCO_FILES.values():
+        return PromptSet(source, ALL, tuple(captions_of(own)))
+    if source in SOURCES or not expanded(source).is_file():
+        return load_prompts(source, "validation", data_dir, path, on_progress)
+    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(expanded(source)))
+    if not prompts:
+        raise InputError(f"{source} holds no prompt")
+    return PromptSet(source, ALL, tuple(prompts))
+
+
+def _read_file(source: str, split: str) -> list[str]:
+    """The split's prompts of a file, each once; no prompt's split depends on the others."""
+    check_source(source)
+    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(expanded(source)))
+    texts = [text for text in prompts if SPLITS[is_held_out(text, FILE_HELD_OUT)] == split]
+    if not texts:
+        raise InputError(
+            f"{source} has no {split} prompts: a hash of its text puts one prompt in"
+            f" {FILE_HELD_OUT} into validation, and none of its {len(prompts)} is for {split};"
+            " add more"
+        )
+    return texts

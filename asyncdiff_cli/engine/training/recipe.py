@@ -1,0 +1,356 @@
+"""A training recipe: one frozen object with every setting of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.backbones.registry import (
+    GRIDS,
+    GUIDED_ABOVE,
+    OFFLOADS,
+    QUANTIZATIONS,
+    REGISTRY,
+    SCHEDULER_CLASSES,
+)
+from asyncdiff_cli.engine.checks import unknown
+from asyncdiff_cli.engine.fields import (
+    Bound,
+    Count,
+    GuidanceScale,
+    Seed,
+    Steps,
+    no_switch,
+    not_empty,
+)
+from asyncdiff_cli.engine.limits import (
+    MAX_COUNT,
+    MAX_LAYERS,
+    MAX_NUMBER,
+    MAX_PATCH,
+    MAX_SIDE,
+    MAX_STEPS,
+    MAX_TOKENS,
+    MAX_WIDTH,
+)
+from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
+
+HELD_IN = ("fp16", "bf16", "fp32")
+SCALES = ("group", "baseline")
+
+
+def _known(kind: str, names: Sequence[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(unknown(kind, value, names))
+        return value
+
+    return AfterValidator(check)
+
+
+Dtype = Annotated[str, _known("dtype", HELD_IN)]
+RewardName = Annotated[str, AfterValidator(checked)]
+Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=MAX_NUMBER)]
+Every = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+NotNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
+Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
+Text = Annotated[str, AfterValidator(not_empty)]
+
+
+class _Settings(BaseModel):
+    """Checks that read several fields are validators of the last of them.
+
+    `info.data` holds those of the fields before it that are valid, so that one faulty field does
+    not hide the faults of others, as it does with a validator of the whole model.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switches(cls, value: Any, info: ValidationInfo) -> Any:
+        switch = cls.model_fields[info.field_name or ""].annotation is bool
+        return value if switch else no_switch(value)
+
+
+class TPMSettings(_Settings):
+    """The size of the timestep prediction module."""
+
+    width: Annotated[Count, Field(le=MAX_WIDTH)] = 256
+    """Channels of a token."""
+    layers: Annotated[Count, Field(le=MAX_LAYERS)] = 4
+    """Transformer layers."""
+    heads: Annotated[Count, Field(le=MAX_WIDTH)] = 8
+    """Attention heads: even, because they start in opposite pairs, and a divisor of the width."""
+    patch_size: Annotated[Count, Field(le=MAX_PATCH)] = 8
+    """Side of the latent patches that make a token."""
+    text_tokens: Annotated[Count, Field(le=MAX_TOKENS)] = 4
+    """How many tokens the sequence embedding of the prompt is pooled into."""
+    global_tokens: Annotated[Count, Field(le=MAX_TOKENS)] = 4
+    """How many tokens the head reads."""
+
+    @field_validator("heads")
+    @classmethod
+    def _check_heads(cls, heads: int, info: ValidationInfo) -> int:
+        if heads % 2:
+            raise ValueError(f"heads start in opposite pairs, so {heads} is not even")
+        if (width := info.data.get("width", heads)) % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        return heads
+
+
+class EvaluationSettings(_Settings):
+    """The evaluation on held-out prompts."""
+
+    every: Every = 100
+    """Iterations between two evaluations; 0 for none."""
+    prompts: Count = 64
+    """How many held-out prompts, one image each."""
+    seed: Seed = 42
+    """Draws the prompts and their noise."""
+    patience: Count | None = 3
+    """Training stops after so many evaluations in a row at which training reward rose while
+    held-out reward or the noise guard fell; None to never stop early."""
+
+
+class CheckpointSettings(_Settings):
+    """What a run can be resumed from."""
+
+    every: Count = 50
+    """Iterations between two checkpoints."""
+    keep: Count = 3
+    """How many of the latest stay on the disk."""
+
+
+class SampleSettings(_Settings):
+    """The pictures that show how training goes."""
+
+    every: Every = 100
+    """Iterations between two sets of them; 0 for none."""
+    count: Count = 4
+    """Pictures in a set."""
+
+
+class Recipe(_Settings):
+    """Every setting of a training run. The defaults are the paper's where it has one."""
+
+    backbone: Text = DEFAULT_BACKBONE
+    """A name of the registry, a pipeline directory or a hub repository."""
+    revision: Text | None = None
+    """Branch, tag or commit of its repository; None for the default one."""
+    model_path: Text | None = None
+    """A directory to load it from in place of its repository, or a file of its transformer."""
+    scheduler: Annotated[Text, _known("scheduler", tuple(SCHEDULER_CLASSES))] | None = None
+    """The solver; None, or model, for the model's own."""
+    grid: Annotated[Text, _known("grid", GRIDS)] | None = None
+    """Where the steps lie; None, or model, for the model's own."""
+    dtype: Dtype | None = None
+    """The backbone's, fp16, bf16 or fp32; None for its own on CUDA, fp32 on a CPU."""
+    quantize: Annotated[Text, _known("quantization", QUANTIZATIONS)] | None = None
+    """Hold its transformer and large text encoders as nf4, int8 or fp8; None, or none, for its
+    dtype."""
+    offload: Annotated[Text, _known("offload", OFFLOADS)] | None = None
+    """What of it waits on the CPU for its turn; None, or none, for nothing."""
+    lora: tuple[Text, ...] = ()
+    """Adapters, SOURCE or SOURCE@SCALE each; or none."""
+    compile: bool = False
+    """Compile its transformer's repeated blocks."""
+    attention: Text | None = None
+    """diffusers' attention backend; None, or none, for its default."""
+    num_inference_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
+    """K, at least 2: a run of K steps holds K − 1 decisions."""
+    step_range: tuple[int, Steps] | None = None
+    """Smallest and largest K, both included, of which each iteration draws one; None for
+    `num_inference_steps` always."""
+    guidance_scale: GuidanceScale | None = None
+    """None for the backbone's default."""
+    size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    """Height and width in pixels; None for the backbone's default."""
+    bound: Bound = 0.5
+    """Of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
+    prompts: Text = "mini"
+    """mini, coco2014, t2i-compbench, or a file of prompts."""
+    rewards: dict[RewardName, Weight]
+    """Rewards by name with their weights, of which only the ratios count; 0 leaves one out."""
+    reward_paths: dict[RewardName, Text] = {}
+    """Local checkpoints of published rewards, by name."""
+    reward_dtype: Dtype | None = None
+    """fp16, bf16 or fp32; None for each reward's own."""
+    offload_rewards: bool = False
+    """Keep rewards on the CPU while they do not score."""
+    seed: Seed = 42
+    """Draws prompts, noise, decisions and the module's first weights."""
+    iterations: Count = 4000
+    """Updates, each of rollouts of its own."""
+    prompts_per_iteration: Count = 1
+    """Groups in an iteration."""
+    group_size: Annotated[int, Field(le=MAX_COUNT)] = 16
+    """Images of one prompt that are compared with one another, at least 2."""
+    noises_per_prompt: Count | None = None
+    """Distinct initial noises in a group, a divisor of its size. None is one per image, as in the
+    paper; 1 compares images of the same noise, as DanceGRPO (arXiv 2505.07818) does."""
+    scale_rewards: Annotated[str, _known("scale", SCALES)] = "group"
+    """What a reward's z-score divides by: its deviation in the "group", as in the paper, or that of
+    the held-out "baseline" over all prompts. By the second, groups count by how much their images
+    differ, and what is maximised is the composite that evaluations report."""
+    mini_batch_size: Count = 4
+    """Trajectories in one gradient step, a divisor of those of an iteration."""
+    epochs: Count = 1
+    """Passes over the trajectories of an iteration."""
+    rollout_batch_size: Count = 16
+    """Images drawn at once; it changes memory and speed, and no result beyond rounding."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-5
+    """AdamW's, constant."""
+    weight_decay: NotNegative = 0.01
+    """AdamW's."""
+    max_grad_norm: Positive = 1.0
+    """The gradient's norm is clipped to it."""
+    clip_range: Positive = 0.2
+    """ε of Eq. 14."""
+    kl_weight: NotNegative = 0.0
+    """Of the KL divergence to the initial policy in the loss."""
+    entropy_weight: NotNegative = 0.0
+    """Of the policy's entropy, which the loss rewards."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of an exponential moving average of the module's weights, between 0 and 1; None for none."""
+    tpm: TPMSettings = TPMSettings()
+    """The module's size."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """On held-out prompts."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """What a run can be resumed from."""
+    samples: SampleSettings = SampleSettings()
+    """Pictures along the way."""
+
+    def model(self, device: str | None = None) -> ModelChoice:
+        """The backbone and how it runs."""
+        own = {name: getattr(self, name) for name in ModelChoice.options() if name != "device"}
+        path = None if self.model_path is None else Path(self.model_path)
+        return ModelChoice.parse(**{**own, "model_path": path}, device=device)
+
+    @field_validator("scheduler", "quantize", "lora", "attention", mode="before")
+    @classmethod
+    def _switch_off(cls, value: Any, info: ValidationInfo) -> Any:
+        word = NEUTRAL[name := info.field_name or ""]
+        off = [word] if isinstance(word, str) else [word, [*word], *word]
+        if value in off:
+            return cls.model_fields[name].default
+        return (value,) if name == "lora" and isinstance(value, str) else value
+
+    @field_validator("step_range")
+    @classmethod
+    def _check_step_range(
+        cls, value: tuple[int, int] | None, info: ValidationInfo
+    ) -> tuple[int, int] | None:
+        if value is None:
+            return value
+        low, high = value
+        if not 2 <= low <= high:
+            raise ValueError(f"a range is a smaller and a larger K from 2, not {low} and {high}")
+        if not low <= (steps := info.data.get("num_inference_steps", low)) <= high:
+            raise ValueError(f"num_inference_steps {steps} is outside the range {low} to {high}")
+        return value
+
+    @field_validator("rewards")
+    @classmethod
+    def _check_rewards(cls, rewards: dict[str, float]) -> dict[str, float]:
+        if not any(rewards.values()):
+            raise ValueError("no reward has a weight above 0: give one, as in {clip: 1}")
+        return rewards
+
+    @field_validator("reward_paths")
+    @classmethod
+    def _check_reward_paths(cls, paths: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if local := [name for name in paths if name not in (*PUBLISHED, *EMBEDDED)]:
+            raise ValueError(f"{', '.join(local)} is a part of this package and reads no file")
+        rewards = info.data.get("rewards", paths)
+        if unnamed := [name for name in paths if name not in rewards]:
+            raise ValueError(f"{', '.join(unnamed)} is not among the rewards {', '.join(rewards)}")
+        return paths
+
+    @field_validator("group_size")
+    @classmethod
+    def _check_group(cls, size: int) -> int:
+        if size < 2:
+            raise ValueError(f"a group of {size} has no advantage: it takes 2 images or more")
+        return size
+
+    @field_validator("noises_per_prompt")
+    @classmethod
+    def _check_noises(cls, noises: int | None, info: ValidationInfo) -> int | None:
+        if noises and (size := info.data.get("group_size", noises)) % noises:
+            raise ValueError(f"group_size {size} is not divisible by noises_per_prompt {noises}")
+        return noises
+
+    @field_validator("evaluation")
+    @classmethod
+    def _check_scale(cls, own: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
+        if info.data.get("scale_rewards") == "baseline" and not own.every:
+            raise ValueError("scale_rewards baseline needs its scores: evaluation.every above 0")
+        return own
+
+    @field_validator("mini_batch_size")
+    @classmethod
+    def _check_mini_batch(cls, batch: int, info: ValidationInfo) -> int:
+        if not {"prompts_per_iteration", "group_size"} <= info.data.keys():
+            return batch
+        prompts, size = info.data["prompts_per_iteration"], info.data["group_size"]
+        if (total := prompts * size) % batch:
+            near = max(n for n in range(1, min(batch, total) + 1) if total % n == 0)
+            raise ValueError(
+                f"prompts_per_iteration {prompts} · group_size {size} = {total} is not divisible"
+                f" by mini_batch_size {batch} (try {near})"
+            )
+        return batch
+
+
+RESUMABLE = (
+    *("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths"),
+    *("model_path", "offload"),
+)
+"""What a resumed run may change: nothing of it decides what an iteration computes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the rollouts of a whole run amount to. Held-out evaluation and samples are not in it."""
+
+    images: int
+    forward_passes: int
+    """Of the denoiser, for one image each."""
+
+
+def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
+    """The images that a run draws, and the forward passes they take; a random K counts as its mean.
+
+    Args:
+        guidance_calls: forward passes per image and evaluation. Default 2 for a backbone of the
+            registry with classifier-free guidance, else 1: FLUX.1 and FLUX.2 [dev] embed their
+            guidance, and of others nothing is known.
+    """
+    if guidance_calls is None:
+        entry = REGISTRY.get(recipe.backbone)
+        scale = recipe.guidance_scale
+        if scale is None and entry:
+            scale = entry.guidance_scale
+        above = GUIDED_ABOVE.get(entry.family) if entry else None
+        guidance_calls = 1 if above is None or scale is None or scale <= above else 2
+    images = recipe.iterations * recipe.prompts_per_iteration * recipe.group_size
+    ends = recipe.step_range or (recipe.num_inference_steps,) * 2
+    evaluations = sum(2 * k - 1 if recipe.scheduler == "heun" else k for k in ends)
+    return Cost(images, images * guidance_calls * evaluations // len(ends))

@@ -1,0 +1,116 @@
+"""One iteration's images: who draws what from which noise, and the draws of the module on the way.
+
+Every random number is a function of the recipe's seed, the iteration and the trajectory's index in
+it. So it depends on neither the number of processes nor the batch size, and a run that goes on from
+a checkpoint draws what an uninterrupted one draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
+from asyncdiff_cli.engine.drawing.seeds import DRAWS, NOISE, STEPS, generator, noise_seed
+from asyncdiff_cli.engine.policies.learned import SampledDeviation
+from asyncdiff_cli.engine.policies.observation import Observation
+from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
+from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One image of an iteration, by its index in it."""
+
+    index: int
+    group: int
+    """Those of a group share their prompt and are compared with one another."""
+    prompt: str
+    noise: int
+    """The seed of its initial noise."""
+
+
+def plan_iteration(recipe: Recipe, prompts: PromptSet, iteration: int) -> list[Trajectory]:
+    """All trajectories of an iteration, in which the groups take turns."""
+    groups, noises = recipe.prompts_per_iteration, recipe.noises_per_prompt or recipe.group_size
+    first = iteration * groups
+    texts = [prompts.at(first + group, recipe.seed) for group in range(groups)]
+    return [
+        Trajectory(
+            index=member * groups + group,
+            group=group,
+            prompt=texts[group],
+            noise=noise_seed(recipe.seed, NOISE, iteration, group, member % noises),
+        )
+        for member in range(recipe.group_size)
+        for group in range(groups)
+    ]
+
+
+def number_of_steps(recipe: Recipe, iteration: int) -> int:
+    """K of an iteration: the recipe's, or one out of its range."""
+    if recipe.step_range is None:
+        return recipe.num_inference_steps
+    low, high = recipe.step_range
+    return int(generator(recipe.seed, STEPS, iteration).integers(low, high + 1))
+
+
+@dataclass
+class Rollout:
+    """What this process drew in an iteration: its trajectories, and how the module decided."""
+
+    trajectories: list[Trajectory]
+    images: list[Image.Image]
+    seen: Observation | None
+    """[S, B, …]; None for a process without a trajectory."""
+    ratios: Tensor
+    """r* as drawn, fp32 [S, B]."""
+    deviations: Tensor
+    """D, fp32 [B, S] on the CPU."""
+
+
+def roll_out(
+    canvas: Canvas,
+    tpm: TimestepPredictionModule,
+    trajectories: Sequence[Trajectory],
+    recipe: Recipe,
+    iteration: int,
+    batch_size: BatchSize,
+    clock: Stopwatch,
+) -> Rollout:
+    """Draw trajectories with ratios sampled from the module.
+
+    Raises:
+        AsyncDiffError: for NaN or infinity in the latents, or if one image does not fit.
+    """
+    steps = number_of_steps(recipe, iteration)
+    with clock("denoiser"):
+        text = canvas.encode([t.prompt for t in trajectories]) if trajectories else {}
+    images: list[Image.Image] = []
+    parts: list[SampledDeviation] = []
+    deviations = []
+    while len(images) < len(trajectories):
+        chunk = trajectories[len(images) : len(images) + batch_size.value]
+        draws = [generator(recipe.seed, DRAWS, iteration, t.index) for t in chunk]
+        policy = SampledDeviation(tpm, draws)
+        conditions, noises = [text[t.prompt] for t in chunk], [t.noise for t in chunk]
+        drawn = canvas.draw_if_it_fits(conditions, noises, policy, steps, clock, batch_size)
+        if drawn is None:
+            continue
+        images += drawn[0]
+        parts.append(policy)
+        deviations.append(drawn[1].deviations)
+    if not parts:
+        return Rollout([], [], None, torch.zeros(steps - 1, 0), torch.zeros(0, steps - 1))
+    return Rollout(
+        list(trajectories),
+        images,
+        Observation.join([Observation.stack(part.seen) for part in parts]),
+        torch.cat([torch.stack(part.ratios) for part in parts], dim=1),
+        torch.cat(deviations),
+    )

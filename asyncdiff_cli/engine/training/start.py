@@ -1,0 +1,215 @@
+"""From a recipe to a run: what is loaded, and where it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from asyncdiff_cli.engine.backbones.backbone import Backbone
+from asyncdiff_cli.engine.backbones.memory.advice import advise, evaluation_work
+from asyncdiff_cli.engine.backbones.memory.footprint import Company
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.source import fetch
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.devices import TORCH_DTYPES
+from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.drawing.encoding import encode_first
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import REFUSED, write_text
+from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.prompts.load import load_prompts
+from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.rewards import check_prompts
+from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.text import one_line
+from asyncdiff_cli.engine.training.held_out import HeldOut
+from asyncdiff_cli.engine.training.recipe import Recipe
+from asyncdiff_cli.engine.training.recipe_files import to_yaml
+from asyncdiff_cli.engine.training.run import Checkpoint, RunDirectory, by_iteration
+from asyncdiff_cli.engine.training.run_options import is_copy
+from asyncdiff_cli.engine.training.trainer import Trainer, identity
+
+TRACKERS = ("tensorboard", "wandb")
+
+
+def open_trainer(
+    recipe: Recipe,
+    path: Path,
+    resume: bool = False,
+    device: str | None = None,
+    tracker: str | None = None,
+    data_dir: Path | None = None,
+    prompts: Path | None = None,
+    on_warning: Callable[[str], None] = lambda _: None,
+    on_progress: Progress | None = None,
+) -> Trainer:
+    """Load all that a run needs, refuse what cannot work, and start or go on.
+
+    Args:
+        path: the run's directory.
+        tracker: "tensorboard" or "wandb".
+        data_dir: where prompts are downloaded to.
+        prompts: a local copy of the recipe's prompts.
+        on_warning: told if the model will not fit, before it is loaded, and about each checkpoint
+            that is torn or foreign.
+        on_progress: told about the download of prompts.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded.
+        AsyncDiffError: for what cannot be loaded, or a run without a usable checkpoint.
+    """
+    if tracker is not None:
+        check_choice("tracker", tracker, TRACKERS)
+        if find_spec(tracker) is None:
+            raise InputError(f"{tracker} is not installed: pip install {tracker}")
+    if not resume:
+        RunDirectory.check_new(path)
+    accelerator = join(device, tracker, path)
+    where = accelerator.device
+    copy = prompts if prompts is not None and is_copy(prompts) else None
+    moved = resume and prompts is not None and copy is None
+    source = str(prompts) if moved else recipe.prompts
+    # one process of the run downloads first, and then one of each other machine
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
+        texts, held_out = (
+            load_prompts(source, split, data_dir, copy, on_progress)
+            for split in ("train", "validation")
+        )
+        check_prompts(recipe.rewards, [*texts.texts, *held_out.texts])
+        outline = Outline.of(recipe.model(), where)
+        if recipe.size is not None:
+            outline.check_size(recipe.size, recipe.size)
+        run = RunDirectory(path, identity(resolved(recipe, outline), outline, texts, held_out))
+        checkpoint = _last(run, on_warning, accelerator) if resume else None
+        fetch(recipe.model())
+        scorers = RewardGroup(
+            recipe.rewards,
+            recipe.reward_paths,
+            where,
+            recipe.reward_dtype,
+            recipe.offload_rewards,
+            keep=path / REFUSED,
+        )
+    work = evaluation_work(
+        recipe.model(), recipe.rollout_batch_size, recipe.size, recipe.guidance_scale
+    )
+    company = Company(
+        tuple(scorers.sizes.values()),
+        recipe.offload_rewards,
+        "offload_rewards=true",
+        "rollout_batch_size=",
+    )
+    if accelerator.is_main_process and (
+        warning := advise(recipe.model(), work, where, encode_first=True, company=company)
+    ):
+        on_warning(warning)
+    canvas = encode_first(
+        recipe.model(),
+        accelerator,
+        recipe.guidance_scale,
+        recipe.size,
+        _wanted_prompts(recipe, path, texts, held_out),
+        path / ".text",
+    )
+    scorers.place()
+    backbone = canvas.backbone
+    recipe = resolved(recipe, backbone)
+    if accelerator.is_main_process and not resume:
+        run.start(to_yaml(recipe))
+    canvas = dataclasses.replace(canvas, guidance_scale=recipe.guidance_scale, size=recipe.size)
+    trainer = Trainer(
+        recipe,
+        canvas,
+        scorers,
+        texts,
+        _held_out(recipe, canvas, held_out, scorers),
+        run,
+        accelerator,
+    )
+    if resume:
+        _restore(trainer, checkpoint)
+    if tracker is not None:
+        settings = {k: str(v) for k, v in recipe.model_dump(mode="json").items()}
+        accelerator.init_trackers("asyncdiff", config=settings)
+    accelerator.wait_for_everyone()
+    return trainer
+
+
+def resolved(recipe: Recipe, backbone: Backbone | Outline) -> Recipe:
+    """The recipe with what it leaves to the backbone filled in, so that a run stays what it is."""
+    own = {
+        "dtype": next(k for k, v in TORCH_DTYPES.items() if v is backbone.dtype),
+        "scheduler": backbone.scheduler,
+        "revision": backbone.revision,
+        "guidance_scale": backbone.entry.guidance_scale,
+        "size": backbone.size,
+    }
+    return recipe.model_copy(
+        update={name: value for name, value in own.items() if getattr(recipe, name) is None}
+    )
+
+
+def _wanted_prompts(
+    recipe: Recipe, path: Path, prompts: PromptSet, held_out: PromptSet
+) -> list[str]:
+    """Those of the iterations from the oldest checkpoint on, and the held-out ones."""
+    first = min(by_iteration(path / "checkpoints", ".safetensors"), default=0)
+    each = recipe.prompts_per_iteration
+    own = [prompts.at(n, recipe.seed) for n in range(first * each, recipe.iterations * each)]
+    return [*own, *_held_out_prompts(recipe, held_out)]
+
+
+def _held_out_prompts(recipe: Recipe, prompts: PromptSet) -> tuple[str, ...]:
+    own = recipe.evaluation
+    count = own.prompts if own.every else recipe.samples.count if recipe.samples.every else 0
+    return prompts.draw(min(count, len(prompts)), own.seed) if count else ()
+
+
+def _held_out(
+    recipe: Recipe, canvas: Canvas, prompts: PromptSet, scorers: RewardGroup
+) -> HeldOut | None:
+    texts = _held_out_prompts(recipe, prompts)
+    if not texts:
+        return None
+    seed = recipe.evaluation.seed
+    return HeldOut.make(canvas, texts, seed, recipe.num_inference_steps, scorers)
+
+
+def _fit(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    try:
+        trainer.restore(checkpoint)
+    except Exception as error:  # for weights of another shape torch raises any class
+        raise AsyncDiffError(
+            f"the checkpoint of iteration {checkpoint.iteration} in {trainer.run.path} does not"
+            f" fit its recipe ({one_line(error)})"
+        ) from None
+
+
+def _last(
+    run: RunDirectory, on_refused: Callable[[str], None], accelerator: Accelerator
+) -> Checkpoint | None:
+    """The last good checkpoint; None if there was none yet.
+
+    Raises:
+        AsyncDiffError: if those that are there are torn or of another run.
+    """
+    checkpoint = run.last(on_refused if accelerator.is_main_process else lambda _: None)
+    if checkpoint is None and run.files():
+        raise AsyncDiffError(f"{run.path} has no checkpoint to go on from")
+    return checkpoint
+
+
+def _restore(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
+    """Go on from a checkpoint, or from the start if there was none yet."""
+    run = trainer.run
+    if checkpoint is not None:
+        _fit(trainer, checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_main:
+        run.forget_after(-1 if checkpoint is None else trainer.iteration)
+        write_text(run.path / "recipe.yaml", to_yaml(trainer.recipe))

@@ -1,0 +1,149 @@
+"""One iteration's update of the module: mini-batches of whole trajectories, over all processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
+from asyncdiff_cli.engine.training import grpo
+from asyncdiff_cli.engine.training.recipe import Recipe
+from asyncdiff_cli.engine.training.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How the module that drew the rollout decided, per trajectory of this process."""
+
+    log_probs: Tensor
+    """fp64 [B]."""
+    alpha: Tensor
+    """[B, S]; so is beta."""
+    beta: Tensor
+    entropy: Tensor
+    """Mean over the decisions, [B]."""
+
+
+@dataclass
+class Progress:
+    """Sums over what this process saw in the update; they add up over processes."""
+
+    trajectories: int = 0
+    approximate_kl: float = 0.0
+    clipped: int = 0
+    grad_norm: float = 0.0
+    """The largest before clipping, the same in each process."""
+
+
+def minibatches(indices: Sequence[int], total: int, size: int) -> list[list[int]]:
+    """The places in `indices` of each of the total/size mini-batches of consecutive indices.
+
+    A process holds some of the indices, so its part of a mini-batch may be small or empty.
+    """
+    parts: list[list[int]] = [[] for _ in range(total // size)]
+    for place, index in enumerate(indices):
+        parts[index // size].append(place)
+    return parts
+
+
+@torch.no_grad()
+def decided(
+    tpm: TimestepPredictionModule, rollout: Rollout, parts: Sequence[Sequence[int]]
+) -> Decided:
+    """What the module says before the update, in the mini-batches of the update.
+
+    In these very batches, and not as the sampler asked: only so do the same weights return the same
+    bits, and the first ratio π/π_old is exactly 1.
+    """
+    count = rollout.ratios.shape[1]
+    decisions = len(rollout.ratios)
+    log_probs = torch.zeros(count, dtype=torch.float64, device=tpm.device)
+    alphas, betas, entropies = torch.zeros(3, count, decisions, device=tpm.device)
+    for places in filter(None, parts):
+        assert rollout.seen is not None  # there are places
+        a, b = tpm(rollout.seen.select(places))
+        log_probs[places] = grpo.log_prob(a, b, rollout.ratios[:, places])
+        alphas[places], betas[places] = 1 + a.T, 1 + b.T
+        entropies[places] = grpo.entropy(a, b).T.float()
+    return Decided(log_probs, alphas.cpu(), betas.cpu(), entropies.mean(1).cpu())
+
+
+def update(
+    tpm: TimestepPredictionModule,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    old: Decided,
+    parts: Sequence[Sequence[int]],
+    advantages: Tensor,
+    recipe: Recipe,
+    accelerator: Any,
+) -> Progress:
+    """Take a step per mini-batch and epoch. Gradients are summed over the processes.
+
+    Args:
+        advantages: Â of this process's trajectories, fp64 [B].
+
+    Raises:
+        AsyncDiffError: for a gradient that is NaN or infinite, before it is applied.
+    """
+    progress = Progress()
+    advantages = advantages.to(tpm.device)
+    for _ in range(recipe.epochs):
+        for places in parts:
+            optimizer.zero_grad(set_to_none=False)
+            if places:
+                _backward(tpm, rollout, list(places), old, advantages, recipe, progress)
+            _share_gradients(tpm, accelerator)
+            norm = float(nn.utils.clip_grad_norm_(tpm.parameters(), recipe.max_grad_norm))
+            if not math.isfinite(norm):
+                raise AsyncDiffError(
+                    f"the gradient's norm is {norm}; try a lower learning_rate or an entropy_weight"
+                )
+            progress.grad_norm = max(progress.grad_norm, norm)
+            optimizer.step()
+    return progress
+
+
+def _backward(
+    tpm: TimestepPredictionModule,
+    rollout: Rollout,
+    places: list[int],
+    old: Decided,
+    advantages: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+) -> None:
+    """Add this process's part of a mini-batch to the gradients (Eq. 14)."""
+    assert rollout.seen is not None  # there are places
+    a, b = tpm(rollout.seen.select(places))
+    now = grpo.log_prob(a, b, rollout.ratios[:, places])
+    before, advantage = old.log_probs[places], advantages[places]
+    gain = grpo.clipped_surrogate(now, before, advantage, recipe.clip_range)
+    if recipe.kl_weight:
+        gain = gain - recipe.kl_weight * grpo.kl_to_initial(a, b).mean(0)
+    if recipe.entropy_weight:
+        gain = gain + recipe.entropy_weight * grpo.entropy(a, b).mean(0)
+    (-gain.sum() / recipe.mini_batch_size).backward()
+    with torch.no_grad():
+        progress.trajectories += len(places)
+        progress.approximate_kl += float(grpo.approximate_kl(now, before).sum())
+        clipped = grpo.is_clipped(now, before, advantage, recipe.clip_range)
+        progress.clipped += int(clipped.sum())
+
+
+def _share_gradients(tpm: TimestepPredictionModule, accelerator: Any) -> None:
+    """Every process gets the sum of all processes' gradients."""
+    for parameter in tpm.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in tpm.parameters() if p.grad is not None]
+    if accelerator.num_processes == 1:
+        return
+    flat = nn.utils.parameters_to_vector(gradients).cpu()  # some 20 MB, which gloo adds up
+    nn.utils.vector_to_parameters(accelerator.reduce(flat, "sum").to(tpm.device), gradients)
