@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """The scheduler, and its base, where diffusers looks for both: a saved pipeline names this."""
     if name == "AsyncFlowMatchEulerScheduler":
-        from asyncdiff_cli.engine.backbones.async_scheduler import AsyncFlowMatchEulerScheduler
+        from asyncdiff_cli.engine.sampling.async_scheduler import AsyncFlowMatchEulerScheduler
 
         return AsyncFlowMatchEulerScheduler
     if name == "SchedulerMixin":

@@ -120,7 +120,7 @@ def main(
     """Compare the learned policies with the synchronous sampler and the best fixed deviation."""
     render.quiet_libraries()
     settings = load_recipe(recipe)
-    canvas = Canvas.of(settings, load_backbone(settings.backbone))
+    canvas = Canvas(load_backbone(settings.backbone), settings.guidance_scale, settings.size)
     scorers = RewardGroup({**settings.rewards})
     fixed, composites = best_fixed(chosen_among(settings, canvas, scorers, selection), batch)
     policies: dict[str, Policy] = {

@@ -44,7 +44,7 @@ def build(name: str, path: Path | None, device: str) -> Reward:
         return load_reward(name, path, device)
     fixture = json_module.loads(FIXTURE.read_text())[name.replace("_", "")]
     weights = synthetic_state_dict(fixture["shapes"], fixture["seed"])
-    return rewards.get(name).from_state_dict(weights, fixture["config"]).to(device)
+    return rewards.reward_class(name).from_state_dict(weights, fixture["config"]).to(device)
 
 
 def errors(reward: Reward, groups: dict[str, list[Image.Image]]) -> list[dict[str, Any]]:

@@ -41,7 +41,9 @@ def pictures(count: int) -> list[Image.Image]:
 
 def build(name: str, path: Path | None, device: str) -> Reward:
     """The reward with published weights if there is a file of them, else with random ones."""
-    return rewards.get(name)().to(device) if path is None else load_reward(name, path, device)
+    return (
+        rewards.reward_class(name)().to(device) if path is None else load_reward(name, path, device)
+    )
 
 
 def images_per_second(reward: Reward, batch: int, rounds: int, loop: int) -> tuple[float, float]:

@@ -23,10 +23,10 @@ from asyncdiff_cli.engine.evaluation.set_metrics.fid_judge import FIDJudge
 from asyncdiff_cli.engine.evaluation.set_metrics.spectrum import RadialSpectrum, spectra
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.noise import noise_level
-from asyncdiff_cli.engine.rewards.world.answers import is_right, score
-from asyncdiff_cli.engine.rewards.world.grammar import Request, say
+from asyncdiff_cli.engine.rewards.world.answers import is_right, mean_probability
+from asyncdiff_cli.engine.rewards.world.grammar import SceneRequest, say
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, look
-from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, ask
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS, Question, make_questions
 from mini.compose import Composer, sheet, to_images
 from mini.measures import distance, fine_detail, summary
 from mini.scenes import Batch, Scene, Scenes
@@ -111,7 +111,7 @@ class Evaluation:
     def _categories(self) -> None:
         """The share of questions that the judge finds answered, in real scenes and drawn ones."""
         own = self.settings.evaluation
-        questions = ask(self.scenes.colourable, own.questions, own.seed)
+        questions = make_questions(self.scenes.colourable, own.questions, own.seed)
         rng = random.Random(own.seed)
         real = self.render([self.scenes.compose(q.request, rng) for q in questions])
         drawn = self.draw([q.prompt for q in questions], self.settings.sampling.steps)
@@ -123,7 +123,7 @@ class Evaluation:
         self.measured["categories"] = table
 
     @cached_property
-    def _world(self) -> list[tuple[Request, Scene]]:
+    def _world(self) -> list[tuple[SceneRequest, Scene]]:
         """Scenes that no training drew, and what their captions say."""
         own = self.settings.evaluation
         rng = random.Random(f"{own.seed}/world")
@@ -194,7 +194,9 @@ class Evaluation:
         found, features = look(self.judge, pictures)
         images = [np.asarray(image) for image in to_images(pictures[:NOISY])]
         asked = [request for request, _ in self._world[first : first + len(found)]]
-        scores = [score(request, each) for request, each in zip(asked, found, strict=True)]
+        scores = [
+            mean_probability(request, each) for request, each in zip(asked, found, strict=True)
+        ]
         return _Looked(features, spectra(pictures), scores, [noise_level(i) for i in images])
 
     def _compare(self, looked: _Looked) -> dict:
@@ -226,7 +228,7 @@ class Evaluation:
         """`SHEET` × `SHEET` pictures of every category in turn, and their prompts."""
         own = self.settings.evaluation
         each = -(-SHEET * SHEET // len(NEEDS))
-        questions = ask(self.scenes.colourable, each, own.seed + 1)
+        questions = make_questions(self.scenes.colourable, each, own.seed + 1)
         turns = [question for n in range(each) for question in questions[n::each]]
         prompts = [question.prompt for question in turns[: SHEET * SHEET]]
         return sheet(self.draw(prompts, self.settings.sampling.steps), SHEET), prompts

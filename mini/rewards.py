@@ -11,7 +11,7 @@ from torch import Tensor
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 from asyncdiff_cli.engine.rewards.world.grammar import say
-from asyncdiff_cli.engine.rewards.world.questions import ask
+from asyncdiff_cli.engine.rewards.world.questions import make_questions
 from mini.compose import Composer, to_images
 from mini.contradictions import CONTRADICTIONS, can_contradict
 from mini.measures import spearman, summary
@@ -36,7 +36,7 @@ def measure_clip(
     own = settings.evaluation
     rng = random.Random(f"{own.seed}/clip")
     rows: dict[str, list[float]] = {name: [] for name in (*CONTRADICTIONS, "cosine", "wrong")}
-    for question in ask(scenes.colourable, own.questions, own.seed):
+    for question in make_questions(scenes.colourable, own.questions, own.seed):
         scene = scenes.compose(question.request, rng)
         picture = reward.embed_images(to_images(composer.render(Batch.of([scene]))))[0]
         request = scenes.facts(scene, rng) if question.category == "single" else question.request

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Phrase, Request
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Phrase, SceneRequest
 from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
 from asyncdiff_cli.engine.rewards.world.vocabulary import (
     COLOURS,
@@ -22,9 +22,9 @@ from asyncdiff_cli.engine.rewards.world.vocabulary import (
     HUES,
     ITEM_COLOURS,
     MATERIALS,
-    NAMES,
     NATURAL,
     PATTERNS,
+    THING_PLACES,
 )
 from mini.art import Drawing
 
@@ -65,7 +65,7 @@ class Scene:
     light: tuple[float, float, float]  # offset (x, y) and darkness of the shadows
 
     @cached_property
-    def request(self) -> Request:
+    def request(self) -> SceneRequest:
         """Everything that a caption can say."""
         phrases: list[Phrase] = []
         for item in self.items:
@@ -74,7 +74,9 @@ class Scene:
                 phrases[-1] = Phrase(item.thing, phrases[-1].count + 1, item.size, colour)
             else:
                 phrases.append(Phrase(item.thing, 1, item.size, colour))
-        return Request(tuple(phrases), self.place, self.relation, self.ground, self.ground_colour)
+        return SceneRequest(
+            tuple(phrases), self.place, self.relation, self.ground, self.ground_colour
+        )
 
 
 KINDS = {
@@ -125,7 +127,7 @@ class Scenes:
             if not is_unseen(scene.request):
                 return scene
 
-    def _ask(self, kind: str, rng: random.Random) -> Request:
+    def _ask(self, kind: str, rng: random.Random) -> SceneRequest:
         """What a scene of ``kind`` is to show; the ground is left open."""
         if kind == "count":
             phrases = (self._phrase(rng, rng.choice((2, 2, 3, 3, 4))),)
@@ -138,7 +140,7 @@ class Scenes:
             phrases = (first, second) if rng.random() < 0.5 else (second, first)
         place = rng.choice(list(PLACE_AREAS)) if kind == "place" else ""
         relation = rng.choice(list(OPPOSITE)) if kind in ("pair", "relation") else ""
-        return Request(phrases, place, relation)
+        return SceneRequest(phrases, place, relation)
 
     def _phrase(self, rng: random.Random, count: int = 1) -> Phrase:
         thing = rng.choice(self.things)
@@ -148,7 +150,7 @@ class Scenes:
         size = rng.choice(("small", "big")) if rng.random() < 0.3 and count == 1 else ""
         return Phrase(thing, count, size, colour)
 
-    def compose(self, request: Request, rng: random.Random, kind: str = "") -> Scene:
+    def compose(self, request: SceneRequest, rng: random.Random, kind: str = "") -> Scene:
         """A scene that shows ``request``; what it leaves open is chosen at random.
 
         Raises:
@@ -188,7 +190,7 @@ class Scenes:
         outlined = (self.drawings[index].style == "contrast" for index in drawings)
         return rng.choices(drawings, [OUTLINED if each else 1.0 for each in outlined])[0]
 
-    def facts(self, scene: Scene, rng: random.Random) -> Request:
+    def facts(self, scene: Scene, rng: random.Random) -> SceneRequest:
         """What a caption of ``scene`` says: the things, and a random part of the rest."""
         whole = scene.request
         phrases = tuple(
@@ -204,7 +206,7 @@ class Scenes:
         if len(phrases) == 2 and rng.random() < 0.5 and (relation or scene.kind != "relation"):
             phrases, relation = phrases[::-1], OPPOSITE.get(relation, "")
         ground = rng.random() < 0.75
-        return Request(
+        return SceneRequest(
             phrases,
             whole.place if rng.random() < 0.9 else "",
             relation,
@@ -226,7 +228,7 @@ Spot = tuple[float, float, float]
 """A centre (x, y) and the largest side that fits there."""
 
 
-def _spots(request: Request, count: int, rng: random.Random) -> list[Spot]:
+def _spots(request: SceneRequest, count: int, rng: random.Random) -> list[Spot]:
     """A place and a room for each of ``count`` things, in the order of the phrases."""
     if request.place:
         across, down = PLACE_AREAS[request.place]
@@ -313,7 +315,7 @@ class Batch:
         grounds, colours = list(GROUNDS), list(COLOURS)
         return cls(
             items(lambda item: item.drawing, -1),
-            items(lambda item: NAMES[item.thing], -1),
+            items(lambda item: THING_PLACES[item.thing], -1),
             items(lambda item: ITEM_COLOURS.index(item.colour), -1),
             items(lambda item: ITEM_COLOURS.index(item.looks) if item.looks else -1, -1),
             items(lambda item: item.side),

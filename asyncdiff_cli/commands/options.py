@@ -79,9 +79,9 @@ complete_dtype = _completing(("fp32", "bf16", "fp16"))
 
 def complete_reward(incomplete: str) -> list[str]:
     """Rewards known by name, also after those that are already named."""
-    from asyncdiff_cli.engine.rewards import NAMES
+    from asyncdiff_cli.engine.rewards import AVAILABLE
 
-    return _one_more(incomplete, NAMES)
+    return _one_more(incomplete, AVAILABLE)
 
 
 def complete_set_metric(incomplete: str) -> list[str]:

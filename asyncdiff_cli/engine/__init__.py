@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.adapters import ADAPTERS, Adapter, TextConditions
-    from asyncdiff_cli.engine.backbones.async_scheduler import AsyncFlowMatchEulerScheduler
     from asyncdiff_cli.engine.backbones.backbone import (
         Backbone,
         backbone_from_pipeline,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards import load_reward, score
     from asyncdiff_cli.engine.rewards.base import Reward
     from asyncdiff_cli.engine.rewards.composite import composite
+    from asyncdiff_cli.engine.sampling.async_scheduler import AsyncFlowMatchEulerScheduler
     from asyncdiff_cli.engine.sampling.attach import Trace, attach
     from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
     from asyncdiff_cli.engine.training.calibrated import calibrated_schedule
@@ -90,7 +90,7 @@ _MODULES = {
     "Adapter": "backbones.adapters",
     "AsyncDiffError": "errors",
     "AsyncDiffWarning": "errors",
-    "AsyncFlowMatchEulerScheduler": "backbones.async_scheduler",
+    "AsyncFlowMatchEulerScheduler": "sampling.async_scheduler",
     "Backbone": "backbones.backbone",
     "BackboneEntry": "backbones.registry",
     "Combined": "policies.velocity_scale",

@@ -14,17 +14,17 @@ from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import chunks
 from asyncdiff_cli.engine.text import one_line
 
-CHUNK = 2**20
+CHUNK_BYTES = 2**20
 TIMEOUT = 30
 """Seconds without an answer, not for the whole file."""
 INSTEAD = "pass --prompts PATH, or a --data-dir that holds it"
 
-Progress = Callable[[int, "int | None"], None]
+OnProgress = Callable[[int, "int | None"], None]
 """Called with the bytes that are there, and of how many; None if the server does not say."""
 
 
 def download(
-    url: str, target: Path, sha256: str | None = None, on_progress: Progress | None = None
+    url: str, target: Path, sha256: str | None = None, on_progress: OnProgress | None = None
 ) -> Path:
     """Fetch `url` into `target`, unless that is there already.
 
@@ -69,7 +69,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fetch(url: str, part: Path, on_progress: Progress | None) -> None:
+def _fetch(url: str, part: Path, on_progress: OnProgress | None) -> None:
     """Complete `part`; raises OSError if it is shorter than the server says."""
     done = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"Range": f"bytes={done}-"} if done else {})
@@ -90,7 +90,7 @@ def _fetch(url: str, part: Path, on_progress: Progress | None) -> None:
         length = response.headers["Content-Length"]
         total = done + int(length) if length else None
         with part.open("ab" if done else "wb") as file:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
                 if on_progress:

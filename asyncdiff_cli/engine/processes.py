@@ -25,12 +25,12 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.interrupts import exit_code
 from asyncdiff_cli.engine.messages import SAID
 
-PATIENCE = timedelta(hours=3)
+PROCESS_TIMEOUT = timedelta(hours=3)
 """How long a process waits for the others: the first may be downloading a model."""
 GRACE = 30.0
 """Seconds that processes get to leave all in order, once another has died."""
 CPU = "cpu"
-MANY = 8
+FEW_PROCESSES = 8
 """Processes that any machine may be asked for; more need as many cores."""
 ISOLATED = f"""\
 import sys
@@ -60,7 +60,7 @@ def join(device: str | None, tracker: str | None = None, path: Path | None = Non
         InputError: for a device that is not there, or one GPU for several processes.
     """
     on_cpu = resolve_device(device, torch.float32)[0].type == "cpu"
-    group = InitProcessGroupKwargs(backend="gloo", timeout=PATIENCE)
+    group = InitProcessGroupKwargs(backend="gloo", timeout=PROCESS_TIMEOUT)
     one_of_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not on_cpu and device is not None and (index := torch.device(device).index) is not None:
         if one_of_several:
@@ -135,7 +135,7 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
         device: as `load_backbone`.
 
     Raises:
-        InputError: if there are not so many GPUs or, beyond `MANY`, cores.
+        InputError: if there are not so many GPUs or, beyond `FEW_PROCESSES`, cores.
         AsyncDiffError: if a signal killed one.
     """
     where = resolve_device(device, torch.float32)[0]
@@ -144,7 +144,7 @@ def launch(processes: int, arguments: Sequence[str], device: str | None) -> int:
             f"{processes} processes need {processes} GPUs, and there are"
             f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
         )
-    if processes > (most := max(MANY, os.cpu_count() or 1)):
+    if processes > (most := max(FEW_PROCESSES, os.cpu_count() or 1)):
         raise InputError(f"this machine is not asked for more than {most} processes at once")
     line = [sys.executable, "-c", ISOLATED, *arguments]
     shared = {

@@ -14,7 +14,7 @@ from asyncdiff_cli.engine.errors import InputError, of_system
 from asyncdiff_cli.engine.text import shortened
 
 MEBIBYTE = 1 << 20
-SMALL = 16 * MEBIBYTE
+MAX_SETTINGS_BYTES = 16 * MEBIBYTE
 """What settings, recipes and configurations are far below."""
 SHOWN = 120
 """Characters of a value that are shown in a message."""
@@ -40,7 +40,7 @@ def check_readable(path: Path) -> None:
         raise of_system(f"cannot read {path}", error) from None
 
 
-def read_bytes(path: Path, limit: int = SMALL) -> bytes:
+def read_bytes(path: Path, limit: int = MAX_SETTINGS_BYTES) -> bytes:
     """All of a regular file.
 
     Raises:
@@ -62,7 +62,7 @@ def read_bytes(path: Path, limit: int = SMALL) -> bytes:
     return content
 
 
-def read_text(path: Path, limit: int = SMALL) -> str:
+def read_text(path: Path, limit: int = MAX_SETTINGS_BYTES) -> str:
     """The UTF-8 text of a regular file, without a byte order mark.
 
     Raises:
@@ -74,7 +74,7 @@ def read_text(path: Path, limit: int = SMALL) -> str:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
-def read_json(path: Path, model: type[Model], limit: int = SMALL) -> Model:
+def read_json(path: Path, model: type[Model], limit: int = MAX_SETTINGS_BYTES) -> Model:
     """A file of JSON of a known shape.
 
     Raises:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RESAMPLES = 10_000
 AT_ONCE = 1 << 18
 """Draws that are in memory at once."""
-MANY = 4096
+MANY_VALUES = 4096
 """Values from which on they are drawn by their places, which takes a third of the time."""
 LEVEL = 0.95
 
@@ -61,7 +61,7 @@ def _resamples(n: int, seed: int) -> Iterator[np.ndarray]:
     rng, at_once = np.random.default_rng(seed), max(1, AT_ONCE // n)
     for start in range(0, RESAMPLES, at_once):
         size = min(at_once, RESAMPLES - start)
-        if n < MANY:
+        if n < MANY_VALUES:
             counts = rng.multinomial(n, np.full(n, 1 / n), size)
         else:
             drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]

@@ -69,7 +69,7 @@ def make_trainer(backbone: Backbone, settings: Settings, path: Path) -> Trainer:
     recipe = resolved(make_recipe(settings), backbone)
     prompts = load_prompts(recipe.prompts, "train")
     text = EncodedText(path / ".text", "mine")
-    encoder = Canvas.of(recipe, backbone)
+    encoder = Canvas(backbone, recipe.guidance_scale, recipe.size)
     count = recipe.iterations * recipe.prompts_per_iteration
     wanted = text.missing(prompts.at(n, recipe.seed) for n in range(count))
     run = RunDirectory(path, identity="benchmark")

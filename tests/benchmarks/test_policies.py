@@ -14,7 +14,8 @@ from benchmarks.policies import FIXED, SYNCHRONOUS, chosen_among, held_out, meas
 @pytest.fixture(scope="module")
 def setting():
     recipe = load_recipe("mini", ["num_inference_steps=3", "evaluation.prompts=5"])
-    return recipe, Canvas.of(recipe, load_backbone("mini")), RewardGroup({"sharpness": 1})
+    canvas = Canvas(load_backbone("mini"), recipe.guidance_scale, recipe.size)
+    return recipe, canvas, RewardGroup({"sharpness": 1})
 
 
 def test_no_prompt_has_been_seen(setting):

@@ -15,7 +15,9 @@ def tiny(monkeypatch):
     """The four models with two layers."""
     fixtures = json.loads((PARITY / "scores_tiny.json").read_text())
     for name in TOLERANCE:
-        monkeypatch.setattr(rewards.get(name), "config", fixtures[KEYS.get(name, name)]["config"])
+        monkeypatch.setattr(
+            rewards.reward_class(name), "config", fixtures[KEYS.get(name, name)]["config"]
+        )
     monkeypatch.setattr(precision, "FIXTURE", PARITY / "scores_tiny.json")
 
 

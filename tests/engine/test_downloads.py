@@ -6,10 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from asyncdiff_cli.engine.downloads import CHUNK, download
+from asyncdiff_cli.engine.downloads import CHUNK_BYTES, download
 from asyncdiff_cli.engine.errors import AsyncDiffError
 
-CONTENT = bytes(range(256)) * (3 * CHUNK // 256) + b"the end"
+CONTENT = bytes(range(256)) * (3 * CHUNK_BYTES // 256) + b"the end"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -80,7 +80,7 @@ def test_what_is_there_is_not_fetched_again(url, settings, tmp_path):
 
 
 def test_a_download_that_broke_off_goes_on(url, settings, tmp_path):
-    target, stop = tmp_path / "data.zip", 2 * CHUNK + 5
+    target, stop = tmp_path / "data.zip", 2 * CHUNK_BYTES + 5
     settings["stop"] = stop
     with pytest.raises(AsyncDiffError, match=f"after {stop:,} of {len(CONTENT):,} bytes") as error:
         download(url, target, SHA256)

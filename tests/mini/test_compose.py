@@ -4,14 +4,14 @@ import random
 import pytest
 import torch
 
-from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, SceneRequest
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
 from mini import grounds
 from mini.compose import Composer, to_hsv, to_images, to_rgb
 from mini.scenes import Batch, Scene, Scenes
 
 
-def scene_of(scenes: Scenes, request: Request, seed: int = 0) -> Scene:
+def scene_of(scenes: Scenes, request: SceneRequest, seed: int = 0) -> Scene:
     return scenes.compose(request, random.Random(seed))
 
 
@@ -37,7 +37,7 @@ def test_a_thing_is_where_and_as_large_as_the_truth_says(
     scenes: Scenes, composer: Composer
 ) -> None:
     for seed in range(4):
-        request = Request((Phrase("dog"),), ground="plain", ground_colour="white")
+        request = SceneRequest((Phrase("dog"),), ground="plain", ground_colour="white")
         scene = scene_of(scenes, request, seed)
         picture = composer.render(Batch.of([scene]))[0]
         shown = (picture.amax(0) - picture.amin(0)) > 0.5
@@ -53,7 +53,7 @@ def test_a_thing_is_where_and_as_large_as_the_truth_says(
 def test_a_thing_has_the_colour_that_is_asked_for(
     scenes: Scenes, composer: Composer, colour: str
 ) -> None:
-    request = Request((Phrase("dog", colour=colour),), ground="plain", ground_colour="white")
+    request = SceneRequest((Phrase("dog", colour=colour),), ground="plain", ground_colour="white")
     scene = scene_of(scenes, request)
     picture = (composer.render(Batch.of([scene])) + 1) / 2
     item = scene.items[0]
@@ -66,7 +66,7 @@ def test_a_thing_has_the_colour_that_is_asked_for(
 def test_a_plain_ground_has_the_colour_that_is_named(
     scenes: Scenes, composer: Composer, colour: str
 ) -> None:
-    request = Request((Phrase("cat", size="small"),), ground="plain", ground_colour=colour)
+    request = SceneRequest((Phrase("cat", size="small"),), ground="plain", ground_colour=colour)
     picture = composer.render(Batch.of([scene_of(scenes, request)]))[0]
     median = (picture.flatten(1).median(1).values + 1) * 127.5
     apart = {name: (median - torch.tensor(own)).square().sum() for name, own in COLOURS.items()}

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request, parse, say, words
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, SceneRequest, parse, say, words
 from asyncdiff_cli.engine.rewards.world.vocabulary import (
     COLOURS,
     GROUNDS,
@@ -29,18 +29,18 @@ def test_every_ground_and_thing_is_read_back(ground: str) -> None:
     for thing in THINGS:
         colour = "" if ground in MATERIALS else rng.choice(list(COLOURS))
         phrase = Phrase(thing.name, rng.choice((1, 2, 4)), "", rng.choice(list(HUES)))
-        request = Request((phrase,), ground=ground, ground_colour=colour)
+        request = SceneRequest((phrase,), ground=ground, ground_colour=colour)
         assert parse(say(request, rng)) == request
 
 
 def test_prompts_as_users_write_them() -> None:
     cat, dog = Phrase("cat"), Phrase("dog")
-    assert parse("A cat.") == Request((cat,))
-    assert parse("cat") == Request((cat,))
-    assert parse("3 cats, a dog and a red fire engine") == Request(
+    assert parse("A cat.") == SceneRequest((cat,))
+    assert parse("cat") == SceneRequest((cat,))
+    assert parse("3 cats, a dog and a red fire engine") == SceneRequest(
         (Phrase("cat", 3), dog, Phrase("fire engine", colour="red"))
     )
-    assert parse("the puppy to the right of a kitty in the grass") == Request(
+    assert parse("the puppy to the right of a kitty in the grass") == SceneRequest(
         (dog, cat), relation="right", ground="grass"
     )
     assert parse("an orange orange on an orange background").phrases[0].colour == "orange"
@@ -66,10 +66,11 @@ def test_a_contradiction_changes_one_fact(scenes: Scenes) -> None:
 
 
 def test_order_is_contradicted_where_it_was_said() -> None:
-    plain = Request((Phrase("cat"), Phrase("dog")))
+    plain = SceneRequest((Phrase("cat"), Phrase("dog")))
     assert not can_contradict(plain, "order")
     swapped = CONTRADICTIONS["order"](
-        Request((Phrase("cat", colour="red"), Phrase("dog")), relation="left"), random.Random(0)
+        SceneRequest((Phrase("cat", colour="red"), Phrase("dog")), relation="left"),
+        random.Random(0),
     )
     assert swapped.phrases == (Phrase("dog", colour="red"), Phrase("cat"))
 

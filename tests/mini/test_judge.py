@@ -3,17 +3,23 @@ import random
 import pytest
 import torch
 
-from asyncdiff_cli.engine.rewards.world.answers import answers, at_least, exactly, is_right, score
-from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request, parse
+from asyncdiff_cli.engine.rewards.world.answers import (
+    answers,
+    at_least,
+    exactly,
+    is_right,
+    mean_probability,
+)
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, SceneRequest, parse
 from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, find
 from asyncdiff_cli.engine.rewards.world.judge import Seen as SeenType
-from asyncdiff_cli.engine.rewards.world.questions import NEEDS, ask
+from asyncdiff_cli.engine.rewards.world.questions import NEEDS, make_questions
 from asyncdiff_cli.engine.rewards.world.vocabulary import (
     COLOURS,
     GROUNDS,
     ITEM_COLOURS,
-    NAMES,
+    THING_PLACES,
     THINGS,
 )
 from mini.judge import heat, losses
@@ -25,7 +31,7 @@ def found(*things: tuple[str, float, float, str], ground: str = "grass") -> Foun
     size = len(things)
     thing, colour = torch.zeros(size, len(THINGS)), torch.zeros(size, len(ITEM_COLOURS))
     for index, (name, _, _, tint) in enumerate(things):
-        thing[index, NAMES[name]] = 1
+        thing[index, THING_PLACES[name]] = 1
         colour[index, ITEM_COLOURS.index(tint)] = 1
     x, y = torch.tensor([t[1] for t in things]), torch.tensor([t[2] for t in things])
     seen = torch.zeros(len(GROUNDS))
@@ -44,7 +50,7 @@ SCENE = found(("cat", 0.2, 0.5, "natural"), ("dog", 0.8, 0.5, "red"), ("dog", 0.
     ],
 )  # fmt: skip
 def test_a_prompt_is_answered_from_what_is_found(prompt: str, right: float) -> None:
-    assert score(parse(prompt), SCENE) == pytest.approx(right, abs=1e-6)
+    assert mean_probability(parse(prompt), SCENE) == pytest.approx(right, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_a_prompt_is_answered_from_what_is_found(prompt: str, right: float) -> N
 def test_the_question_that_is_wrong_is_named(prompt: str, wrong: str) -> None:
     own = [a for a in answers(parse(prompt), SCENE) if a.category == wrong]
     assert min(a.probability for a in own) == pytest.approx(0, abs=1e-6)
-    assert score(parse(prompt), SCENE) < 1
+    assert mean_probability(parse(prompt), SCENE) < 1
 
 
 def test_counts_are_the_poisson_binomial() -> None:
@@ -100,7 +106,7 @@ def test_the_loss_falls_on_a_batch_that_is_repeated(scenes: Scenes) -> None:
 
 
 def test_questions_ask_for_what_was_never_trained_on(scenes: Scenes) -> None:
-    questions = ask(scenes.colourable, 3, 0)
+    questions = make_questions(scenes.colourable, 3, 0)
     assert {question.category for question in questions} <= set(NEEDS)
     for question in questions:
         if question.category in ("pair", "count", "colour", "relation"):
@@ -113,5 +119,5 @@ def test_questions_ask_for_what_was_never_trained_on(scenes: Scenes) -> None:
 
 
 def test_an_unasked_request_has_no_question_beyond_things() -> None:
-    kinds = [a.category for a in answers(Request((Phrase("cat"),)), SCENE)]
+    kinds = [a.category for a in answers(SceneRequest((Phrase("cat"),)), SCENE)]
     assert kinds == ["things", "counts"]

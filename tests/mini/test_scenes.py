@@ -3,7 +3,7 @@ import random
 import pytest
 import torch
 
-from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Phrase, Request
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Phrase, SceneRequest
 from asyncdiff_cli.engine.rewards.world.held_out import (
     count_held_out,
     held_out,
@@ -44,7 +44,7 @@ def test_a_relation_is_held_out_in_both_wordings() -> None:
         assert one == other
         assert any(one)
     unseen = next(str(n) for n in range(300) if relation_held_out(str(n), "left", "cat"))
-    request = Request((Phrase("cat"), Phrase(unseen)), relation="right")
+    request = SceneRequest((Phrase("cat"), Phrase(unseen)), relation="right")
     assert is_unseen(request)
 
 
@@ -82,9 +82,9 @@ def test_a_caption_says_a_part_of_what_is_there(scenes: Scenes) -> None:
 
 def test_what_cannot_be_shown_is_refused(scenes: Scenes) -> None:
     with pytest.raises(ValueError, match="takes a colour"):
-        scenes.compose(Request((Phrase("sheep", colour="red"),)), random.Random(0))
+        scenes.compose(SceneRequest((Phrase("sheep", colour="red"),)), random.Random(0))
     with pytest.raises(ValueError, match="holds 4 things, not 5"):
-        scenes.compose(Request((Phrase("cat", 4), Phrase("dog"))), random.Random(0))
+        scenes.compose(SceneRequest((Phrase("cat", 4), Phrase("dog"))), random.Random(0))
 
 
 def test_a_batch_holds_what_the_scenes_do(scenes: Scenes) -> None:

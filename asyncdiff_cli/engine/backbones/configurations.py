@@ -20,7 +20,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_DEPTH, MAX_PLACES, MAX_SETTING, MAX_UNITS
 from asyncdiff_cli.engine.reading import Read, read_json, shown
 
-FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json")
+CONFIGURATION_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json")
 BOUNDS = (
     (re.compile(r"(^|_)(layers|depth|blocks|layers_per_block|extra_ids)$"), MAX_DEPTH),
     (re.compile(r"^pos_embed_max_size$"), MAX_PLACES),
@@ -41,7 +41,7 @@ JSON: dict[Any, tuple[type, ...]] = {
 
 
 class Configuration(Read):
-    """One of the `FILES` of a component."""
+    """One of the `CONFIGURATION_FILES` of a component."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Configuration:
@@ -75,7 +75,7 @@ def check_configurations(directory: Path, components: Mapping[str, list[str | No
             size that no model has.
     """
     for name, (library, class_name) in components.items():
-        for path in (directory / name / file for file in FILES):
+        for path in (directory / name / file for file in CONFIGURATION_FILES):
             if class_name and path.exists():
                 own = read_json(path, Configuration).model_extra or {}
                 if library == "diffusers":

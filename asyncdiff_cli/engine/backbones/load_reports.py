@@ -16,9 +16,9 @@ LOGGERS = (
     "diffusers.models.modeling_utils",
     "diffusers.configuration_utils",
 )
-ROW = re.compile(r"^(\S+)\s*\|\W*(?:\[\d+m)?(MISSING|UNEXPECTED)", re.MULTILINE)
+REPORT_ROW = re.compile(r"^(\S+)\s*\|\W*(?:\[\d+m)?(MISSING|UNEXPECTED)", re.MULTILINE)
 """Of transformers' report on the weights of a model; several layers may share a row."""
-UNUSED = re.compile(r"model checkpoint at (\S+) were not used .*\['([^,']+)", re.DOTALL)
+UNUSED_REPORT = re.compile(r"model checkpoint at (\S+) were not used .*\['([^,']+)", re.DOTALL)
 """Of diffusers'."""
 UNREAD = ("lm_head", "position_ids")
 """Parts of the names of weights that no pipeline reads: a language model's head, and constants."""
@@ -61,12 +61,14 @@ class _Records(logging.Handler):
 
 
 def _heed(text: str) -> None:
-    rows = [(key, kind) for key, kind in ROW.findall(text) if not any(n in key for n in UNREAD)]
+    rows = [
+        (key, kind) for key, kind in REPORT_ROW.findall(text) if not any(n in key for n in UNREAD)
+    ]
     missing = [key for key, kind in rows if kind == "MISSING"]
     if missing:
         raise ValueError(f"weights are missing, such as {missing[0]}")
     unexpected = [key for key, _ in rows]
-    if found := UNUSED.search(text):
+    if found := UNUSED_REPORT.search(text):
         unexpected = [found[2]]
     if unexpected:
         _warn(f"weights of the model are left out, since it has no layer for them: {unexpected[0]}")

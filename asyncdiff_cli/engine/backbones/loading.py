@@ -30,7 +30,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.text import one_line
 
 PARTS = ("all", "text", "image")
-LARGE = 1 << 26
+QUANTIZED_FROM = 1 << 26
 """Bytes from which on a text encoder is quantized."""
 
 
@@ -54,7 +54,7 @@ def quantized_components(source: Source, parts: str = "all") -> dict[str, tuple[
 def _is_stand_in(encoder: Path) -> bool:
     """Whether a text encoder is as small as mini's for T5; of one that is yet to be downloaded,
     that it is not."""
-    return 0 < sum(file.stat().st_size for file in encoder.glob("*.safetensors")) < LARGE
+    return 0 < sum(file.stat().st_size for file in encoder.glob("*.safetensors")) < QUANTIZED_FROM
 
 
 def read_pipeline(

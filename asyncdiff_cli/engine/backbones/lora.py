@@ -18,12 +18,12 @@ from asyncdiff_cli.engine.text import first_few
 
 MAX_SCALE = 10.0
 """Scales are usually in [0, 2], and those of sliders in [-5, 5]; beyond this it is a typo."""
-SUFFIX = ".safetensors"
+ADAPTER_SUFFIX = ".safetensors"
 """What diffusers reads adapters under."""
-FILES = (*SINGLE_FILES, *PICKLES)
+LORA_FILES = (*SINGLE_FILES, *PICKLES)
 """How files of weights end, and no repository does."""
 
-WEIGHT = re.compile(r"\.(?:lora\.|lora_|alpha$)")
+ADAPTER_WEIGHT = re.compile(r"\.(?:lora\.|lora_|alpha$)")
 """What follows a layer's name in the name of an adapter's weight."""
 HALF = re.compile(r"(.+?)\.lora(?:_linear_layer)?[._](?:(A|down)|B|up)\.weight$")
 """A weight of a pair: its layer, and whether it is the first one, whose rows are the rank."""
@@ -70,11 +70,11 @@ class LoRA:
             self._only(self.path)
             return
         if self.path.exists():
-            if self.path.suffix != SUFFIX:
-                raise InputError(f"--lora {self.source} is no {SUFFIX} file")
+            if self.path.suffix != ADAPTER_SUFFIX:
+                raise InputError(f"--lora {self.source} is no {ADAPTER_SUFFIX} file")
             _check_readable(self.path)
             return
-        if self.path.suffix.lower() in FILES or not may_be_repository(self.source):
+        if self.path.suffix.lower() in LORA_FILES or not may_be_repository(self.source):
             raise InputError(f"there is no LoRA {self.source}")
 
     def absolute(self) -> str:
@@ -97,7 +97,7 @@ class LoRA:
 
     def _only(self, directory: Path) -> Path:
         """The one file of a directory."""
-        files = listed(directory, f"**/*{SUFFIX}")
+        files = listed(directory, f"**/*{ADAPTER_SUFFIX}")
         if len(files) != 1:
             names = ", ".join(file.relative_to(directory).as_posix() for file in files) or "none"
             raise InputError(f"{self.source} is to hold one LoRA, and holds {names}: give a file")
@@ -138,7 +138,7 @@ class LoRA:
 
         lacking = "holds no LoRA in safetensors"
         with hub_errors(self.source, "--lora FILE", "without --lora none is needed", lacking):
-            return Path(snapshot_download(self.source, allow_patterns=[f"*{SUFFIX}"]))
+            return Path(snapshot_download(self.source, allow_patterns=[f"*{ADAPTER_SUFFIX}"]))
 
 
 def _check_readable(file: Path) -> None:
@@ -153,7 +153,7 @@ def _check_readable(file: Path) -> None:
 
 def _has_layer(pipe: Any, key: str) -> bool:
     """Whether a pipeline has the layer that a weight of an adapter belongs to."""
-    name = WEIGHT.split(key)[0] if WEIGHT.search(key) else key.rpartition(".")[0]
+    name = ADAPTER_WEIGHT.split(key)[0] if ADAPTER_WEIGHT.search(key) else key.rpartition(".")[0]
     return _layer(pipe, name) is not None
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import diffusers
 
-from asyncdiff_cli.engine.backbones.async_scheduler import AsyncFlowMatchEulerScheduler
 from asyncdiff_cli.engine.backbones.grids import (
     EXPLICIT,
     ON_GRID,
@@ -126,7 +125,7 @@ def check_scheduler(scheduler: Any, family: str) -> None:
             or a multistep solver that is not set to flow matching; and for one that conditions
             asynchronously by itself.
     """
-    if isinstance(scheduler, AsyncFlowMatchEulerScheduler):
+    if hasattr(type(scheduler), "cond_sigmas"):  # an AsyncFlowMatchEulerScheduler
         raise InputError(
             f"{type(scheduler).__name__} has deviations of its own, and a policy would add to them:"
             " put the pipeline's FlowMatchEulerDiscreteScheduler back"

@@ -169,7 +169,7 @@ def configuration(source: Source) -> Path:
     if source.directory is not None:
         return source.directory
     with pipeline_errors(source.place):
-        return weights.configuration(source.place, source.revision)
+        return weights.download_configuration(source.place, source.revision)
 
 
 def default_pixels(source: Source) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from asyncdiff_cli.engine.backbones.weights import WEIGHTS
+from asyncdiff_cli.engine.backbones.weights import WEIGHT_FILE
 from asyncdiff_cli.engine.errors import InputError
 
 
 def variants(names: Iterable[str]) -> set[str]:
     """The variants of a component's weights, by the names of its files; "" is none."""
-    found = filter(None, map(WEIGHTS.fullmatch, names))
+    found = filter(None, map(WEIGHT_FILE.fullmatch, names))
     return {match["variant"] or match["late_variant"] or "" for match in found}
 
 

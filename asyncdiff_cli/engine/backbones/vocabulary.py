@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.reading import Read, read_json
 
 FILE = "vocabulary.json"
 WORD = re.compile(r"\w[\w'-]*")
-SHOWN = 8
+WORDS_SHOWN = 8
 """Words that a warning names."""
 
 
@@ -60,9 +60,11 @@ class Vocabulary(Read):
         unknown = self.unknown(prompts)
         if not unknown:
             return None
-        nearest = {word: ", ".join(self.nearest(word)) for word in unknown[:SHOWN]}
+        nearest = {word: ", ".join(self.nearest(word)) for word in unknown[:WORDS_SHOWN]}
         words = [f"{w!r} (nearest: {near})" if near else repr(w) for w, near in nearest.items()]
-        more = f" and {len(unknown) - SHOWN:,} more words" if len(unknown) > SHOWN else ""
+        more = (
+            f" and {len(unknown) - WORDS_SHOWN:,} more words" if len(unknown) > WORDS_SHOWN else ""
+        )
         return (
             f"{name} does not know {', '.join(words)}{more}; `asyncdiff backbones {name}` lists its"
             " words"

@@ -32,14 +32,14 @@ COMPONENTS = (
 CONFIGURATION = (".json", ".txt", ".model", ".jinja")
 """Ends of the files in them that are not weights."""
 
-WEIGHTS = re.compile(
+WEIGHT_FILE = re.compile(
     r"(diffusion_pytorch_|pytorch_)?model(\.(?P<variant>[^-]+))?(?P<part>-\d{5}-of-\d{5})?"
     r"(\.(?P<late_variant>[^.]+))?\.(?P<format>safetensors|bin)"
 )
 """What diffusers and transformers call files of weights, whole or in parts."""
 INDEX = re.compile(r"\w*model\.safetensors\.index\.json")
 """What they call the list of the parts, unless it is another format's or a variant's."""
-FORMATS = {"safetensors": 0, "bin": 1}
+WEIGHT_FORMATS = {"safetensors": 0, "bin": 1}
 """The former is preferred."""
 FLUX_LATENTS = 128
 """What a FLUX pipeline, whose configuration does not say, draws by default."""
@@ -150,7 +150,7 @@ def download_sizes(repo: str) -> dict[str, int]:
     return {folder: sum(sizes[name] for name in loaded(sizes)) for folder, sizes in folders.items()}
 
 
-def configuration(repo: str, revision: str | None = None) -> Path:
+def download_configuration(repo: str, revision: str | None = None) -> Path:
     """The directory of a repository's pipeline without its weights, downloaded: a few megabytes.
 
     Raises:
@@ -258,9 +258,9 @@ def loaded(names: Iterable[str]) -> list[str]:
     copies: dict[tuple[int, str, bool], list[str]] = {}
     others = []
     for name in names:
-        if found := WEIGHTS.fullmatch(name):
+        if found := WEIGHT_FILE.fullmatch(name):
             variant = found["variant"] or found["late_variant"] or ""
-            own = FORMATS[found["format"]], variant, found["part"] is not None
+            own = WEIGHT_FORMATS[found["format"]], variant, found["part"] is not None
             copies.setdefault(own, []).append(name)
         elif name.endswith(CONFIGURATION) and (".index." not in name or INDEX.fullmatch(name)):
             others.append(name)
@@ -269,7 +269,7 @@ def loaded(names: Iterable[str]) -> list[str]:
 
 def _is_plain(name: str) -> bool:
     """Whether it is a file of weights in safetensors that is no variant."""
-    found = WEIGHTS.fullmatch(name)
+    found = WEIGHT_FILE.fullmatch(name)
     return found is not None and (found["variant"], found["late_variant"], found["format"]) == (
         None,
         None,

@@ -20,7 +20,6 @@ from asyncdiff_cli.engine.drawing.provenance import Provenance, describe
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
-from asyncdiff_cli.engine.training.recipe import Recipe
 
 
 class Stopwatch:
@@ -48,10 +47,6 @@ class Canvas:
     size: int | None = None
     text: EncodedText | None = None
     """Prompts that are encoded already; None for a backbone with its text encoders."""
-
-    @classmethod
-    def of(cls, recipe: Recipe, backbone: Backbone) -> Canvas:
-        return cls(backbone, recipe.guidance_scale, recipe.size)
 
     @property
     def scale(self) -> float:

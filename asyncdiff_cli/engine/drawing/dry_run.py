@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.loading import check_checkpoint
 from asyncdiff_cli.engine.backbones.memory.advice import advice
-from asyncdiff_cli.engine.backbones.memory.footprint import SMALL, footprint
+from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL, footprint
 from asyncdiff_cli.engine.backbones.outline import Outline, filled
 from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
@@ -98,9 +98,9 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     if directory is not None:
         _check(plan, choice, directory)
     size, peak, advised = _estimate_memory(plan, entry, directory, choice, device, dtype)
-    reason = f"a dry run times models on this disk, up to {SMALL >> 20} MiB of weights"
+    reason = f"a dry run times models on this disk, up to {SMALL_MODEL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
-    if directory is not None and size.value is not None and size.value <= SMALL:
+    if directory is not None and size.value is not None and size.value <= SMALL_MODEL:
         seconds = _time(plan, open_job(request, asked, out).backbone)
     if directory is not None:
         _, _, components = read_index(directory / "model_index.json")

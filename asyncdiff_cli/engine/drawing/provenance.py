@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.pictures import opened
-from asyncdiff_cli.engine.reading import SMALL, problem
+from asyncdiff_cli.engine.reading import MAX_SETTINGS_BYTES, problem
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.backbone import Backbone
@@ -219,8 +219,10 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
         text = getattr(image, "text", {}).get(CHUNK)
     if text is None:
         raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
-    if len(text) > SMALL:
-        raise InputError(f"{path}: its provenance is damaged: it has more than {SMALL >> 20} MiB")
+    if len(text) > MAX_SETTINGS_BYTES:
+        raise InputError(
+            f"{path}: its provenance is damaged: it has more than {MAX_SETTINGS_BYTES >> 20} MiB"
+        )
     model = PanelProvenance if text.startswith(PANEL) else Provenance
     try:
         return model.model_validate_json(text)

@@ -14,7 +14,7 @@ from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.backbones.source import anonymous_entry
 from asyncdiff_cli.engine.checks import check_choice, check_count, check_gamma, check_steps
-from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.dtypes import DTYPES
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.evaluation import (
@@ -35,8 +35,8 @@ from asyncdiff_cli.engine.prompts.load import EVALUATED, load_evaluation_prompts
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.rewards import (
+    AVAILABLE,
     GUARD,
-    NAMES,
     parse_names,
     parse_reward_paths,
     parse_rewards,
@@ -180,7 +180,7 @@ class Comparison:
         own = self.reference or default_reference(self.choice.name, self.set_metrics)
         return find_reference(own)
 
-    def load_prompts(self, on_progress: Progress | None = None) -> tuple[PromptSet, list[int]]:
+    def load_prompts(self, on_progress: OnProgress | None = None) -> tuple[PromptSet, list[int]]:
         """The set and the places of those that are drawn.
 
         Raises:
@@ -262,7 +262,7 @@ def parse_comparison(
         gammas=parse_numbers("--gammas", gammas, float) or (1.0,),
         steps=parse_numbers("--steps", steps, int) or None,
         rewards=names,
-        reward_paths=parse_reward_paths(reward_path or [], [*(names or NAMES), *sets]),
+        reward_paths=parse_reward_paths(reward_path or [], [*(names or AVAILABLE), *sets]),
         shard=_shard(shard),
         set_metrics=sets,
         size=_side(size),

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.files import expanded, write_apart
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompts.files import Entry, read_entries
 from asyncdiff_cli.engine.prompts.lines import Line
-from asyncdiff_cli.engine.rewards import entry, get, load_reward
+from asyncdiff_cli.engine.rewards import entry, load_reward, reward_class
 from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.text import visible
 
@@ -234,7 +234,7 @@ def score_files(
     texts = [prompt] * len(files) if prompt is not None else None
     if prompts is not None:
         texts = read_prompts(prompts, files)
-    pictures, skipped = open_pictures(files, texts, [get(name) for name in names])
+    pictures, skipped = open_pictures(files, texts, [reward_class(name) for name in names])
     result = Scores(pictures, skipped=skipped)
     if not pictures:
         return result

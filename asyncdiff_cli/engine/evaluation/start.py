@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.backbones.memory.advice import advise, evaluation_work
 from asyncdiff_cli.engine.backbones.memory.footprint import Company
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
-from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.drawing.canvas import BatchSize
 from asyncdiff_cli.engine.drawing.encoding import encode_first, encode_more
 from asyncdiff_cli.engine.dtypes import dtype_name
@@ -47,7 +47,7 @@ BATCH_SIZE = 32
 def open_evaluation(
     wanted: Comparison,
     out: Path,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     on_warning: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Load all that an evaluation needs, and open its store.

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from asyncdiff_cli.engine.downloads import INSTEAD, Progress, download
+from asyncdiff_cli.engine.downloads import INSTEAD, OnProgress, download
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.prompts.split import FILE_HELD_OUT, is_held_out
 from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
@@ -43,7 +43,7 @@ def _find_coco(directory: Path, split: str) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def fetch_coco(directory: Path, split: str, on_progress: Progress | None) -> list[str]:
+def fetch_coco(directory: Path, split: str, on_progress: OnProgress | None) -> list[str]:
     """The official captions; those of both splits are kept of their archive."""
     path = _find_coco(directory, split)
     if path is None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from asyncdiff_cli.engine.checks import check_choice, unknown
-from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES, captions_of, fetch_coco, read_coco
@@ -39,7 +39,7 @@ def load_prompts(
     split: str,
     data_dir: Path | None = None,
     path: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> PromptSet:
     """Read one split of a set of prompts.
 
@@ -85,7 +85,7 @@ def load_evaluation_prompts(
     source: str,
     data_dir: Path | None = None,
     path: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> PromptSet:
     """What is evaluated on: the validation split of a named set, or every prompt of a file.
 

@@ -11,15 +11,15 @@ from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.prompts.split import SPLITS, is_held_out
-from asyncdiff_cli.engine.rewards.world.grammar import Request, say
+from asyncdiff_cli.engine.rewards.world.grammar import SceneRequest, say
 from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS, UNSEEN, Things, possible
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, MATERIALS, with_article
 
-SIZES = {"train": 8192, "validation": 1024}
+SET_SIZES = {"train": 8192, "validation": 1024}
 TAG = 0.3
 """The share of things in a pair that go by another name, if they have one."""
-HELD_OUT = 8
+VALIDATION_EVERY = 8
 """One in so many combinations of things and ground is for validation."""
 EACH = {"train": 1170, "validation": 146}
 """Prompts of each category of the second edition."""
@@ -64,7 +64,7 @@ def compose(things: Things, split: str, count: int) -> dict[str, str]:
     return found
 
 
-def _grounded(request: Request, turn: int) -> Request:
+def _grounded(request: SceneRequest, turn: int) -> SceneRequest:
     """What is asked for, every second time on a ground."""
     numbers = _digest(f"{say(request)} {turn}")
     if request.ground or numbers[0] % 2:
@@ -74,9 +74,9 @@ def _grounded(request: Request, turn: int) -> Request:
     return replace(request, ground=ground, ground_colour=colour)
 
 
-def _is_of(category: str, request: Request, split: str) -> bool:
+def _is_of(category: str, request: SceneRequest, split: str) -> bool:
     """Whether a request is of a split; a few are of none."""
-    unseen, kept = is_unseen(request), is_held_out(say(request), HELD_OUT)
+    unseen, kept = is_unseen(request), is_held_out(say(request), VALIDATION_EVERY)
     if split == "train":
         return not (unseen or kept)
     return unseen if category in UNSEEN else kept
@@ -113,7 +113,7 @@ def first_edition(split: str) -> Captions:
             for colour in grounds
             if _split([label], colour) == split
         }
-        while len(half) < SIZES[split] // 2:
+        while len(half) < SET_SIZES[split] // 2:
             pair, colour = [_pick(labels, rng), _pick(labels, rng)], _pick(grounds, rng)
             if pair[0] != pair[1] and _split(pair, colour) == split:
                 half[_caption([_name(label, known, rng) for label in pair], colour)] = None
@@ -122,7 +122,7 @@ def first_edition(split: str) -> Captions:
 
 
 def _split(labels: Sequence[str], colour: str) -> str:
-    return SPLITS[is_held_out("|".join((*sorted(labels), colour)), HELD_OUT)]
+    return SPLITS[is_held_out("|".join((*sorted(labels), colour)), VALIDATION_EVERY)]
 
 
 def _pick(items: Sequence[str], rng: random.Random) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards.base import Reward
 
 
-class Entry(NamedTuple):
+class RewardEntry(NamedTuple):
     """What is known about a reward before it is imported."""
 
     module: str
@@ -35,22 +35,22 @@ class Entry(NamedTuple):
 
 
 ENTRIES = {
-    "image_reward": Entry("image_reward", "ImageReward"),
-    "hpsv2": Entry("hpsv2", "HPSv2"),
-    "hpsv2.1": Entry("hpsv2", "HPSv21"),
-    "clip": Entry("clip", "CLIPScore"),
-    "pickscore": Entry("pickscore", "PickScore"),
-    "mini_clip": Entry("mini_clip", "MiniClip"),
-    "mini_quality": Entry("mini_quality", "MiniQuality"),
-    "mini_judge": Entry("mini_judge", "MiniJudge"),
-    "noise": Entry("noise", "Noise"),
-    "sharpness": Entry("sharpness", "Sharpness", higher_is_better=False),
+    "image_reward": RewardEntry("image_reward", "ImageReward"),
+    "hpsv2": RewardEntry("hpsv2", "HPSv2"),
+    "hpsv2.1": RewardEntry("hpsv2", "HPSv21"),
+    "clip": RewardEntry("clip", "CLIPScore"),
+    "pickscore": RewardEntry("pickscore", "PickScore"),
+    "mini_clip": RewardEntry("mini_clip", "MiniClip"),
+    "mini_quality": RewardEntry("mini_quality", "MiniQuality"),
+    "mini_judge": RewardEntry("mini_judge", "MiniJudge"),
+    "noise": RewardEntry("noise", "Noise"),
+    "sharpness": RewardEntry("sharpness", "Sharpness", higher_is_better=False),
 }
 PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
 """Those that are downloaded, or read from the file of a `--reward-path`."""
 EMBEDDED = ("mini_clip", "mini_quality", "mini_judge")
 """Those of mini's world, in the package's assets or the directory of a `--reward-path`."""
-NAMES = tuple(name for name in ENTRIES if name not in EMBEDDED or (ASSETS / name).is_dir())
+AVAILABLE = tuple(name for name in ENTRIES if name not in EMBEDDED or (ASSETS / name).is_dir())
 """What there is without a `--reward-path`: weights may be trained that the package lacks."""
 DEFAULT = ("mini_clip", "mini_quality", "noise", "sharpness")
 """What is scored with unless asked otherwise: nothing that is downloaded."""
@@ -65,11 +65,11 @@ def checked(name: str) -> str:
         InputError: for an unknown name, with the nearest known one.
     """
     if name not in ENTRIES:
-        raise InputError(unknown("reward", name, NAMES))
+        raise InputError(unknown("reward", name, AVAILABLE))
     return name
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> RewardEntry:
     """What is known about a reward.
 
     Raises:
@@ -85,14 +85,14 @@ def check_prompts(names: Iterable[str], prompts: Collection[str]) -> None:
         InputError: with the first prompt that one of them cannot, and how many there are.
     """
     for name in names:
-        if refusals := list(filter(None, map(get(name).refuses, prompts))):
+        if refusals := list(filter(None, map(reward_class(name).refuses, prompts))):
             raise InputError(
                 f"{refusals[0]} ({len(refusals):,} of {len(prompts):,} prompts): leave them out, or"
                 f" the reward {name}"
             )
 
 
-def get(name: str) -> type[Reward]:
+def reward_class(name: str) -> type[Reward]:
     """The class of a reward.
 
     Raises:
@@ -136,12 +136,12 @@ def read_reward(name: str, path: str | Path | None = None, revision: str | None 
         InputError, AsyncDiffError: as `load_reward`.
     """
     if name in PUBLISHED:
-        return get(name).load(None if path is None else expanded(path), revision)
+        return reward_class(name).load(None if path is None else expanded(path), revision)
     if name in EMBEDDED and revision is None:
-        return get(name).load(None if path is None else expanded(path))
+        return reward_class(name).load(None if path is None else expanded(path))
     if path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
-    return get(name).load()
+    return reward_class(name).load()
 
 
 def parse_rewards(text: str | None) -> list[str]:

@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.pictures import rgb
 from asyncdiff_cli.engine.rewards.precision import whole_fp32
 
-BATCH_SIZE = 16
+REWARD_BATCH_SIZE = 16
 """Images that go through a reward model at once, unless asked otherwise."""
 
 
@@ -54,7 +54,7 @@ class Reward(ABC):
     """The torch module; None for a formula."""
     revision: str | None = None
     """Commit of the hub repository that it was loaded from."""
-    batch_size: int = BATCH_SIZE
+    batch_size: int = REWARD_BATCH_SIZE
 
     @classmethod
     @abstractmethod

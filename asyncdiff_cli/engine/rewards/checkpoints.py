@@ -19,10 +19,12 @@ from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.reading import check_readable
 from asyncdiff_cli.engine.text import first_few, one_line
 
-EMBEDDED = "`--rewards mini_clip,mini_quality,noise` needs no download"
+WITHOUT_DOWNLOAD = "`--rewards mini_clip,mini_quality,noise` needs no download"
 
 
-def download(name: str, repo: str, file: str, revision: str | None = None) -> tuple[Path, str]:
+def download_checkpoint(
+    name: str, repo: str, file: str, revision: str | None = None
+) -> tuple[Path, str]:
     """A file of a repository, and the commit that it is of.
 
     Raises:
@@ -41,7 +43,9 @@ def commit(path: Path, file: str) -> str:
 
 def errors(name: str, repo: str) -> Any:
     """The hub's refusals, in the words of the reward `name`."""
-    return hub_errors(repo, f"--reward-path {name}=FILE", EMBEDDED, "lacks a file of this reward")
+    return hub_errors(
+        repo, f"--reward-path {name}=FILE", WITHOUT_DOWNLOAD, "lacks a file of this reward"
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

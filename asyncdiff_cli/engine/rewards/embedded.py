@@ -12,7 +12,7 @@ from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.rewards.base import Reward
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 
 
 def directory_of(name: str, path: str | Path | None = None) -> Path:

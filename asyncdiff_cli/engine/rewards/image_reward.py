@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.rewards.published import PublishedReward
 
 VOCABULARY = Path(str(files("asyncdiff_cli"))) / "assets" / "bert" / "vocab.txt"
 """That of bert-base-uncased: the checkpoint has none of its own."""
-TOKENS = 35
+BERT_TOKENS = 35
 
 CONFIG: dict[str, Any] = {
     "vision": {
@@ -64,7 +64,7 @@ RENAMED = (
     (r"^vision\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
 )
 """From the checkpoint's names to those of the classes here, applied in this order."""
-UNUSED = re.compile(r"position_ids$|^blip\.(vision|text)_proj\.")
+UNUSED_WEIGHTS = re.compile(r"position_ids$|^blip\.(vision|text)_proj\.")
 
 
 class ImageReward(PublishedReward):
@@ -86,7 +86,7 @@ class ImageReward(PublishedReward):
 
     @classmethod
     def _rename(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {rename(k): v for k, v in state_dict.items() if not UNUSED.search(k)}
+        return {rename(k): v for k, v in state_dict.items() if not UNUSED_WEIGHTS.search(k)}
 
     def pixels(self, images: list[Image.Image]) -> Tensor:
         """[N, 3, 224, 224]."""
@@ -94,7 +94,7 @@ class ImageReward(PublishedReward):
 
     def tokens(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids, of which the first stays [CLS], and their mask, both [N, 35]."""
-        options = {"padding": "max_length", "truncation": True, "max_length": TOKENS}
+        options = {"padding": "max_length", "truncation": True, "max_length": BERT_TOKENS}
         encoded = self.tokenizer(prompts, return_tensors="pt", **options)
         return encoded.input_ids, encoded.attention_mask
 

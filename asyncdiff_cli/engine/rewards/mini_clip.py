@@ -21,7 +21,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.rewards.base import distinct
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
-from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, EmbeddedReward
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
 from asyncdiff_cli.engine.text import one_line
 
@@ -35,7 +35,7 @@ class MiniClip(EmbeddedReward):
 
     name: ClassVar[str] = "mini_clip"
     files: ClassVar[tuple[str, ...]] = (
-        "config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"
+        "config.json", WEIGHTS_FILE, "tokenizer.json", "tokenizer_config.json"
     )  # fmt: skip
     stage: ClassVar[str] = "reward_clip"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -54,7 +54,7 @@ class MiniClip(EmbeddedReward):
             raise AsyncDiffError(
                 f"{directory} is damaged, reinstall asyncdiff ({one_line(error)})"
             ) from None
-        fill(model, read_state_dict(directory / WEIGHTS), cls.name)
+        fill(model, read_state_dict(directory / WEIGHTS_FILE), cls.name)
         return cls(model, tokenizer)
 
     def embed_images(self, images: list[Image.Image]) -> Tensor:

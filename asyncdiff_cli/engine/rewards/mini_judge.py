@@ -23,9 +23,9 @@ from asyncdiff_cli.engine.pictures import rgb
 from asyncdiff_cli.engine.reading import SHOWN, Read, read_json, shown
 from asyncdiff_cli.engine.rewards.base import distinct
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
-from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, EmbeddedReward
 from asyncdiff_cli.engine.rewards.mini_quality import Width, to_pixels
-from asyncdiff_cli.engine.rewards.world.answers import answers, score
+from asyncdiff_cli.engine.rewards.world.answers import answers, mean_probability
 from asyncdiff_cli.engine.rewards.world.grammar import parse
 from asyncdiff_cli.engine.rewards.world.judge import Found, JudgeNet, find
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, THINGS
@@ -65,7 +65,7 @@ class MiniJudge(EmbeddedReward):
     """
 
     name: ClassVar[str] = "mini_judge"
-    files: ClassVar[tuple[str, ...]] = ("config.json", WEIGHTS)
+    files: ClassVar[tuple[str, ...]] = ("config.json", WEIGHTS_FILE)
     stage: ClassVar[str] = "judge"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
@@ -82,7 +82,7 @@ class MiniJudge(EmbeddedReward):
             )
         with init_empty_weights():
             model = JudgeNet(config.widths)
-        fill(model, read_state_dict(directory / WEIGHTS), cls.name)
+        fill(model, read_state_dict(directory / WEIGHTS_FILE), cls.name)
         return cls(model)
 
     @classmethod
@@ -110,7 +110,7 @@ class MiniJudge(EmbeddedReward):
         texts, which = distinct(prompts)
         requests = [parse(text) for text in texts]
         pairs = zip(which, self._find(images), strict=True)
-        return torch.tensor([score(requests[number], found) for number, found in pairs])
+        return torch.tensor([mean_probability(requests[number], found) for number, found in pairs])
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.rewards.checkpoints import fill, read_state_dict
-from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, EmbeddedReward
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, EmbeddedReward
 
 DETAIL = 8.0
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -110,7 +110,7 @@ class MiniQuality(EmbeddedReward):
     """
 
     name: ClassVar[str] = "mini_quality"
-    files: ClassVar[tuple[str, ...]] = ("config.json", WEIGHTS)
+    files: ClassVar[tuple[str, ...]] = ("config.json", WEIGHTS_FILE)
     stage: ClassVar[str] = "reward_quality"
     range: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
     reads_prompt: ClassVar[bool] = False
@@ -123,7 +123,7 @@ class MiniQuality(EmbeddedReward):
         config = read_json(directory / "config.json", Sizes)
         with init_empty_weights():
             model = QualityNet(config.widths, config.hidden)
-        fill(model, read_state_dict(directory / WEIGHTS), cls.name)
+        fill(model, read_state_dict(directory / WEIGHTS_FILE), cls.name)
         return cls(model)
 
     def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:

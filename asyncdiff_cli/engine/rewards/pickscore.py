@@ -39,7 +39,7 @@ VIT_H_14: dict[str, Any] = {
     },
     "projection_dim": 1024,
 }
-TOKENS = 77
+CLIP_TOKENS = 77
 PROCESSOR = ["tokenizer*", "vocab.json", "merges.txt", "*_config.json", "special_tokens_map.json"]
 """The small files of a processor's repository."""
 
@@ -69,7 +69,7 @@ class PickScore(CLIPScore):
         processor's own files (`tokenizer.json`, `preprocessor_config.json`) lie beside it.
 
         Raises:
-            InputError, AsyncDiffError: as `checkpoints.download` and `read_state_dict`.
+            InputError, AsyncDiffError: as `download_checkpoint` and `read_state_dict`.
         """
         reward = super().load(path, revision)
         if path is not None:
@@ -89,7 +89,7 @@ class PickScore(CLIPScore):
 
     def tokens(self, prompts: list[str]) -> Tensor:
         """[N, longest], cut to 77."""
-        options = {"padding": True, "truncation": True, "max_length": TOKENS}
+        options = {"padding": True, "truncation": True, "max_length": CLIP_TOKENS}
         return self.tokenizer(prompts, return_tensors="pt", **options).input_ids
 
     def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
@@ -104,4 +104,4 @@ def published_tokenizer() -> CLIPTokenizer:
         for word, i in own.encoder.items()
     }
     merges = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)

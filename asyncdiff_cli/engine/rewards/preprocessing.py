@@ -11,12 +11,12 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-SIZE = 224
+INPUT_SIZE = 224
 
 Preprocessing = Callable[[Sequence[Image.Image]], Tensor]
 
 
-def crop(images: Sequence[Image.Image], size: int = SIZE) -> Tensor:
+def crop(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:
     """As OpenAI's CLIP and ImageReward do.
 
     PIL resizes the shorter side with its bicubic filter, before the conversion to RGB, and the
@@ -36,7 +36,7 @@ def normalized(image: Image.Image) -> Tensor:
     return _normalized(_to_tensor(image))
 
 
-def pad(images: Sequence[Image.Image], size: int = SIZE) -> Tensor:
+def pad(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:
     """As HPSv2 does.
 
     The longer side is resized on the float tensor, bicubic with antialiasing and without

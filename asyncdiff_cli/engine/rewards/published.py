@@ -14,7 +14,7 @@ from torch.nn import functional
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.rewards.base import Reward, distinct
-from asyncdiff_cli.engine.rewards.checkpoints import download, fill, read_state_dict
+from asyncdiff_cli.engine.rewards.checkpoints import download_checkpoint, fill, read_state_dict
 
 
 class PublishedReward(Reward):
@@ -52,11 +52,11 @@ class PublishedReward(Reward):
         """Load the published checkpoint from the hub, or from a local file of it.
 
         Raises:
-            InputError, AsyncDiffError: as `checkpoints.download` and `read_state_dict`.
+            InputError, AsyncDiffError: as `download_checkpoint` and `read_state_dict`.
         """
         commit = None
         if path is None:
-            path, commit = download(cls.name, cls.repo, cls.file, revision)
+            path, commit = download_checkpoint(cls.name, cls.repo, cls.file, revision)
         reward = cls.from_state_dict(read_state_dict(Path(path)))
         reward.revision = commit
         return reward

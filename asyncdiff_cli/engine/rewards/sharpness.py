@@ -14,7 +14,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.rewards.base import Reward
 
-LUMINANCE = (0.299, 0.587, 0.114)
+REC_601 = (0.299, 0.587, 0.114)
 """Of R, G and B (ITU-R BT.601)."""
 
 
@@ -43,6 +43,6 @@ def detail(pixels: np.ndarray) -> float:
     """
     if min(pixels.shape[:2]) < 2:
         raise InputError("sharpness needs pictures of at least 2×2 pixels")
-    luminance = pixels.astype(np.float64) @ LUMINANCE
+    luminance = pixels.astype(np.float64) @ REC_601
     across, down = np.abs(np.diff(luminance, axis=1)), np.abs(np.diff(luminance, axis=0))
     return float((across.mean() + down.mean()) / 2)

@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.devices import TORCH_DTYPES
-from asyncdiff_cli.engine.downloads import Progress
+from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.encoding import encode_first
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
@@ -46,7 +46,7 @@ def open_trainer(
     data_dir: Path | None = None,
     prompts: Path | None = None,
     on_warning: Callable[[str], None] = lambda _: None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Trainer:
     """Load all that a run needs, refuse what cannot work, and start or go on.
 

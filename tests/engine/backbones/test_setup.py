@@ -77,7 +77,7 @@ def family(request):
 def test_the_transformer_and_t5_are_quantized_and_draw_about_the_same(
     directories, family, quantize, monkeypatch
 ):
-    monkeypatch.setattr(loading, "LARGE", 1)
+    monkeypatch.setattr(loading, "QUANTIZED_FROM", 1)
     backbone = load(directories[family], quantize=quantize)
     pipe = backbone.pipe
     t5 = pipe.text_encoder_3 if family == "sd3" else pipe.text_encoder_2

@@ -5,7 +5,7 @@ import pytest
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.evaluation.paper import METRICS, POLICIES, reported
 from asyncdiff_cli.engine.prompts.load import SOURCES
-from asyncdiff_cli.engine.rewards import NAMES
+from asyncdiff_cli.engine.rewards import AVAILABLE
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_every_cell_has_its_table_steps_and_mean_deviations(
 
 
 def test_names_are_the_project_s():
-    assert set(METRICS) <= set(NAMES)
+    assert set(METRICS) <= set(AVAILABLE)
     known = {(b, d) for b in REGISTRY for d in SOURCES if reported(b, d)}
     assert known == {(b, d) for b in ("sd35", "flux") for d in ("coco2014", "t2i-compbench")}
 

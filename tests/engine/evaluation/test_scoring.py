@@ -169,10 +169,12 @@ def test_reward_names_and_paths_are_checked(folder):
         parse_reward_paths([f"clip={folder}"] * 2, ["clip"])
 
 
-@given(st.lists(st.sampled_from([*rewards.NAMES, "", "Clip"]) | st.text(max_size=8)).map(",".join))
+@given(
+    st.lists(st.sampled_from([*rewards.AVAILABLE, "", "Clip"]) | st.text(max_size=8)).map(",".join)
+)
 def test_any_text_is_names_or_refused(text):
     names = [name.strip() for name in text.split(",")]
-    if set(names) <= set(rewards.NAMES) and len(set(names)) == len(names):
+    if set(names) <= set(rewards.AVAILABLE) and len(set(names)) == len(names):
         assert parse_rewards(text) == names
     else:
         with pytest.raises(InputError):

@@ -24,7 +24,7 @@ def paths(tmp_path, monkeypatch):
     fixtures = json.loads((PARITY / "scores_tiny.json").read_text())
     for name in TOLERANCE:
         fixture = fixtures[KEYS.get(name, name)]
-        monkeypatch.setattr(rewards.get(name), "config", fixture["config"])
+        monkeypatch.setattr(rewards.reward_class(name), "config", fixture["config"])
         weights = synthetic_state_dict(fixture["shapes"], fixture["seed"])
         torch.save(weights, tmp_path / f"{name}.pt")
     return {name: tmp_path / f"{name}.pt" for name in TOLERANCE}

@@ -38,7 +38,7 @@ def tiny(request):
 @pytest.fixture
 def tiny_class(tiny, monkeypatch):
     """The class, taking the tiny model for the published one."""
-    reward_class = rewards.get(tiny[0])
+    reward_class = rewards.reward_class(tiny[0])
     monkeypatch.setattr(reward_class, "config", tiny[1]["config"])
     return reward_class
 

@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.rewards.world.vocabulary import (
     COLOURS,
     GROUNDS,
     ITEM_COLOURS,
-    NAMES,
+    THING_PLACES,
     THINGS,
 )
 
@@ -39,7 +39,7 @@ def seen(*things, ground="brick"):
     colour = torch.zeros(1, len(ITEM_COLOURS), GRID, GRID)
     for name, row, column, tint in things:
         presence[0, row, column] = 20.0
-        thing[0, NAMES[name], row, column] = 40.0
+        thing[0, THING_PLACES[name], row, column] = 40.0
         colour[0, ITEM_COLOURS.index(tint), row, column] = 40.0
     on = torch.zeros(1, len(GROUNDS))
     on[0, GROUNDS.index(ground)] = 40.0
@@ -98,7 +98,7 @@ def test_it_is_there_once_its_weights_are(judge_directory, tmp_path, monkeypatch
     shutil.copytree(judge_directory, tmp_path / "mini_judge")
     assert 0 <= load_reward("mini_judge", device="cpu").score(picture(0), "a cat").item() <= 1
     shipped = (ASSETS / "mini_judge").is_dir()
-    assert ("mini_judge" in rewards.NAMES) is shipped
+    assert ("mini_judge" in rewards.AVAILABLE) is shipped
     with pytest.raises(InputError, match="is a part of this package"):
         read_reward("mini_judge", revision="main")
 

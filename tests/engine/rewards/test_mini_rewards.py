@@ -93,9 +93,9 @@ def test_a_broken_installation_is_one_line(reward_class, tmp_path):
         reward_class.from_directory(tmp_path)
 
 
-@pytest.mark.parametrize("name", rewards.NAMES)
+@pytest.mark.parametrize("name", rewards.AVAILABLE)
 def test_every_reward_tells_what_it_is(name):
-    reward_class = rewards.get(name)
+    reward_class = rewards.reward_class(name)
     low, high = reward_class.range
     assert (reward_class.name, low < high) == (name, True)
     assert reward_class.__doc__

@@ -49,7 +49,7 @@ def load(name: str, size: str) -> Case:
     fixture = json.loads((PARITY / f"scores_{size}.json").read_text())[KEYS.get(name, name)]
     weights = synthetic_state_dict(fixture["shapes"], fixture["seed"])
     assert fingerprint(weights) == fixture["weights_fingerprint"]
-    reward = rewards.get(name).from_state_dict(weights, fixture["config"])
+    reward = rewards.reward_class(name).from_state_dict(weights, fixture["config"])
     return Case(name, reward, fixture["pairs"])
 
 

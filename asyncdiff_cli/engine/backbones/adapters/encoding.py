@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.backbones.adapters.reader import Reader
 from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning
 from asyncdiff_cli.engine.text import one_line, shortened
 
-SHOWN = 40
+CHARACTERS_SHOWN = 40
 """Characters of a prompt that a warning shows."""
 
 
@@ -59,8 +59,8 @@ def warn_of_cuts(readers: Sequence[Reader], prompts: Iterable[str]) -> None:
         lost, reader = max(cuts, key=lambda cut: cut[0][0])
         warnings.warn(
             f"{reader.name} takes {reader.limit} tokens: the last {len(lost)} of"
-            f" {shortened(prompt, SHOWN)!r} are cut, from"
-            f" {shortened(_word(prompt, lost[0]), SHOWN)!r} on",
+            f" {shortened(prompt, CHARACTERS_SHOWN)!r} are cut, from"
+            f" {shortened(_word(prompt, lost[0]), CHARACTERS_SHOWN)!r} on",
             AsyncDiffWarning,
             stacklevel=3,
         )

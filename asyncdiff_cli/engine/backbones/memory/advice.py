@@ -14,7 +14,7 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.footprint import (
     ALONE,
     GIB,
-    SMALL,
+    SMALL_MODEL,
     Company,
     Footprint,
     footprint,
@@ -38,7 +38,7 @@ and cuDNN load at their first use come out of it too. The CUDA context does not:
 memory makes it.
 """
 
-OPTIONS = (
+MEMORY_OPTIONS = (
     (None, "none"),
     (None, "model"),
     ("int8", "none"),
@@ -84,9 +84,9 @@ def advice(
 ) -> str | None:
     """None if a pipeline fits; else one line that says what it needs, and what would fit.
 
-    It names up to three choices, in the order of `OPTIONS`, each of which needs less than those
-    before it and does without some option that they have. What does not work on the device, or
-    keeps more on the CPU than there is memory, is no choice. The numbers contain `ALLOWANCE`.
+    It names up to three choices, in the order of `MEMORY_OPTIONS`, each of which needs less than
+    those before it and does without some option that they have. What does not work on the device,
+    or keeps more on the CPU than there is memory, is no choice. The numbers contain `ALLOWANCE`.
 
     Args:
         name: what to call the pipeline.
@@ -99,7 +99,7 @@ def advice(
     Raises:
         InputError, AsyncDiffError: as `footprint`.
     """
-    if is_small(directory, dtype) and sum(company.rewards) <= SMALL:
+    if is_small(directory, dtype) and sum(company.rewards) <= SMALL_MODEL:
         return None
 
     def measure(
@@ -155,12 +155,12 @@ def needs(footprint: Footprint, device: torch.device) -> int:
 def _choices(
     now: Footprint, setup: Setup, device: torch.device, half: torch.dtype
 ) -> Iterator[tuple[torch.dtype, str | None, str]]:
-    """What takes less than now in one respect and more in none, in the order of `OPTIONS`."""
+    """What takes less than now in one respect and more in none, in that order."""
     half = half if device.type == "cuda" else torch.bfloat16
     dtypes = dict.fromkeys([now.dtype, half if now.dtype is torch.float32 else now.dtype])
     bits = {None: 16, "int8": 8, "fp8": 8, "nf4": 4}
     seen = {(now.dtype, now.quantize, now.offload)}
-    for quantize, offload in OPTIONS:
+    for quantize, offload in MEMORY_OPTIONS:
         quantize = quantize if bits[quantize] < bits[now.quantize] else now.quantize
         offload = max(offload, now.offload, key=OFFLOADS.index)
         for dtype in dtypes:

@@ -25,7 +25,7 @@ from asyncdiff_cli.engine.text import one_line
 
 GIB = 1 << 30
 
-SMALL = GIB
+SMALL_MODEL = GIB
 """Bytes of weights up to which a model is not worth an estimate."""
 BLOCK = 64
 """Weights that share a scale in bitsandbytes' nf4."""
@@ -167,7 +167,7 @@ def footprint(
 def is_small(directory: Path, dtype: torch.dtype) -> bool:
     """Whether the weights are not worth an estimate, by the headers of their files."""
     try:
-        return weights.parameters(directory) * dtype.itemsize <= SMALL
+        return weights.parameters(directory) * dtype.itemsize <= SMALL_MODEL
     except AsyncDiffError:  # none are there yet
         return False
 

@@ -31,7 +31,7 @@ from asyncdiff_cli.engine.backbones.adapters import (
 from asyncdiff_cli.engine.backbones.adapters.decoding import SLICE
 from asyncdiff_cli.engine.checks import check_size
 
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 
 class Peak(NamedTuple):
@@ -97,7 +97,9 @@ class LiveBytes(TorchDispatchMode):
             self._raise_peak(args[0].nbytes + (result.nbytes if result.is_cuda else 0))
         return result
 
-    def measure(self, module: torch.nn.Module, call: Callable[[], Result]) -> tuple[Result, Peak]:
+    def measure(
+        self, module: torch.nn.Module, call: Callable[[], Returned]
+    ) -> tuple[Returned, Peak]:
         """The result of a call that runs `module`, and the most that was alive meanwhile."""
         self.peak = Peak(self.live, self.live)
         linear = [part for part in module.modules() if isinstance(part, torch.nn.Linear)]

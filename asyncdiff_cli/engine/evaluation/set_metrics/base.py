@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.rewards.base import BATCH_SIZE
+from asyncdiff_cli.engine.rewards.base import REWARD_BATCH_SIZE
 from asyncdiff_cli.engine.rewards.precision import whole_fp32
 
 Terms = Callable[[Tensor], Tensor]
@@ -56,8 +56,8 @@ class SetMetric(ABC):
         """
         with whole_fp32():
             chunks = [
-                self._features(list(images[i : i + BATCH_SIZE])).float().cpu()
-                for i in range(0, len(images), BATCH_SIZE)
+                self._features(list(images[i : i + REWARD_BATCH_SIZE])).float().cpu()
+                for i in range(0, len(images), REWARD_BATCH_SIZE)
             ]
         features = torch.cat(chunks)
         if not features.isfinite().all():
@@ -71,7 +71,7 @@ class SetMetric(ABC):
 
     @abstractmethod
     def _features(self, images: list[Image.Image]) -> Tensor:
-        """Features of at most `BATCH_SIZE` images, [N, F] on any device."""
+        """Features of at most `REWARD_BATCH_SIZE` images, [N, F] on any device."""
 
     @staticmethod
     @abstractmethod

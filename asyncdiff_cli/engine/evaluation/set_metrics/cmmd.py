@@ -18,7 +18,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine.downloads import file_sha256
 from asyncdiff_cli.engine.evaluation.set_metrics.base import SetMetric, Terms
 from asyncdiff_cli.engine.pictures import square
-from asyncdiff_cli.engine.rewards.checkpoints import download, fill, read_state_dict
+from asyncdiff_cli.engine.rewards.checkpoints import download_checkpoint, fill, read_state_dict
 from asyncdiff_cli.engine.rewards.preprocessing import normalized
 
 SIGMA = 10.0
@@ -53,10 +53,10 @@ class CMMD(SetMetric):
         """As open_clip has the model's weights; from the hub, or a local file of them.
 
         Raises:
-            InputError, AsyncDiffError: as `checkpoints.download` and `read_state_dict`.
+            InputError, AsyncDiffError: as `download_checkpoint` and `read_state_dict`.
         """
         if path is None:
-            path, _ = download(cls.name, cls.repo, HF_SAFE_WEIGHTS_NAME)
+            path, _ = download_checkpoint(cls.name, cls.repo, HF_SAFE_WEIGHTS_NAME)
         with init_empty_weights():
             metric = cls()
         weights = read_state_dict(Path(path))

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from asyncdiff_cli.engine.downloads import file_sha256
 from asyncdiff_cli.engine.evaluation.set_metrics.frechet import FrechetMetric
-from asyncdiff_cli.engine.rewards.embedded import WEIGHTS, directory_of
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, directory_of
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge, pixels
 
 
@@ -34,7 +34,7 @@ class FIDJudge(FrechetMetric):
         """
         metric = cls()
         metric.model = MiniJudge.load(path).model
-        metric.weights = file_sha256(directory_of(MiniJudge.name, path) / WEIGHTS)[:16]
+        metric.weights = file_sha256(directory_of(MiniJudge.name, path) / WEIGHTS_FILE)[:16]
         return metric
 
     def _features(self, images: list[Image.Image]) -> Tensor:

@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.evaluation.set_metrics.base import SetMetric
 from asyncdiff_cli.engine.files import REFERENCE, chunks, write_atomically
 from asyncdiff_cli.engine.pictures import read_picture, square
 from asyncdiff_cli.engine.reading import Read, parse_json
-from asyncdiff_cli.engine.rewards.base import BATCH_SIZE
+from asyncdiff_cli.engine.rewards.base import REWARD_BATCH_SIZE
 from asyncdiff_cli.engine.rewards.embedded import directory_of
 from asyncdiff_cli.engine.text import one_line
 
@@ -129,8 +129,8 @@ def default_reference(backbone: str, names: Sequence[str]) -> Path:
 def _features(metric: SetMetric, files: Sequence[Path], side: int) -> Tensor:
     """[M, F] of pictures, which are cut to their central square."""
     parts = []
-    for start in range(0, len(files), BATCH_SIZE):
-        images = [read_picture(file) for file in files[start : start + BATCH_SIZE]]
+    for start in range(0, len(files), REWARD_BATCH_SIZE):
+        images = [read_picture(file) for file in files[start : start + REWARD_BATCH_SIZE]]
         if metric.at_drawn_size:
             for file, image in zip(files[start:], images, strict=False):
                 if min(image.size) < side:

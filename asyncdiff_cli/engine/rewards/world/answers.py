@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from asyncdiff_cli.engine.rewards.world.grammar import Phrase, Request
+from asyncdiff_cli.engine.rewards.world.grammar import Phrase, SceneRequest
 from asyncdiff_cli.engine.rewards.world.judge import Found
 from asyncdiff_cli.engine.rewards.world.questions import Question
-from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, ITEM_COLOURS, NAMES
+from asyncdiff_cli.engine.rewards.world.vocabulary import (
+    COLOURS,
+    GROUNDS,
+    ITEM_COLOURS,
+    THING_PLACES,
+)
 
 RIGHT = 0.5
 """An answer that the judge finds more probable than this is right."""
@@ -26,7 +31,7 @@ class Answer:
     probability: float
 
 
-def answers(request: Request, found: Found) -> list[Answer]:
+def answers(request: SceneRequest, found: Found) -> list[Answer]:
     """One for every question that ``request`` asks."""
     several = []
     for phrase in request.phrases:
@@ -49,7 +54,7 @@ def answers(request: Request, found: Found) -> list[Answer]:
     return several
 
 
-def score(request: Request, found: Found) -> float:
+def mean_probability(request: SceneRequest, found: Found) -> float:
     """The mean over the questions, in [0, 1]."""
     several = answers(request, found)
     return sum(answer.probability for answer in several) / len(several)
@@ -63,7 +68,7 @@ def is_right(question: Question, found: Found) -> bool:
 
 def _chances(phrase: Phrase, found: Found) -> Tensor:
     """[P]: the probability that each peak is the phrase's thing."""
-    return found.presence * found.thing[:, NAMES[phrase.thing]]
+    return found.presence * found.thing[:, THING_PLACES[phrase.thing]]
 
 
 def counts(chances: Sequence[float]) -> list[float]:
@@ -96,7 +101,7 @@ def _inside(place: str, found: Found) -> Tensor:
     return areas[place].float()
 
 
-def _related(request: Request, found: Found) -> float:
+def _related(request: SceneRequest, found: Found) -> float:
     """The best pair of peaks: both are what is asked for, and lie as asked."""
     first, second = (_chances(phrase, found) for phrase in request.phrases[:2])
     line = found.x if request.relation in ("left", "right") else found.y

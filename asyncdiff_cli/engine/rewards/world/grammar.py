@@ -1,4 +1,4 @@
-"""Prompts and what they ask for: `say` writes a `Request` in words, `parse` reads it back."""
+"""Prompts and what they ask for: `say` writes a `SceneRequest` in words, `parse` reads it back."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Phrase:
 
 
 @dataclass(frozen=True)
-class Request:
+class SceneRequest:
     """What a prompt asks for; an empty string asks for nothing in particular.
 
     Attributes:
@@ -79,7 +79,7 @@ class Request:
     ground_colour: str = ""
 
 
-def say(request: Request, rng: random.Random | None = None) -> str:
+def say(request: SceneRequest, rng: random.Random | None = None) -> str:
     """A caption for ``request``: worded at random, or without ``rng`` in the first wording."""
 
     def choose(wordings: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def _say_phrase(phrase: Phrase, choose: Callable[[Sequence[str]], str]) -> str:
     return with_article(words) if phrase.count == 1 else f"{NUMBERS[phrase.count]} {words}"
 
 
-def parse(prompt: str) -> Request:
+def parse(prompt: str) -> SceneRequest:
     """What ``prompt`` asks for, in any wording of the captions.
 
     Raises:
@@ -127,7 +127,7 @@ def parse(prompt: str) -> Request:
             break
     else:
         parts = re.split(r",? and |, ", words)
-    request = Request(tuple(map(_parse_phrase, parts)), place, relation, ground, colour)
+    request = SceneRequest(tuple(map(_parse_phrase, parts)), place, relation, ground, colour)
     if place and len(parts) > 1:
         raise ValueError(f"{prompt!r} names a place for more than one thing")
     return request

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, Request
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, SceneRequest
 from asyncdiff_cli.engine.rewards.world.vocabulary import NATURAL
 
-HELD_OUT = 0.1
+HELD_OUT_SHARE = 0.1
 """Share of each kind of combination."""
 
 
 def held_out(*parts: str) -> bool:
     """Whether this combination is kept from training; the same answer on every machine."""
     digest = hashlib.sha256("|".join(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
+    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
 @cache
@@ -41,7 +41,7 @@ def colour_held_out(thing: str, colour: str) -> bool:
     return colour != NATURAL and held_out("colour", thing, colour)
 
 
-def is_unseen(request: Request) -> bool:
+def is_unseen(request: SceneRequest) -> bool:
     """Whether ``request`` names or implies a combination that no training scene shows."""
     names = [phrase.thing for phrase in request.phrases]
     if any(

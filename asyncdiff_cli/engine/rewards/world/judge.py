@@ -19,7 +19,7 @@ GRID = 16  # cells on a side, one of which holds the centre of a thing
 PEAKS = 8  # things that are looked for in a picture
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with group norm around a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -69,14 +69,14 @@ class JudgeNet(nn.Module):
         self.stem = nn.Conv2d(3, first, 5, 2, 2)
         self.stages = nn.ModuleList(
             [
-                Block(first, first),
-                nn.Sequential(Block(first, second, 2), Block(second, second)),
-                nn.Sequential(Block(second, third, 2), Block(third, third)),
-                nn.Sequential(Block(third, last, 2), Block(last, last)),
+                ResidualBlock(first, first),
+                nn.Sequential(ResidualBlock(first, second, 2), ResidualBlock(second, second)),
+                nn.Sequential(ResidualBlock(second, third, 2), ResidualBlock(third, third)),
+                nn.Sequential(ResidualBlock(third, last, 2), ResidualBlock(last, last)),
             ]
         )
         self.lateral = nn.Conv2d(last, third, 1)
-        self.merge = Block(third, third)
+        self.merge = ResidualBlock(third, third)
         self.sizes = (1, len(THINGS), len(ITEM_COLOURS), 2)
         self.cell = nn.Conv2d(third, sum(self.sizes), 1)
         assert self.cell.bias is not None

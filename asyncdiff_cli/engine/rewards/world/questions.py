@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, cycle
 
-from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, PLACES, Phrase, Request, say
+from asyncdiff_cli.engine.rewards.world.grammar import OPPOSITE, PLACES, Phrase, SceneRequest, say
 from asyncdiff_cli.engine.rewards.world.held_out import is_unseen, pair_held_out
 from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, HUES, MATERIALS
 
@@ -20,7 +20,7 @@ class Question:
     """A request and the kinds of answers that must be right."""
 
     category: str
-    request: Request
+    request: SceneRequest
     needs: tuple[str, ...]
 
     @property
@@ -44,7 +44,7 @@ UNSEEN = ("pair", "count", "colour", "relation")
 """Those whose combinations can be held out."""
 
 
-def ask(things: Things, count: int, seed: int) -> list[Question]:
+def make_questions(things: Things, count: int, seed: int) -> list[Question]:
     """``count`` questions of each category, about combinations that were never trained on.
 
     Single things, places and grounds have no combination that is held out.
@@ -60,53 +60,53 @@ def ask(things: Things, count: int, seed: int) -> list[Question]:
     return questions
 
 
-def possible(category: str, things: Things) -> Iterator[Request]:
+def possible(category: str, things: Things) -> Iterator[SceneRequest]:
     """What prompts of a category can ask for, but for the ground of other categories than that."""
     return _POSSIBLE[category](things)
 
 
-def _singles(things: Things) -> Iterator[Request]:
-    return (Request((Phrase(thing),)) for thing in things)
+def _singles(things: Things) -> Iterator[SceneRequest]:
+    return (SceneRequest((Phrase(thing),)) for thing in things)
 
 
-def _pairs(things: Things) -> Iterator[Request]:
-    return (Request((Phrase(a), Phrase(b))) for a, b in combinations(things, 2))
+def _pairs(things: Things) -> Iterator[SceneRequest]:
+    return (SceneRequest((Phrase(a), Phrase(b))) for a, b in combinations(things, 2))
 
 
-def _counts(things: Things) -> Iterator[Request]:
-    return (Request((Phrase(thing, number),)) for thing in things for number in (2, 3, 4))
+def _counts(things: Things) -> Iterator[SceneRequest]:
+    return (SceneRequest((Phrase(thing, number),)) for thing in things for number in (2, 3, 4))
 
 
-def _colours(things: Things) -> Iterator[Request]:
+def _colours(things: Things) -> Iterator[SceneRequest]:
     named = (thing for thing, takes_colour in things.items() if takes_colour)
-    return (Request((Phrase(thing, colour=colour),)) for thing in named for colour in HUES)
+    return (SceneRequest((Phrase(thing, colour=colour),)) for thing in named for colour in HUES)
 
 
-def _places(things: Things) -> Iterator[Request]:
-    return (Request((Phrase(thing),), place) for thing in things for place in PLACES)
+def _places(things: Things) -> Iterator[SceneRequest]:
+    return (SceneRequest((Phrase(thing),), place) for thing in things for place in PLACES)
 
 
-def _relations(things: Things) -> Iterator[Request]:
+def _relations(things: Things) -> Iterator[SceneRequest]:
     """One of each pair that mini has seen; the relations take turns."""
     relations = cycle(OPPOSITE)
     for first, second in combinations(things, 2):
         if not pair_held_out(first, second):
-            yield Request((Phrase(first), Phrase(second)), relation=next(relations))
+            yield SceneRequest((Phrase(first), Phrase(second)), relation=next(relations))
 
 
-def _grounds(things: Things) -> Iterator[Request]:
+def _grounds(things: Things) -> Iterator[SceneRequest]:
     """A pattern has another colour for every thing."""
     for number, thing in enumerate(things):
         for place, ground in enumerate(GROUNDS):
             colour = list(COLOURS)[(number + place) % len(COLOURS)]
-            yield Request(
+            yield SceneRequest(
                 (Phrase(thing),),
                 ground=ground,
                 ground_colour="" if ground in MATERIALS else colour,
             )
 
 
-_POSSIBLE: dict[str, Callable[[Things], Iterator[Request]]] = {
+_POSSIBLE: dict[str, Callable[[Things], Iterator[SceneRequest]]] = {
     "single": _singles,
     "pair": _pairs,
     "count": _counts,

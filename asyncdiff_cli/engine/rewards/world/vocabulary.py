@@ -92,7 +92,7 @@ def with_article(name: str) -> str:
 
 
 THINGS = tuple(Thing(item) for item in _THINGS.split())
-NAMES = {thing.name: index for index, thing in enumerate(THINGS)}
+THING_PLACES = {thing.name: index for index, thing in enumerate(THINGS)}
 """The place of each thing in `THINGS`."""
 
 NATURAL = "natural"

@@ -235,7 +235,7 @@ def test_a_configuration_is_all_but_the_weights(monkeypatch):
         return f"/cache/{repo}/{revision}"
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert str(weights.configuration("them/flux", "main")) == "/cache/them/flux/main"
+    assert str(weights.download_configuration("them/flux", "main")) == "/cache/them/flux/main"
 
 
 PARTS = (
