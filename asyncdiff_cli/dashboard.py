@@ -107,7 +107,7 @@ def bars(values: Sequence[float], bound: float = 1.0) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Such as 2 h 05 min, 4 min 10 s, 8 s."""
+    """A duration such as 2 h 05 min, 4 min 10 s, 8 s."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -240,7 +240,7 @@ def try_file(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def try_directory(context: typer.Context, path: Path | None) -> Path | None:
-    """As `try_file`, a directory."""
+    """Refuse a directory as `try_file` refuses a file."""
     if path is not None and not context.resilient_parsing:
         check_directory(expanded(path))
     return path

@@ -44,7 +44,7 @@ MAY_BE_EMPTY = {"--negative"}
 
 
 def check_arguments(arguments: Sequence[str], options: Container[str]) -> None:
-    """No argument is empty or holds a NUL character.
+    """Check that no argument is empty or holds a NUL character.
 
     Args:
         options: those that take a value.
@@ -117,7 +117,7 @@ def check_weight(weight: float) -> None:
 
 
 def check_steps(num_inference_steps: int) -> None:
-    """There is at least one whole step, and a number of them that ends."""
+    """Check that there is at least one whole step, and a number of them that ends."""
     whole = isinstance(num_inference_steps, int) and not isinstance(num_inference_steps, bool)
     if not whole or not 1 <= num_inference_steps <= MAX_STEPS:
         raise InputError(
@@ -127,7 +127,7 @@ def check_steps(num_inference_steps: int) -> None:
 
 
 def check_count(option: str, value: int | None) -> None:
-    """There is at least one, and a number of them that ends; None is one that was not given."""
+    """Check that there is at least one, and a number that ends; None is one that was not given."""
     if value is not None and not 1 <= value <= MAX_COUNT:
         raise InputError(f"{option} is a whole number from 1 to {MAX_COUNT:,}, not {value}")
 

@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.reading import shown
 
 MAX_SEED = 2**63 - 1
 MAX_PROBLEMS = 8
-"""Of which a message tells."""
+"""Problems that a message tells of."""
 
 
 def _numbers(value: Any) -> Any:

@@ -29,7 +29,7 @@ STEM = 50
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a temporary file beside `path`, which then takes its place.
+    """Have `write` make a temporary file beside `path`, which then takes its place.
 
     Raises:
         AsyncDiffError: if it cannot be written.

@@ -30,7 +30,7 @@ class OutputClosed(BaseException):
 
 
 def exit_code(interrupt: KeyboardInterrupt | OutputClosed) -> int:
-    """That of a command which a signal has ended, or would have if Python let SIGPIPE do so."""
+    """The exit code of a command that a signal has ended, as SIGPIPE would if Python let it."""
     if isinstance(interrupt, OutputClosed):
         return 128 + 13
     return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)

@@ -5,18 +5,18 @@ machine rather than in its standstill.
 """
 
 MAX_COUNT = 1_000_000
-"""Of iterations, prompts, batches and the like, which are listed in memory."""
+"""Iterations, prompts, batches and the like, which are listed in memory."""
 MAX_IMAGES = 100_000
-"""Of one call of `sample`."""
+"""Images of one call of `sample`."""
 MAX_BATCH = 10_000
 """Images that a picture's record names as drawn with it."""
 MAX_STEPS = 1000
-"""As many as there are timesteps in training."""
+"""Steps: as many as there are timesteps in training."""
 MAX_SIDE = 16_384
-"""Pixels."""
+"""Pixels to a side."""
 MAX_GUIDANCE = 1000.0
 MAX_TOKENS = 4096
-"""Of a prompt, or of a module's readings."""
+"""Tokens of a prompt, or of a module's readings."""
 MAX_VALUES = 1000
 """Numbers in a list of them."""
 MAX_COLUMNS = 100
@@ -24,7 +24,7 @@ MAX_COLUMNS = 100
 MAX_WIDTH = 8192
 """Channels of a module's tokens."""
 MAX_CHANNELS = 65_536
-"""Of latents, embeddings and layers."""
+"""Channels of latents, embeddings and layers."""
 MAX_LAYERS = 128
 MAX_DEPTH = 1000
 """Layers of a model that is loaded."""
@@ -33,7 +33,7 @@ MAX_PLACES = 1024
 MAX_UNITS = 1 << 24
 """Words, tokens and the like that a model which is loaded knows."""
 MAX_SETTING = 1e12
-"""Of any other number in its configuration."""
+"""Any other number in the configuration of a model."""
 MAX_PATCH = 64
 MAX_NUMBER = 1e6
-"""Of weights, norms and rates that have no bound of their own."""
+"""Weights, norms and rates that have no bound of their own."""

@@ -41,11 +41,11 @@ main()
 """The program of a child: the same package, and no module of the current directory, which `python
 -m` would import before those that are installed."""
 PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl."""
+"""The option of Linux's prctl."""
 
 
 def join(device: str | None, tracker: str | None = None, path: Path | None = None) -> Accelerator:
-    """This process's place in its run, of which it may be the only one.
+    """Join the processes of a run, of which this may be the only one.
 
     The processes talk over gloo also where they compute on GPUs: what they exchange is small, and a
     process that waits for one that has died is told, where NCCL would wait on.

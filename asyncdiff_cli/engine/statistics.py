@@ -45,7 +45,7 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
 
 
 def bootstrap_intervals(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """As `bootstrap_interval` of each row of `values` [m, n], of the same resamples, [m, 2]."""
+    """The `bootstrap_interval` of each row of `values` [m, n], of the same resamples, [m, 2]."""
     ends = values[:, [0, 0]].astype(np.float64)  # where all are equal there is nothing to draw
     varied = np.ptp(values, axis=1) > 0
     if varied.any():
@@ -75,7 +75,7 @@ def paired(scores: ArrayLike, baseline: ArrayLike) -> Difference:
 
 
 def all_paired(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Difference]:
-    """As `paired` of each pair, all of them of equal n, for the price of one."""
+    """The `paired` of each pair, all of them of equal n, for the price of one."""
     own = np.stack([np.asarray(scores, np.float64) for scores, _ in pairs])
     difference = own - np.stack([np.asarray(baseline, np.float64) for _, baseline in pairs])
     means = zip(own.mean(1), difference.mean(1), bootstrap_intervals(difference), strict=True)
@@ -86,7 +86,7 @@ def all_paired(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Difference]
 
 
 def standard_error(scores: Tensor, baseline: Tensor) -> float:
-    """Of the mean paired difference of two [n]; infinite for a single pair."""
+    """The standard error of the mean paired difference of two [n]; infinite for a single pair."""
     difference = (scores - baseline).double()
     if len(difference) < 2:
         return float("inf")

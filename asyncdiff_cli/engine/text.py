@@ -51,6 +51,6 @@ def both_ends(text: str, longest: int = 2000) -> str:
 
 
 def first_few(problems: Sequence[str], count: int = 3) -> str:
-    """So many of several problems, and how many more there are."""
+    """The first of several problems, and how many more there are."""
     more = f" and {len(problems) - count} more" if len(problems) > count else ""
     return f"{'; '.join(problems[:count])}{more}"

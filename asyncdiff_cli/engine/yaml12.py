@@ -28,7 +28,7 @@ class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str | None, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """As PyYAML does, which lets a later key win over the same one before it."""
+        """Compose as PyYAML does, which lets a later key win over the same one before it."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:

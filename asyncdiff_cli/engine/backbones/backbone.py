@@ -247,7 +247,7 @@ def _load(
 def load_choice(
     choice: ModelChoice, device: torch.device | str | None = None, parts: str = "all"
 ) -> Backbone:
-    """As `load_backbone`, of what a user has asked for.
+    """Load what a user has asked for, as `load_backbone` does.
 
     Args:
         device: in place of the choice's.

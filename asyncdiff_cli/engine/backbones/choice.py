@@ -1,4 +1,4 @@
-"""Which model draws, where and how."""
+"""The model that draws, where and how."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ picture was drawn with, or what a recipe says."""
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model draws, where and how: the arguments of `load_backbone`; None is its default."""
+    """The model that draws, where and how: arguments of `load_backbone`, None for its default."""
 
     backbone: str | None = None
     revision: str | None = None

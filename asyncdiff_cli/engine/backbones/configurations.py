@@ -53,7 +53,7 @@ class Configuration(Read):
 
 
 def _whole_numbers(name: str, value: Any) -> Iterator[tuple[str, int]]:
-    """Those of nested JSON values, each with the nearest name."""
+    """The whole numbers of nested JSON values, each with the nearest name."""
     if isinstance(value, dict):
         for key, own in value.items():
             yield from _whole_numbers(key, own)

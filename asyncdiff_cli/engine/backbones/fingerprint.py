@@ -12,7 +12,7 @@ from asyncdiff_cli.engine.files import chunks
 
 
 def fingerprint(directory: Path | None, checkpoint: Path | None, lora: Sequence[str]) -> str | None:
-    """As `Backbone.fingerprint`, of the files that it is loaded from."""
+    """The `Backbone.fingerprint` of the files that it is loaded from."""
     files: list[tuple[str, Path]] = []
     if directory is not None:
         files += _weight_files(directory)

@@ -69,7 +69,7 @@ class OnGrid:
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
     ) -> None:
-        """As the solver's own, which resets it; then the grid takes the place of the solver's."""
+        """Set the solver's own, which resets it; then the grid takes the place of the solver's."""
         base: Any = super()
         steps = len(sigmas) if num_inference_steps is None and sigmas is not None else None
         steps = num_inference_steps or steps or 0

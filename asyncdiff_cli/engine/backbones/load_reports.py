@@ -17,9 +17,9 @@ LOGGERS = (
     "diffusers.configuration_utils",
 )
 REPORT_ROW = re.compile(r"^(\S+)\s*\|\W*(?:\[\d+m)?(MISSING|UNEXPECTED)", re.MULTILINE)
-"""Of transformers' report on the weights of a model; several layers may share a row."""
+"""A row of transformers' report on a model's weights; several layers may share one."""
 UNUSED_REPORT = re.compile(r"model checkpoint at (\S+) were not used .*\['([^,']+)", re.DOTALL)
-"""Of diffusers'."""
+"""The same in diffusers' report."""
 UNREAD = ("lm_head", "position_ids")
 """Parts of the names of weights that no pipeline reads: a language model's head, and constants."""
 

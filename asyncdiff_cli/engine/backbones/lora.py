@@ -61,7 +61,7 @@ class LoRA:
         return expanded(self.source)
 
     def check(self) -> None:
-        """It is on the disk, or may be a repository; nothing is downloaded to find out.
+        """Check that it is on the disk or may be a repository; nothing is downloaded to find out.
 
         Raises:
             InputError: for neither, a file of another kind, or a directory as `local`.
@@ -78,7 +78,7 @@ class LoRA:
             raise InputError(f"there is no LoRA {self.source}")
 
     def absolute(self) -> str:
-        """As it is written for use from any directory."""
+        """The option as it is written for use from any directory."""
         source = str(self.path.absolute()) if self.path.exists() else self.source
         return source if self.scale == 1 else f"{source}@{self.scale:g}"
 

@@ -77,7 +77,7 @@ class Outline:
 
     @cached_property
     def adapter(self) -> Adapter:
-        """As it will be, without weights, around what decides about the images' sizes alone.
+        """The adapter without weights, around what decides about the images' sizes alone.
 
         Raises:
             AsyncDiffError: for a configuration that no model can be made of.
@@ -87,7 +87,7 @@ class Outline:
             return empty_adapter(configuration(self.source), self.dtype, parts)
 
     def check_size(self, height: int, width: int) -> None:
-        """As `Backbone.check_size`; the size that is drawn by default is one that can be."""
+        """Check a size as `Backbone.check_size` does; the default one can be drawn."""
         if (height, width) == (self.size, self.size):
             return
         try:

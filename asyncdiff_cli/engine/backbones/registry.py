@@ -43,7 +43,7 @@ class BackboneEntry:
 
     name: str
     family: str
-    """Of its adapter."""
+    """The family of its adapter."""
     repo: str | None
     """Its repository on the Hugging Face Hub; None for one on the disk."""
     num_inference_steps: int

@@ -96,7 +96,7 @@ def scheduler_name(scheduler: Any) -> str:
 
 
 def class_scheduler_name(class_name: str) -> str:
-    """As `scheduler_name`, of a pipeline's own scheduler by its class alone; see `check_names`.
+    """The `scheduler_name` of a pipeline's own scheduler, by its class alone; see `check_names`.
 
     Raises:
         InputError: if it is not known.

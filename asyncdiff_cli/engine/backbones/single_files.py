@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.text import first_few, one_line
 
 Shapes = Mapping[str, tuple[int, ...]]
 LORA = re.compile(r"(?:^|[._])(?:lora|lokr|loha|hada)(?:[._]|$)")
-"""In the name of a weight: one of a low-rank adapter, whoever trained it."""
+"""What the name of a low-rank adapter's weight holds, whoever trained it."""
 
 
 def check_is_model(path: Path) -> None:
@@ -78,7 +78,7 @@ def shapes(path: Path, kind: str = "transformer") -> dict[str, tuple[int, ...]]:
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """As `shapes`, of a safetensors file, with the errors of the library."""
+    """The `shapes` of a safetensors file, with the errors of the library."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:

@@ -101,7 +101,7 @@ def find_source(
 
 
 def source_of(choice: ModelChoice) -> Source:
-    """As `find_source`, of what a user has asked for."""
+    """Find what a user has asked for, as `find_source` does."""
     return find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
 
 

@@ -52,7 +52,7 @@ class Vocabulary(Read):
         return list(dict.fromkeys(word for text in rest for word in WORD.findall(text)))
 
     def nearest(self, word: str) -> list[str]:
-        """Up to two names that are much like a word."""
+        """Names that are much like a word, two at most."""
         return difflib.get_close_matches(word, self.names, n=2)
 
     def warning(self, name: str, prompts: Iterable[str]) -> str | None:

@@ -93,7 +93,7 @@ class Presence:
     directory: Path | None
     """None if it, or a part of it, is not on the disk."""
     bytes: int | None
-    """Of the files that it is loaded from; None where that is not known."""
+    """Size of the files that it is loaded from; None where that is not known."""
     pixels: int | None
     """Height and width that it draws by default; None if only its configuration knows."""
     reason: str = ""
@@ -135,7 +135,7 @@ def _why(error: Exception) -> str:
 
 
 def download_sizes(repo: str) -> dict[str, int]:
-    """As `download_size`, of each component, by its folder's name: in the dtype that is stored."""
+    """The `download_size` of each component, by its folder's name: in the dtype that is stored."""
     from huggingface_hub import HfApi
 
     try:
@@ -173,7 +173,7 @@ def parameters(directory: Path) -> int:
 
 
 def component_parameters(directory: Path) -> dict[str, int]:
-    """As `parameters`, of each component that has weights, by its folder's name."""
+    """The `parameters` of each component that has weights, by its folder's name."""
     found: dict[str, int] = {}
     for file in _files(directory):
         if file.suffix == ".safetensors":
@@ -249,7 +249,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def loaded(names: Iterable[str]) -> list[str]:
-    """Of the files in a component's folder those that it is loaded from.
+    """The files in a component's folder that it is loaded from.
 
     Its weights may be there several times: in another format, whole and in parts, and in variants
     such as `model.fp16.safetensors`. They are loaded as safetensors, and as a variant only where

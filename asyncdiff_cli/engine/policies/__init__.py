@@ -1,1 +1,1 @@
-"""Who chooses the deviations."""
+"""The policies, which choose the deviations."""

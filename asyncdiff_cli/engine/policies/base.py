@@ -1,4 +1,4 @@
-"""Who chooses how far the conditioning time runs ahead of the integrator, and when.
+"""What a policy is: it chooses how far the conditioning time runs ahead of the integrator.
 
 A policy is asked after each evaluation of the denoiser but the last one, and answers with the
 deviation D of the next: 0 is synchronous, +1 looks one whole interval ahead (cleaner), -1 repeats
@@ -51,7 +51,7 @@ class StepState:
 
     @property
     def progress(self) -> str:
-        """Which step this is, for messages."""
+        """The step that this is, for messages."""
         return f"step {self.index + 1} of {self.num_evaluations}"
 
     @property

@@ -76,7 +76,7 @@ class ScheduledDeviation(Described):
     def ramp(
         cls, start: float, end: float, decisions: int, shape: float = 1.0, bound: float = 1.0
     ) -> ScheduledDeviation:
-        """From `start` to `end` along u^shape: linear at 1, late above it, early below it.
+        """A schedule from `start` to `end` along u^shape: linear at 1, late above, early below.
 
         Raises:
             InputError: as the class, and for `decisions` < 1 or `shape` ≤ 0.

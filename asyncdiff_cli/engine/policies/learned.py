@@ -100,7 +100,7 @@ class LearnedDeviation:
 
     @property
     def bound(self) -> float:
-        """That of the training, 0.5 or 1."""
+        """The bound of the training, 0.5 or 1."""
         return self.tpm.bound
 
     @cached_property

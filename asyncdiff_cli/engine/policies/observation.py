@@ -77,7 +77,7 @@ class Observation:
         )
 
     def select(self, images: Sequence[int]) -> Observation:
-        """Some of the images, by their places."""
+        """The observation of some of the images, by their places."""
         chosen = list(images)
         return replace(
             self,

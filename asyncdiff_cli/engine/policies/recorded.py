@@ -22,7 +22,7 @@ class RecordedPolicy(Read):
 
     name: str
     source: str | None = None
-    """Of the module."""
+    """The place of the module."""
     fingerprint: str | None = None
     deviation: float | list[float] = 0.0
     deviations: list[float] = Field([])
@@ -31,7 +31,7 @@ class RecordedPolicy(Read):
     scale: float = 1.0
     window: float = 0.0
     policies: list[RecordedPolicy] = Field([])
-    """With the next two, those of a batch: so many images by each."""
+    """The policies of a batch, with the next two: so many images by each."""
     gammas: list[float] = Field([])
     images: list[Annotated[int, Field(ge=1)]] = Field([])
 

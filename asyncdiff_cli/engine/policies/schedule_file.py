@@ -46,13 +46,13 @@ class Schedule(Read):
     backbone: str | None = None
     revision: str | None = None
     grid: str | None = None
-    """By name, as `--grid` takes it."""
+    """The grid's name, as `--grid` takes it."""
     shift: float | None = None
-    """Of a grid that has a static one."""
+    """The shift of a grid that has a static one."""
     guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] | None = None
     height: Side | None = None
     width: Side | None = None
-    """In pixels."""
+    """Pixels."""
     sigmas: tuple[Time, ...] | None = None
     """t of each evaluation, and a last 0."""
     cond_sigmas: tuple[Time, ...] | None = None

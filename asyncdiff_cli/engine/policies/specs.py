@@ -85,7 +85,7 @@ def read_policy(text: str) -> PolicySpec:
 
 
 def find_policy(text: str) -> PolicySpec:
-    """As `read_policy`, of a policy whose module or file is there; no repository is asked for it.
+    """Read as `read_policy` does a policy whose module or file is there; no repository is asked.
 
     Raises:
         InputError: as `read_policy` and `find_module`, and for a file that cannot be read.
@@ -144,7 +144,7 @@ def make_policy(spec: PolicySpec, entry: BackboneEntry) -> Policy:
 
 @lru_cache(maxsize=4)
 def load_learned(source: str) -> LearnedDeviation:
-    """As `LearnedDeviation.load`, once for all prompts that name it."""
+    """Load as `LearnedDeviation.load` does, once for all prompts that name it."""
     from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 
     return LearnedDeviation.load(source)

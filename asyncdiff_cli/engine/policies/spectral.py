@@ -26,7 +26,7 @@ Without it neighbours go from bound to bound for next to nothing: the least erro
 STARTS = (0.0, 0.5)
 """Constant deviations that the search begins at; the best end is taken."""
 DECIMALS = 4
-"""Of a deviation, so that processors that round differently find the same."""
+"""Decimals of a deviation, so that processors that round differently find the same."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def matching_time(
 
 
 def _variances(images: Tensor) -> Tensor:
-    """Over all elements of each image, fp64 [B].
+    """Variance over all elements of each image, fp64 [B].
 
     One image at a time: sums of a batch may be rounded by its size, and an image's time must not
     depend on its neighbours.

@@ -89,7 +89,7 @@ def _check_times(grid: Tensor, told: Tensor, solver: str) -> None:
 
 
 def _with_first_evaluations(grid: Tensor, coefficients: Tensor, std: Tensor) -> Tensor:
-    """Of all of Heun's evaluations, [2·K − 1, n]: each step's first is told the grid's time."""
+    """All of Heun's evaluations, [2·K − 1, n]: each step's first is told the grid's time."""
     first = velocity_coefficient(grid[1:-1, None], std)
     pairs = torch.stack([coefficients[1:], first], dim=1)
     return torch.cat([coefficients[:1], pairs.flatten(0, 1)])
@@ -123,7 +123,7 @@ def _unipc(grid: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _multistep(grid: Tensor, coefficients: Tensor, corrects: bool) -> Tensor:
-    """Of second order by the x̂0 of the evaluation before; the first and last step are of first."""
+    """A run of second order by the last evaluation's x̂0; its first and last step are of first."""
     x = before = torch.ones_like(coefficients[0])
     clean, log_snr = [], _log_snr(grid)
     for k, c in enumerate(coefficients):

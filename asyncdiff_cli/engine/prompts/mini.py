@@ -43,7 +43,7 @@ def second_edition(split: str) -> Captions:
 
 
 def compose(things: Things, split: str, count: int) -> dict[str, str]:
-    """At most `count` captions of each category, with their category; half or more have a ground.
+    """Compose at most `count` captions of each category, with it; half or more have a ground.
 
     Pairs, counts, colours and relations for validation are combinations that mini never saw.
 

@@ -27,7 +27,7 @@ class PromptSet:
     """ "train" or "validation"."""
     texts: tuple[str, ...]
     categories: tuple[str, ...] = ()
-    """Of each text, for a set that has some."""
+    """The category of each text, for a set that has some."""
 
     def __post_init__(self) -> None:
         check_unicode(f"a prompt of {self.name}", "".join(self.texts))

@@ -1,4 +1,4 @@
-"""Which prompts are trained on and which are kept for validation; the same on every machine."""
+"""The prompts that are trained on and those kept for validation; the same on every machine."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ ENTRIES = {
     "sharpness": RewardEntry("sharpness", "Sharpness", higher_is_better=False),
 }
 PUBLISHED = ("image_reward", "hpsv2", "hpsv2.1", "clip", "pickscore")
-"""Those that are downloaded, or read from the file of a `--reward-path`."""
+"""Rewards that are downloaded, or read from the file of a `--reward-path`."""
 EMBEDDED = ("mini_clip", "mini_quality", "mini_judge")
-"""Those of mini's world, in the package's assets or the directory of a `--reward-path`."""
+"""Rewards of mini's world, in the package's assets or the directory of a `--reward-path`."""
 AVAILABLE = tuple(name for name in ENTRIES if name not in EMBEDDED or (ASSETS / name).is_dir())
 """What there is without a `--reward-path`: weights may be trained that the package lacks."""
 DEFAULT = ("mini_clip", "mini_quality", "noise", "sharpness")
@@ -130,7 +130,7 @@ def load_reward(
 
 
 def read_reward(name: str, path: str | Path | None = None, revision: str | None = None) -> Reward:
-    """As `load_reward`, in fp32 on the CPU.
+    """Load as `load_reward` does, in fp32 on the CPU.
 
     Raises:
         InputError, AsyncDiffError: as `load_reward`.

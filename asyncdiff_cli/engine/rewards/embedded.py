@@ -26,7 +26,7 @@ class EmbeddedReward(Reward):
     files: ClassVar[tuple[str, ...]]
     """What its directory holds."""
     stage: ClassVar[str]
-    """Of `python -m mini`, which trains it."""
+    """The stage of `python -m mini` that trains it."""
 
     @classmethod
     def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:

@@ -34,7 +34,7 @@ class Group(ABC):
     @property
     @abstractmethod
     def models(self) -> dict[str, nn.Module | None]:
-        """By name; None for a formula."""
+        """The networks by the rewards' names; None for a formula."""
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.rewards import preprocessing
 from asyncdiff_cli.engine.rewards.published import PublishedReward
 
 VOCABULARY = Path(str(files("asyncdiff_cli"))) / "assets" / "bert" / "vocab.txt"
-"""That of bert-base-uncased: the checkpoint has none of its own."""
+"""The vocabulary of bert-base-uncased: the checkpoint has none of its own."""
 BERT_TOKENS = 35
 
 CONFIG: dict[str, Any] = {
@@ -63,7 +63,7 @@ RENAMED = (
     (r"^vision\.blocks\.(\d+)\.attn\.proj\.", r"vision.encoder.layers.\1.self_attn.projection."),
     (r"^vision\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
 )
-"""From the checkpoint's names to those of the classes here, applied in this order."""
+"""The checkpoint's names and those of the classes here, applied in this order."""
 UNUSED_WEIGHTS = re.compile(r"position_ids$|^blip\.(vision|text)_proj\.")
 
 

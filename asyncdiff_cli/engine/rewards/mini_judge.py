@@ -46,7 +46,7 @@ class Config(Read):
 
     @classmethod
     def of(cls, widths: tuple[int, ...]) -> Self:
-        """That of a judge of the world that this package knows."""
+        """The configuration of a judge of the world that this package knows."""
         things = [thing.name for thing in THINGS]
         return cls(
             widths=widths,

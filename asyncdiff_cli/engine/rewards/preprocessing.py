@@ -17,7 +17,7 @@ Preprocessing = Callable[[Sequence[Image.Image]], Tensor]
 
 
 def crop(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:
-    """As OpenAI's CLIP and ImageReward do.
+    """Crop as OpenAI's CLIP and ImageReward do.
 
     PIL resizes the shorter side with its bicubic filter, before the conversion to RGB, and the
     centre is cut out; a resize of tensors would move ImageReward by 1.4e-3.
@@ -37,7 +37,7 @@ def normalized(image: Image.Image) -> Tensor:
 
 
 def pad(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:
-    """As HPSv2 does.
+    """Pad as HPSv2 does.
 
     The longer side is resized on the float tensor, bicubic with antialiasing and without
     clamping, and black fills the rest before the normalisation; nothing is cut off.

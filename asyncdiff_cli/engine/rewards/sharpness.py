@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.rewards.base import Reward
 
 REC_601 = (0.299, 0.587, 0.114)
-"""Of R, G and B (ITU-R BT.601)."""
+"""Weights of R, G and B (ITU-R BT.601)."""
 
 
 class Sharpness(Reward):

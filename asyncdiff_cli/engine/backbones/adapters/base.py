@@ -89,7 +89,7 @@ class Adapter:
     has_mask: ClassVar[bool] = False
     """Whether the model takes prompts of several lengths in one batch."""
     max_shift: ClassVar[float] = 1.15
-    """Of the dynamic shift, where the scheduler's configuration does not say."""
+    """Limit of the dynamic shift, where the scheduler's configuration does not say."""
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
@@ -256,7 +256,7 @@ class Adapter:
     def decode(
         self, latents: Tensor, height: int, width: int, output_type: str, at_once: int = SLICE
     ) -> Any:
-        """As `decode_in_slices`, of the loop's latents."""
+        """Decode the loop's latents as `decode_in_slices` does."""
 
         def decode(some: Tensor) -> Tensor:
             return self.decode_latents(some, height, width)
@@ -285,7 +285,7 @@ class Adapter:
         )
 
     def grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int] | None:
-        """As `grid`, by a call of the transformer on these latents, for `attach`."""
+        """Rows and columns of tokens, from a call of the transformer; for `attach`."""
         return None
 
     def _set_grid(

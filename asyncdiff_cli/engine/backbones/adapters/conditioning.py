@@ -21,7 +21,7 @@ AROUND = "_asyncdiff_around"
 
 
 class ConditioningTime:
-    """While entered, lets a transformer see its own time for each image.
+    """Lets a transformer see a time of its own for each image, while entered.
 
     The time is handed over where the transformer embeds it, in fp32. Before that, FLUX casts its
     timestep to the dtype of the latents, and in bf16 the times above 0.5 are 0.004 apart.
@@ -113,7 +113,7 @@ def _submodule(transformer: Any, path: str) -> torch.nn.Module:
 
 @contextmanager
 def _around_calls(module: torch.nn.Module, around: Call) -> Iterator[None]:
-    """Within the block, have `around(call, *arguments)` make a module's calls.
+    """Have `around(call, *arguments)` make a module's calls within the block.
 
     By a class of its own, as torch's `fully_shard` and `parametrize` do. Unlike a hook it is one of
     the things that a compiled model guards, so that one which was compiled before is compiled anew;

@@ -1,4 +1,4 @@
-"""From latents to pictures: a few at a time, each of which is made of finite numbers."""
+"""Pictures from latents: a few at a time, each of which is made of finite numbers."""
 
 from __future__ import annotations
 

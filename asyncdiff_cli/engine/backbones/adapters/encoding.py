@@ -25,7 +25,7 @@ def encode(
     do_cfg: bool,
     max_sequence_length: int | None,
 ) -> TextConditions:
-    """As `Adapter.encode`, with warnings as `warn_of_cuts`.
+    """Encode as `Adapter.encode` does, and warn as `warn_of_cuts` does.
 
     Raises:
         AsyncDiffError: if the tokenizers and encoders do not fit one another.

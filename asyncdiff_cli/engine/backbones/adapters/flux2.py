@@ -98,7 +98,7 @@ class Flux2Adapter(PackedAdapter):
         return torch.full([1], guidance.scale, device=device, dtype=torch.float32)
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Tensor:
-        """As patches [B, 4C, rows, columns], which is how the statistics of the VAE are kept."""
+        """Patches [B, 4C, rows, columns], which is how the statistics of the VAE are kept."""
         return latents.unflatten(1, self.grid(height, width)).permute(0, 3, 1, 2)
 
     def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:

@@ -94,7 +94,7 @@ class QwenImageAdapter(PackedAdapter):
         return rows, columns
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Tensor:
-        """With an axis of one frame, [B, C, 1, H, W]."""
+        """Latents with an axis of one frame, [B, C, 1, H, W]."""
         return self.pipe._unpack_latents(latents, height, width, self.pipe.vae_scale_factor)
 
     def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:

@@ -17,7 +17,7 @@ from asyncdiff_cli.engine.backbones.adapters.base import (
 
 
 class SD3Adapter(Adapter):
-    """Both guidance branches in one call, [negative, positive]."""
+    """Adapter of SD3: both guidance branches in one call, [negative, positive]."""
 
     family = "sd3"
     has_pooled = True
@@ -29,7 +29,7 @@ class SD3Adapter(Adapter):
 
     @property
     def largest_size(self) -> int:
-        """As far as its positions reach."""
+        """Pixels to a side, as far as its positions reach."""
         return self.pipe.transformer.config.pos_embed_max_size * self.size_multiple
 
     def encode(

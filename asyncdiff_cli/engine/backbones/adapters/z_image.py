@@ -32,7 +32,7 @@ class ZImageAdapter(Adapter):
 
     @property
     def largest_size(self) -> int:
-        """As far as its positions reach."""
+        """Pixels to a side, as far as its positions reach."""
         return min(self.pipe.transformer.config.axes_lens[1:]) * self.size_multiple
 
     def model_time(self, cond_sigma: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class ZImageAdapter(Adapter):
 
 
 def _padded(sequences: Sequence[Tensor]) -> TextConditions:
-    """Of sequences [tokens, channels] of several lengths."""
+    """Sequences [tokens, channels] of several lengths as one tensor."""
     embeds, mask = join_sequences([s[None] for s in sequences], [None] * len(sequences))
     return TextConditions(embeds, prompt_embeds_mask=mask)
 

@@ -222,7 +222,7 @@ def _gib(size: float) -> str:
 def evaluation_work(
     choice: ModelChoice, batch: int, pixels: int | None, guidance_scale: float | None
 ) -> Work:
-    """So many images of an evaluation or a training; None is the backbone's default.
+    """The work of so many images of an evaluation or a training; None is the backbone's default.
 
     Raises:
         InputError, AsyncDiffError: as `find_source`.

@@ -39,11 +39,11 @@ class Component:
     weights: int
     """All parameters and buffers."""
     group: int
-    """Those of them that are there at once under `--offload group`, at most."""
+    """The most that is there at once under `--offload group`."""
     layer: int
     """The largest layer's, which is there by itself under `--offload sequential`."""
     resident: int
-    """Those that `--offload sequential` does not move."""
+    """What `--offload sequential` does not move."""
     activations: int
     """What it holds beside its weights while it runs, at most."""
 
@@ -288,7 +288,7 @@ def _group_bytes(module: torch.nn.Module, held: Mapping[int, int]) -> int:
 
 
 def _fetched_bytes(module: torch.nn.Module, held: Mapping[int, int]) -> int:
-    """Of the group that a module fetches when it starts, 0 if it does not."""
+    """Size of the group that a module fetches when it starts, 0 if it does not."""
     hook = HookRegistry.check_if_exists_or_initialize(module).get_hook("group_offloading")
     if hook is None or hook.group.onload_leader is not module:
         return 0

@@ -50,18 +50,18 @@ class Work:
     batch: int
     """Images."""
     height: int
-    """In pixels, as is the width."""
+    """Pixels, as is the width."""
     width: int
     guidance: float
     """Its scale, as in `sample`: for FLUX that of the embedded guidance and of the true one."""
     negative: bool = False
     """Whether negative prompts are given."""
     tokens: int | None = None
-    """Of the large text encoder; None for the pipeline's default."""
+    """Tokens of the large text encoder; None for the pipeline's default."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """While entered, counts the bytes of the storages that operations create, while they live.
+    """Counts, while entered, the bytes of the storages that operations create, while they live.
 
     What was there before, such as weights, is not counted. Of what a kernel takes and gives back
     within one operation only a convolution's is. Both libraries convolve in a layout of their own:
@@ -141,7 +141,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 @contextmanager
 def without_data(device: torch.device) -> Iterator[None]:
-    """While entered, new tensors hold no data, and those on `device` behave as there.
+    """Let new tensors hold no data, and those on `device` behave as there, while entered.
 
     The device need not exist: a CUDA kernel's outputs, and which kernel is chosen, are known
     without a GPU. The exception is attention, for which torch asks the GPU; see `FusedAttention`.
@@ -156,7 +156,7 @@ def without_data(device: torch.device) -> Iterator[None]:
 
 
 class FusedAttention(TorchFunctionMode):
-    """While entered, attention allocates what CUDA's fused kernels do.
+    """Lets attention allocate what CUDA's fused kernels do, while entered.
 
     Without a GPU to ask, torch would take the fallback, which holds the scores of all pairs of
     tokens. The outputs of the flash, memory-efficient and cuDNN kernels are of the same size.
@@ -183,7 +183,7 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """As `scaled_dot_product_attention`, in the kernel that takes any mask and head size."""
+    """The `scaled_dot_product_attention` of the kernel that takes any mask and head size."""
     if enable_gqa:
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     if attn_mask is not None:

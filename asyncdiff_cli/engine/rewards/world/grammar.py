@@ -53,7 +53,7 @@ CANONICAL = 0.6  # how often the first of several wordings is chosen
 
 @dataclass(frozen=True)
 class Phrase:
-    """Some of one thing; an empty size or colour asks for none in particular."""
+    """A number of one thing; an empty size or colour asks for none in particular."""
 
     thing: str
     count: int = 1

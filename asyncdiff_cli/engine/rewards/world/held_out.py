@@ -25,7 +25,7 @@ def pair_held_out(first: str, second: str) -> bool:
 
 @cache
 def relation_held_out(first: str, relation: str, second: str) -> bool:
-    """Of the same fact in both wordings: what is left of something has it on its right."""
+    """Whether a relation is held out: one fact in both wordings, as left is the other's right."""
     if relation in ("right", "below"):
         first, relation, second = second, OPPOSITE[relation], first
     return held_out("relation", first, relation, second)

@@ -103,7 +103,7 @@ class JudgeNet(nn.Module):
 
 @dataclass(frozen=True)
 class Found:
-    """Up to `PEAKS` things in one picture, and its ground: probabilities.
+    """Things in one picture, at most `PEAKS`, and its ground: probabilities.
 
     Attributes:
         presence: [P].

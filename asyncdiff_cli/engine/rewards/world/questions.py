@@ -41,7 +41,7 @@ NEEDS = {
 
 
 UNSEEN = ("pair", "count", "colour", "relation")
-"""Those whose combinations can be held out."""
+"""Categories whose combinations can be held out."""
 
 
 def make_questions(things: Things, count: int, seed: int) -> list[Question]:
