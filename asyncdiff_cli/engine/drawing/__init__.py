@@ -1,1 +1,1 @@
-"""From requests to pictures with their provenance."""
+"""Requests drawn as pictures with their provenance."""

@@ -141,7 +141,7 @@ class Canvas:
         batch_size: BatchSize,
         gamma: float = 1.0,
     ) -> tuple[list[Image.Image], SampleResult] | None:
-        """As `draw`; None, and a smaller `batch_size`, if the device ran out of memory.
+        """Draw as `draw` does; None, and a smaller `batch_size`, if the device ran out of memory.
 
         Raises:
             AsyncDiffError: if not even one image fits.
@@ -180,7 +180,7 @@ class BatchSize:
     warnings: list[str] = field(default_factory=list)
 
     def halve(self, tried: int) -> None:
-        """After the device ran out of memory with so many images.
+        """Halve the batch, after the device ran out of memory with so many images.
 
         Raises:
             AsyncDiffError: if not even one image fits.

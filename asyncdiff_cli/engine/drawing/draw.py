@@ -1,4 +1,4 @@
-"""From a plan to files: noise, images, provenance, panels."""
+"""Drawing a plan's files: noise, images, provenance, panels."""
 
 from __future__ import annotations
 

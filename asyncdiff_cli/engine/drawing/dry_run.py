@@ -50,7 +50,7 @@ class Forecast:
     model: ModelChoice
     """Every option of the model, as far as it is known what is in force."""
     weights: Estimate
-    """Bytes."""
+    """Bytes of all weights."""
     memory: Estimate
     """Bytes on the device at most, the weights among them."""
     advice: str | None
@@ -58,7 +58,7 @@ class Forecast:
     seconds: Estimate
 
     def to_dict(self, out: Path) -> dict[str, Any]:
-        """As JSON values."""
+        """The run as JSON values."""
         return {
             "dry_run": True,
             "images": self.plan.images,

@@ -41,7 +41,7 @@ class EncodedText:
         return self.directory / f"{digest[:32]}.safetensors"
 
     def missing(self, prompts: Iterable[str]) -> list[str]:
-        """Those that are not encoded yet, each once."""
+        """The prompts that are not encoded yet, each once."""
         return [prompt for prompt in dict.fromkeys(prompts) if not self.file(prompt).is_file()]
 
     def write(self, prompt: str, text: TextConditions) -> None:
@@ -50,7 +50,7 @@ class EncodedText:
         write_atomically(self.file(prompt), lambda path: path.write_bytes(save(tensors)))
 
     def check_room(self, prompt: str, count: int) -> None:
-        """There is room on the disk for so many more like a prompt that is written.
+        """Check that the disk has room for so many more like a prompt that is written.
 
         Raises:
             AsyncDiffError: if there is not.

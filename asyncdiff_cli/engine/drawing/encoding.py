@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffWarning
 from asyncdiff_cli.engine.rewards.group import Group
 
 END = 1 << 20
-"""Bytes."""
+"""Bytes of a file's beginning, and of its end, that are hashed."""
 
 
 def encode_first(
@@ -150,7 +150,7 @@ def encode_more(
 
 @contextmanager
 def _aside(backbone: Backbone) -> Iterator[None]:
-    """Out of a GPU's memory, where it is there as a whole; in fewer bits it leaves room enough."""
+    """Move it out of a GPU's memory, where it is there as a whole; in fewer bits it leaves room."""
     device, setup = backbone.device, backbone.setup
     moves = device.type == "cuda" and setup.offload == "none" and setup.quantize is None
     if moves:

@@ -50,7 +50,7 @@ class Job:
         return [line] if line else []
 
     def run(self, on_step: Callable[[StepState], None] | None = None) -> Iterator[Written]:
-        """As `execute`."""
+        """Run as `execute` does."""
         return execute(self.plan, self.backbone, self.out, on_step)
 
     def differences(self, written: Sequence[Written]) -> str | None:
@@ -73,7 +73,7 @@ class Job:
         return f"drawn with another {', '.join(changed)}: pixels may differ{hint}"
 
     def renamed(self, written: Sequence[Written]) -> str | None:
-        """Which files have other names than planned, beside those of other settings."""
+        """The files that have other names than planned, beside those of other settings."""
         new = [file.path for file in written if file.path.name not in self.plan.files]
         if not new:
             return None
@@ -172,7 +172,7 @@ def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, s
 
 
 def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
-    """No file of the plan is the image that it is drawn from.
+    """Check that no file of the plan is the image that it is drawn from.
 
     Raises:
         InputError: if one is.

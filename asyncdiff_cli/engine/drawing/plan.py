@@ -1,4 +1,4 @@
-"""From a request to batches: defaults filled in, seeds given out, files named."""
+"""Batches of a request: defaults filled in, seeds given out, files named."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _fixed(deviation: float) -> Policy:
 
 
 def _file(picture: Picture, gamma: float | None = None) -> str:
-    """Such as `0000-a-cat-seed7.png`, or `0000-a-cat-seed7-gamma0.5.png` in a comparison."""
+    """A name such as `0000-a-cat-seed7.png`, or `0000-a-cat-seed7-gamma0.5.png` in a comparison."""
     suffix = "" if gamma is None else f"-gamma{plain(gamma)}"
     return f"{picture.number:04d}{slug(picture.prompt)}-seed{picture.seed}{suffix}.png"
 

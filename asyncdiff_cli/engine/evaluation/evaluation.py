@@ -35,7 +35,7 @@ from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
 AHEAD = 2048
-"""So many prompts are encoded, then drawn, then the next ones: the first picture does not wait for
+"""Prompts that are encoded, then drawn, then the next ones: the first picture does not wait for
 all of them."""
 PLACE = 60
 """Characters of a module's place that are a part of file names."""
@@ -75,7 +75,7 @@ class Cell:
 
 
 def places(count: int, shard: tuple[int, int]) -> range:
-    """Which of so many prompts are a shard's, of which its processes take each their own."""
+    """The prompts of a shard, of which its processes take each their own."""
     index, shards = shard
     return range(index, count, shards)
 

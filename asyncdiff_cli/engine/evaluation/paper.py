@@ -28,7 +28,7 @@ class Cell(NamedTuple):
     table: int
     model: str
     dataset: str
-    """As the paper writes it, like the model."""
+    """The data set as the paper writes it, like the model."""
     steps: int
     rows: tuple[Row, ...]
 

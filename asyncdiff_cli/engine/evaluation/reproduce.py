@@ -36,7 +36,7 @@ class Origin(NamedTuple):
 
     device: str | None
     versions: tuple[tuple[str, str], ...]
-    """Of packages."""
+    """The versions of packages."""
     batch: int
     """How many images were drawn at once."""
 
@@ -86,7 +86,7 @@ def _origin(record: Recorded) -> Origin:
 
 
 def _policy(policy: tuple[str, float]) -> str:
-    """As `read_policy` reads it; the place of a module may hold an @ of its own."""
+    """A policy as `read_policy` reads it; the place of a module may hold an @ of its own."""
     label, gamma = policy
     return label if gamma == 1 and "@" not in label else f"{label}@{plain(gamma)}"
 

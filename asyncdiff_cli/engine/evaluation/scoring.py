@@ -1,4 +1,4 @@
-"""From files to a table of scores: which pictures, for which prompts, by which rewards."""
+"""A table of scores from files: which pictures, for which prompts, by which rewards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Picture:
     prompt: str | None
 
     def open(self) -> Image.Image:
-        """As `read_picture`."""
+        """Read as `read_picture` does."""
         return read_picture(self.path)
 
 
@@ -52,7 +52,7 @@ class Scores:
 
     pictures: list[Picture]
     values: dict[str, list[float]] = field(default_factory=dict)
-    """Per reward one score per picture."""
+    """The scores of each reward, one per picture."""
     details: dict[str, list[Any]] = field(default_factory=dict)
     """What each picture's score is the mean of, of the rewards that are means."""
     skipped: dict[Path, str] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> 
 
 
 def _meant(image: Path, file: Path, places: Sequence[Path]) -> list[Path]:
-    """Which of the places a path is, as written; else those that end in it."""
+    """The places that a path is, as written; else those that end in it."""
     written = {(directory / image).resolve() for directory in (Path(), file.parent)}
     exact = [place for place in places if place in written]
     return exact or [place for place in places if place.parts[-len(image.parts) :] == image.parts]

@@ -1,4 +1,4 @@
-"""From a comparison to an evaluation: what is loaded, and where it is written."""
+"""The evaluation of a comparison: what is loaded, and where it is written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 BATCH_SIZES = {"cpu": 8}
 """Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
 BATCH_SIZE = 32
-"""Those on any other device."""
+"""Images drawn at once on any other device."""
 
 
 def open_evaluation(
@@ -209,7 +209,7 @@ def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
 
 
 def _unusual(backbone: Outline) -> dict[str, Any]:
-    """Those of the settings of how it runs that are not the default."""
+    """The settings of how it runs that are not the default."""
     setup = backbone.setup
     found = {
         "grid": backbone.grid if backbone.grid != "model" else None,

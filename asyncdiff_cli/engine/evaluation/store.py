@@ -47,7 +47,7 @@ FORMAT = 1
 SETTINGS = "settings.json"
 IMAGES = "images"
 FAN_IN = 64
-"""So many parts that one process wrote are put into one, and so many of these into one again."""
+"""Parts of one process that are put into one, as are so many of these again."""
 ROW_GROUP = 4096
 """Rows of a compacted part that are in memory at once."""
 HASHED = {"backbone": "fingerprint", "lora": "fingerprint", "dataset": "prompts_sha256"}
@@ -63,9 +63,9 @@ class Key(NamedTuple):
     prompt_id: int
     """The prompt's place in the evaluation's prompts."""
     seed: int
-    """Of its initial noise."""
+    """The seed of its initial noise."""
     policy: str
-    """As `parse_policy` labels it: "learned", "fixed:0.5"."""
+    """The policy as `parse_policy` labels it: "learned", "fixed:0.5"."""
     gamma: float
     bound: float
     num_inference_steps: int
@@ -87,7 +87,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "image": pa.string(),
     "provenance": pa.string(),
 }
-"""Before the rewards' columns. `deviations` [K − 1] are before γ; `seconds` is the image's share
+"""Columns before the rewards'. `deviations` [K − 1] are before γ; `seconds` is the image's share
 of its batch's drawing and decoding; `image` is relative to the store; `policy_settings` and
 `provenance` are JSON."""
 MAY_LACK = ("category", "image")
@@ -179,7 +179,7 @@ class Store:
         set_metrics: Sequence[str] = (),
         reference: str | None = None,
     ) -> None:
-        """As `open`, of what is known before models are loaded: names, and the reference's.
+        """Check, as `open`, what is known before models are loaded: names, and the reference's.
 
         Raises:
             InputError: as `open`.
@@ -269,7 +269,7 @@ class Store:
         return path
 
     def add(self, table: pa.Table) -> Path:
-        """As `write`, for rows of the store's schema."""
+        """Write rows of the store's schema."""
         self.begin()
         keys = [list(row.values()) for row in table.select(Key._fields).to_pylist()]
         digest = hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]
@@ -343,7 +343,7 @@ class Store:
         raise AsyncDiffError(f"a part of {self.path} is listed, and not there: a link to nothing?")
 
     def held(self) -> Store:
-        """This store with its rows in memory, for who reads them often: as they are by now."""
+        """The store with its rows in memory, for who reads them often: as they are by now."""
         store = Store(self.path, self.settings)
         store._held = self.read()
         return store
@@ -361,7 +361,7 @@ class Store:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """Those of the store in a directory. Raises: as `Store`."""
+    """The settings of the store in a directory. Raises: as `Store`."""
     file = path / SETTINGS
     try:
         text = read_text(file)

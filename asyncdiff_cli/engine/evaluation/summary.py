@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Setting:
-        """That of a store's row."""
+        """The setting of a store's row."""
         return cls(*(row[name] for name in SETTING))
 
     @property
@@ -50,7 +50,7 @@ SETTING = ("policy", "gamma", "bound", "num_inference_steps")
 
 
 def labels(settings: Sequence[Setting]) -> list[str]:
-    """Those of settings beside one another, with the number of steps where it differs."""
+    """The labels of settings beside one another, with the number of steps where it differs."""
     several = len({setting.steps for setting in settings}) > 1
     return [f"{s.label}, {s.steps} steps" if several else s.label for s in settings]
 
@@ -61,9 +61,9 @@ class Result:
 
     setting: Setting
     metrics: Mapping[str, Difference]
-    """By reward and set metric; differences are to the baseline of as many steps."""
+    """The metrics by name; differences are to the baseline of as many steps."""
     scores: Mapping[str, np.ndarray]
-    """By reward [n], in the order of the prompts, which is the same for all rows; of a set metric
+    """The scores of each reward [n], in the order of the prompts, as in all rows; of a set metric
     the terms whose mean it is."""
     deviations: np.ndarray
     """D before γ, [n, evaluations − 1]."""
@@ -87,7 +87,7 @@ class Result:
 
     @property
     def mean_deviation(self) -> float:
-        """Over images and decisions; 0 for a run of one step."""
+        """The mean over images and decisions; 0 for a run of one step."""
         return float(self.deviations.mean()) if self.deviations.size else 0.0
 
     @property
@@ -104,16 +104,16 @@ class Summary:
     """The store's."""
     rewards: tuple[str, ...]
     results: tuple[Result, ...]
-    """By number of steps, each with its baseline first."""
+    """The results by number of steps, each with its baseline first."""
     prompts: int
-    """Those that every row has, and that the means are over."""
+    """The prompts that every row has, and that the means are over."""
     partial: int
-    """Those that some row lacks."""
+    """The prompts that some row lacks."""
     set_metrics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What to know about the values of set metrics."""
     categories: Mapping[str, Summary] = field(default_factory=dict)
-    """Of the prompts of each category by itself, for a set that has some, by rewards alone: a
+    """The summary of each category by itself, for a set that has some, by rewards alone: a
     reference for set metrics has all categories."""
 
     @property
@@ -152,7 +152,7 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
 
 
 def _categories(store: Store, table: pa.Table) -> dict[str, Summary]:
-    """Those that can be compared yet, in the order of the set that has them."""
+    """The categories that can be compared yet, in the order of the set that has them."""
     names = set(table["category"].unique().to_pylist()) - {None}
     known = [name for name in (*T2I_CATEGORIES, *NEEDS) if name in names]
     found = {}
@@ -169,7 +169,7 @@ def _category(store: Store, table: pa.Table, name: str) -> Summary:
 def _summarize(
     store: Store, table: pa.Table, sets: Sequence[str], intervals: bool, category: str = ""
 ) -> Summary:
-    """That of some rows. Raises: as `summarize`."""
+    """The summary of some rows. Raises: as `summarize`."""
     if not len(table):
         raise InputError(f"{store.path} has no rows" + (f" of {category}" if category else ""))
     settings = _settings(table)

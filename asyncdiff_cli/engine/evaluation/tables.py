@@ -47,7 +47,7 @@ HEADINGS = {
 }
 """Columns as people write them; other metrics go by their name."""
 DIGITS = {"pickscore": 2, "cmmd": 3, "fid": 2, "fid_judge": 3, "spectrum": 3}
-"""Behind the point, as in the paper; 4 for other metrics."""
+"""Digits behind the point, as in the paper; 4 for other metrics."""
 OURS = "asyncdiff"
 
 Mark = Literal["", "best", "second"]
@@ -57,10 +57,10 @@ class Cell(NamedTuple):
     """A place of a table."""
 
     value: str | float | Difference | None
-    """In full precision."""
+    """The mean in full precision."""
     text: str
     difference: str = ""
-    """To the baseline, of the metrics of other rows."""
+    """The difference to the baseline, of the metrics of other rows."""
     interval: str = ""
     mark: Mark = ""
 
@@ -111,7 +111,7 @@ def has_best(metric: str) -> bool:
 
 
 def marks(means: Sequence[float], digits: int) -> list[Mark]:
-    """Which means are best and second best, as they print.
+    """The means that are best and second best, as they print.
 
     As in the paper's tables: means that print alike share the best, and then there is no second;
     nor is there one where two share its place. Where all print alike, nothing is marked.
@@ -200,7 +200,7 @@ def _paper_block(cell: paper.Cell, every_column: bool) -> Block:
 
 
 def _marks_by_steps(summary: Summary, metric: str) -> list[Mark]:
-    """Of every row, among those of as many steps."""
+    """The marks of every row, among those of as many steps."""
     found: list[Mark] = [""] * len(summary.results)
     if not has_best(metric):
         return found

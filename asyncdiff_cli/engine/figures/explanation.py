@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.policies.transfer import transfer
 from asyncdiff_cli.engine.sampling.loop import integrate
 
 STEPS, SHIFT = 10, 3.0
-"""Of a run of no backbone."""
+"""Steps and shift of a run of no backbone."""
 MOST_SHIFT = 1000.0
 MakeScheduler = Callable[[str, int], Any]
 """A solver's name and K to a scheduler that is set to K steps."""
@@ -38,14 +38,14 @@ class Request:
     """What a user asks to have explained. None is a default."""
 
     policies: str
-    """As `parse_policies` reads them."""
+    """The policies as `parse_policies` reads them."""
     model: ModelChoice
     """Its backbone is whose grid it is, where one is named; its solver and grid."""
     shift: float | None = None
-    """Of a grid of no backbone."""
+    """The shift of a grid of no backbone."""
     steps: int | None = None
     size: int | None = None
-    """In pixels."""
+    """Pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Explained:
     worth_steps: int | None
     """The least number of synchronous steps of Euler that come as near; None if none does."""
     residual_noise: float
-    """As the function of this name."""
+    """The noise left, by the function of this name."""
     deviations: tuple[float, ...]
     """D before γ, of each evaluation but the first."""
     cond_sigmas: tuple[float, ...]

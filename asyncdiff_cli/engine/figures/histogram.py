@@ -29,14 +29,14 @@ from asyncdiff_cli.engine.figures.style import (
 ROW, HEIGHT = 0.24, 0.85
 """Inches of a histogram's row, and the share of it that its bars may fill."""
 BINS = 41
-"""Of a histogram: an odd number, so that no deviation is in the middle of a bin."""
+"""Bins of a histogram: an odd number, so that no deviation is in the middle of a bin."""
 
 Run = Result | tuple[np.ndarray, float]
 """A result, or deviations [n, K − 1] and their bound."""
 
 
 INERT = 0.02
-"""Of the way from noise to image: after a decision whose step is shorter, nothing of it is seen."""
+"""Share of the way from noise to image: nothing is seen of a decision whose step is shorter."""
 
 
 class Distribution(NamedTuple):
@@ -45,7 +45,7 @@ class Distribution(NamedTuple):
     deviations: np.ndarray
     """[n, K − 1]."""
     edges: np.ndarray
-    """Of the bins, [BINS + 1]: over the bound, or over all values where there is none."""
+    """The edges of the bins, [BINS + 1]: over the bound, or over all values where there is none."""
     counts: np.ndarray
     """[K − 1, BINS]."""
     at_bound: np.ndarray | None

@@ -192,7 +192,7 @@ def _render(**parts: Any) -> str:
 
 
 def _source_hash(script: str) -> str:
-    """As a Content-Security-Policy names the one script that may run."""
+    """The hash by which a Content-Security-Policy names the one script that may run."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
@@ -274,12 +274,12 @@ def _described(store: Store, settings: str) -> Mapping[str, Any]:
 
 
 def _pairs(settings: Mapping[str, Any]) -> str:
-    """Those that are known, in a line."""
+    """The pairs that are known, in a line."""
     return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
 def _versions(found: Sequence[Origin]) -> dict[str, str]:
-    """Of the device and the packages; several where the rows were not drawn with the same."""
+    """The device and the packages; several where the rows were not drawn with the same."""
     every: dict[str, dict[str, None]] = {}
     for origin in found:
         for name, value in (("device", origin.device), *origin.versions):
@@ -342,7 +342,7 @@ def _mean_deviation(row: Mapping[str, Any]) -> Cell:
 
 
 def _held_out_cell(metric: str, found: Any) -> Cell:
-    """Of a comparison, or of the baseline's mean, which has no composite."""
+    """The cell of a comparison, or of the baseline's mean, which has no composite."""
     if isinstance(found, Mapping):
         return metric_cell(metric, Difference(**found))
     return Cell(found, "" if found is None else f"{found:.{digits_of(metric)}f}")

@@ -44,7 +44,7 @@ class Series(NamedTuple):
 
     label: str
     results: tuple[Result, ...]
-    """In the order of x."""
+    """The results in the order of x."""
 
 
 def scaling_figure(summary: Summary, axis: str = "gamma", width: float | None = None) -> Figure:

@@ -30,7 +30,7 @@ from asyncdiff_cli.engine.rewards import GUARD
 COLUMN, PAGE = 3.35, 7.0
 """Inches: the width of a column, and of both."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of Okabe and Ito, which colour-blind readers tell apart, without yellow: too faint on white."""
+"""The colours of Okabe and Ito, for colour-blind readers, without yellow: too faint on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
 SMALL, LARGE = (1.6, 1.4), (2.2, 1.8)
@@ -85,7 +85,7 @@ UNITS = {
     GUARD: "guard, −σ of 255",
     COMPOSITE: "in σ of the baseline",
 }
-"""Of metrics that have one."""
+"""Units of metrics that have one."""
 LABELS = {GUARD: "residual noise"}
 """Where a chart has more room than a table."""
 
@@ -205,12 +205,12 @@ def legend_below(figure: Figure, *lines: str) -> None:
 
 
 def wrapped(text: str, width: float) -> str:
-    """In lines of so many inches."""
+    """Text wrapped in lines of so many inches."""
     return textwrap.fill(text, max(1, int(width / CHARACTER)))
 
 
 def legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Above the charts, where it covers nothing; each label once."""
+    """Put the legend above the charts, where it covers nothing; each label once."""
     found: dict[str, Artist] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()

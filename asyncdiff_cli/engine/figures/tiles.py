@@ -43,7 +43,7 @@ class Tile:
     height: int
     facts: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Cell] = field(default_factory=dict)
-    """By metric; differences are to the baseline of the same prompt, noise and steps."""
+    """The scores by metric; differences are to the baseline of the same prompt, noise and steps."""
     steps: Sequence[Step] = ()
 
 

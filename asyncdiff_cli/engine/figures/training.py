@@ -116,7 +116,7 @@ def _draw_deviations(axes: Axes, iterations: Sequence[Mapping[str, Any]]) -> Non
 def _draw_running_mean(
     axes: Axes, points: Sequence[tuple[float, float]], colour: Any, label: str | None = None
 ) -> None:
-    """Over a 25th of the points around each; over fewer at the ends."""
+    """Draw the mean over a 25th of the points around each; over fewer at the ends."""
     x, y = np.transpose(points)
     window = np.ones(2 * (len(y) // 50) + 1)
     mean = np.convolve(y, window, "same") / np.convolve(np.ones_like(y), window, "same")

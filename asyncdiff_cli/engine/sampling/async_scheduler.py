@@ -90,7 +90,7 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         mu: float | None = None,
         timesteps: list[float] | None = None,
     ) -> None:
-        """As the stock scheduler's; then the deviations move the time of each evaluation.
+        """Set the stock scheduler's; then the deviations move the time of each evaluation.
 
         Raises:
             InputError: as the class, and for `timesteps`, which are the deviations' to choose.
@@ -114,7 +114,7 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         return self.timesteps / self.config.num_train_timesteps
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """As the stock scheduler's; the evaluation that a run begins with is synchronous."""
+        """Set the stock scheduler's; the evaluation that a run begins with is synchronous."""
         super().set_begin_index(begin_index)
         # in place: a pipeline may have cut out what it runs through before it says where it begins
         self.timesteps.copy_(self._told)
@@ -132,7 +132,7 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         return sample
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock scheduler's.
+        """Step as the stock scheduler does.
 
         Raises:
             InputError: for `per_token_timesteps`, which would move the latents by the told times.

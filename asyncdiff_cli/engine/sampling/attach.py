@@ -128,7 +128,7 @@ class Trace:
 
 @contextmanager
 def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
-    """Within the `with` block, make a diffusers pipeline condition its model asynchronously.
+    """Make a diffusers pipeline condition its model asynchronously within the `with` block.
 
     The pipeline is called as always, any number of times, and returns what `sample` returns, bit
     for bit, for the same arguments; only a grid that ends above 0 is left where it ends. After the

@@ -29,12 +29,12 @@ CANDIDATES = 6
 """Evaluations of a line search: in one deviation the error is close to a parabola."""
 SWEEPS = 1
 DECIMALS = 3
-"""Of a deviation, far below what can be seen."""
+"""Decimals of a deviation, far below what can be seen."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Some images that are drawn together."""
+    """Images that are drawn together."""
 
     velocity: Velocity
     latents: Tensor
@@ -73,7 +73,7 @@ class Settled:
     """A deviation that was decided on."""
 
     index: int
-    """Of the evaluation that it is for, from 1."""
+    """The evaluation that it is for, from 1."""
     sweep: int
     """0 while they are found one by one."""
     deviation: float
@@ -144,7 +144,7 @@ class Calibration:
 
     @cached_property
     def teachers(self) -> list[list[Tensor]]:
-        """As `teach`, of each batch."""
+        """The `teach` of each batch."""
         return [teach(each, self.sigmas.tolist(), self.search.split) for each in self.images]
 
     def error(self, deviations: Sequence[float]) -> float:
@@ -182,7 +182,7 @@ class Calibration:
         return [teacher[k] for teacher in self.teachers]
 
     def _begin(self) -> list[_Student]:
-        """After the first evaluation, which there is nothing to decide about."""
+        """Begin after the first evaluation, which there is nothing to decide about."""
         scheduler = self.make()
         scheduler.set_begin_index(0)
         start = [_Student(each.latents, copy.deepcopy(scheduler)) for each in self.images]
@@ -234,7 +234,7 @@ class Calibration:
 
 
 def _mean_square(students: list[_Student], aims: list[Tensor]) -> float:
-    """Of all elements of all images; infinite where one is not a number."""
+    """The mean square of all elements of all images; infinite where one is not a number."""
     apart = [
         (student.latents.to(aim.dtype) - aim).square().double()
         for student, aim in zip(students, aims, strict=True)

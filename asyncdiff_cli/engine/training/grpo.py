@@ -51,7 +51,7 @@ def clipped_surrogate(
 def is_clipped(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
 ) -> Tensor:
-    """Which trajectories pass no gradient, because they went as far as they may, bool [B]."""
+    """The trajectories that pass no gradient, because they went as far as they may, bool [B]."""
     ratio = (log_prob - old_log_prob).exp()
     return torch.where(advantage > 0, ratio > 1 + clip_range, ratio < 1 - clip_range)
 

@@ -59,7 +59,7 @@ class HeldOut:
         clock: Stopwatch,
         gamma: float = 1.0,
     ) -> list[dict[str, Any]]:
-        """For each of some places: `place`, `scores` by reward, and `deviations` [K − 1]."""
+        """Evaluate some places, each as `place`, `scores` by reward, and `deviations` [K − 1]."""
         rows: list[dict[str, Any]] = []
         for chunk, images, result in self.draw(policy, places, batch_size, clock, gamma):
             scores = self.score(images, [self.prompts[i] for i in chunk], clock)

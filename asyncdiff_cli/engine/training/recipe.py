@@ -182,7 +182,7 @@ class Recipe(_Settings):
     size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
     """Height and width in pixels; None for the backbone's default."""
     bound: Bound = 0.5
-    """Of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
+    """The bound of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
     prompts: Text = "mini"
     """mini, coco2014, t2i-compbench, or a file of prompts."""
     rewards: dict[RewardName, Weight]
@@ -223,15 +223,15 @@ class Recipe(_Settings):
     clip_range: Positive = 0.2
     """ε of Eq. 14."""
     kl_weight: NotNegative = 0.0
-    """Of the KL divergence to the initial policy in the loss."""
+    """The weight of the KL divergence to the initial policy in the loss."""
     entropy_weight: NotNegative = 0.0
-    """Of the policy's entropy, which the loss rewards."""
+    """The weight of the policy's entropy, which the loss rewards."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Of an exponential moving average of the module's weights, between 0 and 1; None for none."""
+    """Decay of a moving average of the module's weights, between 0 and 1; None for none."""
     tpm: TPMSettings = TPMSettings()
     """The module's size."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """On held-out prompts."""
+    """The evaluation on held-out prompts."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """What a run can be resumed from."""
     samples: SampleSettings = SampleSettings()
@@ -332,7 +332,7 @@ class Cost:
 
     images: int
     forward_passes: int
-    """Of the denoiser, for one image each."""
+    """Forward passes of the denoiser, for one image each."""
 
 
 def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:

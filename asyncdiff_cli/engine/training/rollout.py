@@ -29,7 +29,7 @@ class Trajectory:
 
     index: int
     group: int
-    """Those of a group share their prompt and are compared with one another."""
+    """Its group's number: a group shares a prompt and is compared within itself."""
     prompt: str
     noise: int
     """The seed of its initial noise."""

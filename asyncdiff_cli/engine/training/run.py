@@ -55,7 +55,7 @@ class Reward(Read):
 
 
 class Spread(Read):
-    """Of each step."""
+    """The mean and deviation of each step."""
 
     mean: list[float]
     std: list[float]
@@ -130,7 +130,7 @@ class RunDirectory:
 
     @staticmethod
     def check_new(path: Path) -> None:
-        """There is nothing in the directory of a new run, but what one hid that never began.
+        """Check that a new run's directory holds nothing, but what one hid that never began.
 
         Raises:
             InputError: if there is.

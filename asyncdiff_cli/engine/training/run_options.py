@@ -96,7 +96,7 @@ def changes_of(overrides: Sequence[str], key: str) -> list[str]:
 
 
 def _check_files(recipe: Recipe) -> None:
-    """Those that the model and the rewards are read from are there."""
+    """Check that the files which the model and the rewards are read from are there."""
     recipe.model().check()
     for file in recipe.reward_paths.values():
         existing(file, "file")

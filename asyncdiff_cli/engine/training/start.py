@@ -1,4 +1,4 @@
-"""From a recipe to a run: what is loaded, and where it is written."""
+"""The run of a recipe: what is loaded, and where it is written."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def resolved(recipe: Recipe, backbone: Backbone | Outline) -> Recipe:
 def _wanted_prompts(
     recipe: Recipe, path: Path, prompts: PromptSet, held_out: PromptSet
 ) -> list[str]:
-    """Those of the iterations from the oldest checkpoint on, and the held-out ones."""
+    """The prompts of the iterations from the oldest checkpoint on, and the held-out ones."""
     first = min(by_iteration(path / "checkpoints", ".safetensors"), default=0)
     each = recipe.prompts_per_iteration
     own = [prompts.at(n, recipe.seed) for n in range(first * each, recipe.iterations * each)]

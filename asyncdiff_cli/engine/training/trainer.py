@@ -265,7 +265,7 @@ class Trainer:
     def _reward_metrics(
         self, everyone: Sequence[Trajectory], values: Mapping[str, Tensor]
     ) -> dict[str, Any]:
-        """Per reward the mean, the deviation within the groups, and z, the mean in units of the
+        """Each reward's mean, its deviation within the groups, and z, the mean in units of the
         baseline's held-out scores (within a group it is 0); and the composite in these units."""
         groups = torch.tensor(_groups(everyone))
         within = {

@@ -17,7 +17,7 @@ from asyncdiff_cli.engine.rewards.base import REWARD_BATCH_SIZE
 from asyncdiff_cli.engine.rewards.precision import whole_fp32
 
 Terms = Callable[[Tensor], Tensor]
-"""From features [n, F] to one term per picture, fp64 [n], whose mean is the metric."""
+"""Makes of features [n, F] one term per picture, fp64 [n], whose mean is the metric."""
 
 
 class SetMetric(ABC):

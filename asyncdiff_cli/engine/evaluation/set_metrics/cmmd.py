@@ -26,7 +26,7 @@ SIGMA = 10.0
 SCALE = 1000.0
 """What the paper multiplies the discrepancy with, to read it more easily."""
 ROWS = 512
-"""Of a matrix of kernel values that are in memory at once."""
+"""Rows of a matrix of kernel values that are in memory at once."""
 
 
 class CMMD(SetMetric):
@@ -50,7 +50,7 @@ class CMMD(SetMetric):
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Self:
-        """As open_clip has the model's weights; from the hub, or a local file of them.
+        """Load the weights as open_clip has them; from the hub, or a local file.
 
         Raises:
             InputError, AsyncDiffError: as `download_checkpoint` and `read_state_dict`.

@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.text import one_line
 
 
 class FID(FrechetMetric):
-    """On the 2,048 pooled features of the Inception network that was published with FID.
+    """FID on the 2,048 pooled features of the Inception network that was published with it.
 
     torch-fidelity's extractor is proven equal to the original's, its resizing included. Published
     values are of 10,000 pictures and more.

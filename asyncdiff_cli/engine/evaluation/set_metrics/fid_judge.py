@@ -17,7 +17,7 @@ from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge, pixels
 
 
 class FIDJudge(FrechetMetric):
-    """On the judge's pooled features of 128×128 pixels, which know things, colours and grounds.
+    """FID on the judge's pooled features of 128×128 pixels: things, colours and grounds.
 
     Blur and noise hardly move it: the judge is trained to see through them.
     """

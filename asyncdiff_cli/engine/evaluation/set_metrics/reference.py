@@ -63,7 +63,7 @@ class Reference:
     files: tuple[Path, ...] = ()
 
     def statistics(self, metric: SetMetric, side: int) -> dict[str, Tensor]:
-        """Those of a metric, read or computed on the device of its model.
+        """The statistics of a metric, read or computed on the device of its model.
 
         Args:
             side: of the pictures that are drawn.

@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.evaluation.set_metrics.base import SetMetric, Terms
 from asyncdiff_cli.engine.rewards.mini_quality import to_pixels
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
-"""Of R, G and B (Rec. 709)."""
+"""Weights of R, G and B (Rec. 709)."""
 FLOOR = 1e-8
 """Power that is added before the logarithm, far below the rounding to 8 bits."""
 
