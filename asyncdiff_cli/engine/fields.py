@@ -109,10 +109,10 @@ def parse_numbers(option: str, text: str | None, kind: type[Any]) -> tuple[Any, 
     return found
 
 
-Model = TypeVar("Model", bound=BaseModel)
+Validated = TypeVar("Validated", bound=BaseModel)
 
 
-def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
+def validated(model: type[Validated], values: Mapping[str, Any], where: str = "") -> Validated:
     """The values as a model; `where` names the line of a file, and "" the command line.
 
     Raises:
