@@ -32,8 +32,9 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, attach
-from asyncdiff_cli.engine.backbones.backbone import load_choice
+from asyncdiff_cli.engine.backbones.backbone import load
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
@@ -99,8 +100,9 @@ def measure(wanted: Comparison, rounds: int, batches: tuple[int, int]) -> np.nda
     seconds = []
     with tempfile.TemporaryDirectory() as directory:
         evaluation = open_evaluation(wanted, Path(directory) / "store")
-        stock = load_choice(wanted.choice)
-        encoder = Canvas(load_choice(wanted.choice, parts="text"), wanted.guidance)
+        outline = Outline.of(wanted.choice)
+        stock = load(outline)
+        encoder = Canvas(load(outline, "text"), wanted.guidance)
         for n in track(
             range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
         ):

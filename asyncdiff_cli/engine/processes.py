@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,6 +80,16 @@ def join(device: str | None, tracker: str | None = None, path: Path | None = Non
     # gloo's threads abort a process that still has them when it ends
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator
+
+
+@contextmanager
+def in_turn(accelerator: Accelerator) -> Iterator[None]:
+    """Have one process of a run do what the others then find done, one of each machine next.
+
+    Of what is downloaded there is one copy on each machine, or one for all.
+    """
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
+        yield
 
 
 def _device_id(device: torch.device) -> str:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from asyncdiff_cli.engine.backbones.backbone import load_choice
+from asyncdiff_cli.engine.backbones.backbone import load
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
@@ -19,10 +20,10 @@ def wanted():
 
 def test_the_script_scores_what_the_evaluation_scores(wanted, tmp_path):
     evaluation = open_evaluation(wanted, tmp_path / "store")
-    encoder = Canvas(load_choice(wanted.choice, parts="text"))
+    encoder = Canvas(load(Outline.of(wanted.choice), "text"))
     evaluate.ours(encoder, evaluation, tmp_path / "again")
     rows = evaluation.store.read().to_pylist()
-    theirs = evaluate.script(evaluation, load_choice(wanted.choice), batch=1)
+    theirs = evaluate.script(evaluation, load(Outline.of(wanted.choice)), batch=1)
     assert len(rows) == 4
     for row in rows:
         score = theirs[row["policy"]][row["prompt_id"]]["sharpness"].item()

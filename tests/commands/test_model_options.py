@@ -104,7 +104,7 @@ def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path, monkeypat
     assert options.keys() == {"model"} | {f.name for f in fields(Comparison)} - {"choice"}
     assert options["model"].keys() == set(ModelChoice.options())
     assert (options["steps"], options["size"], options["limit"]) == ([2], 16, 2)
-    for name in ("RewardGroup", "encode_first"):  # it is refused before any weights are read
+    for name in ("RewardGroup", "open_canvas"):  # it is refused before any weights are read
         monkeypatch.delattr(evaluation_start, name)
     other = asyncdiff(*given, *model, "--out", "store")
     assert (other.code, other.err.count("\n")) == (2, 1)
@@ -127,7 +127,7 @@ def test_a_run_keeps_its_model_and_may_change_what_waits(
     assert "keeps its quantize" in off.err
     assert asyncdiff("train", "--resume", "r", "--device", "cpu", "iterations=2").code == 0
     assert not list((tmp_path / "r").glob(".text*"))
-    for name in ("RewardGroup", "encode_first"):
+    for name in ("RewardGroup", "open_canvas"):
         monkeypatch.delattr(training_start, name)
     elsewhere = ("--resume", "r", "--model-path", tmp_path / "louder", "--device", "cpu")
     shutil.copytree(pipelines["sd3"], tmp_path / "louder")

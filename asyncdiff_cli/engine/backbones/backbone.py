@@ -20,9 +20,9 @@ from asyncdiff_cli.engine.backbones.loading import (
     read_pipeline,
     transformer_config,
 )
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import (
-    check_names,
     check_scheduler,
     class_scheduler_name,
     grid_name,
@@ -30,9 +30,8 @@ from asyncdiff_cli.engine.backbones.schedulers import (
     scheduler_name,
 )
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import Source, anonymous_entry, find_source
+from asyncdiff_cli.engine.backbones.source import anonymous_entry
 from asyncdiff_cli.engine.checks import check_choice, check_size, unknown_pipeline
-from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 
@@ -182,8 +181,11 @@ def load_backbone(
             file, or a revision where there is no repository.
         AsyncDiffError: if the repository is gated or cannot be reached, or a file is corrupted.
     """
-    device, provisional = resolve_device(device, dtype, REGISTRY.get(name))
+    check_choice("parts", parts, PARTS)
     choice = ModelChoice.parse(
+        backbone=name,
+        revision=revision,
+        model_path=model_path,
         scheduler=scheduler,
         grid=grid,
         quantize=quantize,
@@ -192,47 +194,52 @@ def load_backbone(
         compile=compile,
         attention=attention,
     )
-    scheduler, grid, setup = choice.scheduler, choice.grid, Setup.of(choice)
-    setup.check(device, provisional)
-    check_names(scheduler, grid)
-    check_choice("parts", parts, PARTS)
-    source = find_source(name, model_path, revision, setup.quantize)
-    device, dtype = resolve_device(device, dtype, source.entry)
-    setup.check(device, dtype)
-    if scheduler is None:
+    return load(Outline.of(choice, device, dtype), parts)
+
+
+def load(outline: Outline, parts: str = "all") -> Backbone:
+    """Load a backbone that was looked up.
+
+    Args:
+        parts: as of `load_backbone`.
+
+    Raises:
+        InputError, AsyncDiffError: as `load_backbone`.
+    """
+    source, choice = outline.source, outline.choice
+    if choice.scheduler is None:
         class_scheduler_name(source.components["scheduler"][1])
     check_checkpoint(source)
-
     try:
-        pipe = _load(source, dtype, device, setup, parts)
+        pipe = _load(outline, parts)
     except torch.OutOfMemoryError:
         raise AsyncDiffError(
-            f"out of memory while loading {name}: use --quantize or --offload, or a GPU with more"
+            f"out of memory while loading {choice.name}: use --quantize or --offload, or a GPU with"
+            " more"
         ) from None
     family = source.adapter_class.family
-    if scheduler is not None or grid is not None:
-        own = scheduler or scheduler_name(pipe.scheduler)
-        pipe.scheduler = make_scheduler(own, family, pipe.scheduler.config, grid)
+    if choice.scheduler is not None or choice.grid is not None:
+        solver = choice.scheduler or scheduler_name(pipe.scheduler)
+        pipe.scheduler = make_scheduler(solver, family, pipe.scheduler.config, choice.grid)
     check_scheduler(pipe.scheduler, family)
     return Backbone(
         pipe,
         source.entry,
         source.adapter_class(pipe),
-        dtype,
+        outline.dtype,
         source.directory,
         source.revision,
         source.checkpoint,
-        setup,
+        outline.setup,
     )
 
 
-def _load(
-    source: Source, dtype: torch.dtype, device: torch.device, setup: Setup, parts: str
-) -> Any:
+def _load(outline: Outline, parts: str) -> Any:
     """The pipeline where it is to run, with None for what is not of these parts."""
+    source, setup, device = outline.source, outline.setup, outline.device
     # an adapter may belong to both parts, and diffusers adds it to the whole pipeline at once
     read = "all" if setup.lora else parts
-    pipe = read_pipeline(source, dtype, device, setup.quantize, read)
+    pipe = read_pipeline(source, outline.dtype, device, setup.quantize, read)
     setup.add_lora(pipe)
     for component in source.components:
         if not is_part(component, parts):
@@ -242,15 +249,3 @@ def _load(
         # without T5, SD3 pads its text to the width that the transformer's configuration has
         pipe.transformer = SimpleNamespace(config=transformer_config(source))
     return pipe
-
-
-def load_choice(
-    choice: ModelChoice, device: torch.device | str | None = None, parts: str = "all"
-) -> Backbone:
-    """Load what a user has asked for, as `load_backbone` does.
-
-    Args:
-        device: in place of the choice's.
-    """
-    options = {name: getattr(choice, name) for name in choice.options() if name != "backbone"}
-    return load_backbone(choice.name, **{**options, "device": device or choice.device}, parts=parts)

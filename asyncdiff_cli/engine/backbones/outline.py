@@ -11,10 +11,10 @@ from asyncdiff_cli.engine.backbones.adapters import Adapter
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.backbones.fingerprint import fingerprint
 from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
-from asyncdiff_cli.engine.backbones.schedulers import class_scheduler_name
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import Source, configuration, default_pixels, source_of
+from asyncdiff_cli.engine.backbones.source import Source, configuration, default_pixels, find_source
 from asyncdiff_cli.engine.checks import check_size
 from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.dtypes import dtype_name
@@ -31,16 +31,29 @@ class Outline:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, choice: ModelChoice, device: torch.device | str | None = None) -> Outline:
-        """What `load_choice` will load.
+    def of(
+        cls,
+        choice: ModelChoice,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+    ) -> Outline:
+        """Look a model up; what can be refused without it is refused before.
+
+        Args:
+            device, dtype: in place of the choice's.
 
         Raises:
+            InputError: for settings that cannot be, or cannot be together.
             InputError, AsyncDiffError: as `find_source`.
         """
-        source = source_of(choice)
-        return cls(
-            choice, source, *resolve_device(device or choice.device, choice.dtype, source.entry)
-        )
+        device, dtype = device or choice.device, dtype or choice.dtype
+        setup = Setup.of(choice)
+        setup.check(*resolve_device(device, dtype, REGISTRY.get(choice.name)))
+        check_names(choice.scheduler, choice.grid)
+        source = find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
+        where, computed_in = resolve_device(device, dtype, source.entry)
+        setup.check(where, computed_in)
+        return cls(choice, source, where, computed_in)
 
     @property
     def name(self) -> str:

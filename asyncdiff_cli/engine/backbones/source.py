@@ -26,7 +26,7 @@ from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.reading import read_json
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    pass
 
 
 LIBRARIES = ("diffusers", "transformers")
@@ -100,11 +100,6 @@ def find_source(
     )
 
 
-def source_of(choice: ModelChoice) -> Source:
-    """Find what a user has asked for, as `find_source` does."""
-    return find_source(choice.name, choice.model_path, choice.revision, choice.quantize)
-
-
 def find_variant(source: Source) -> str | None:
     """The variant of its weights that has to be named, as `needed_variant`.
 
@@ -142,22 +137,21 @@ def _weight_folders(source: Source, paths: Iterable[str]) -> dict[str, list[str]
     return files
 
 
-def fetch(choice: ModelChoice) -> BackboneEntry:
-    """Download what `load_choice` reads, if it is not on the disk; what is known of the backbone.
+def fetch(source: Source) -> None:
+    """Download what is read of a repository, if it is not on the disk.
 
     Raises:
         InputError, AsyncDiffError: as `find_source`.
     """
-    source = source_of(choice)
-    if source.directory is None:
-        with pipeline_errors(source.place):
-            # what a file of its own replaces is not needed
-            passed = {} if source.checkpoint is None else {"transformer": None}
-            variant = find_variant(source)
-            source.pipeline_class.download(
-                source.place, revision=source.revision, variant=variant, **passed
-            )
-    return source.entry
+    if source.directory is not None:
+        return
+    with pipeline_errors(source.place):
+        # what a file of its own replaces is not needed
+        passed = {} if source.checkpoint is None else {"transformer": None}
+        variant = find_variant(source)
+        source.pipeline_class.download(
+            source.place, revision=source.revision, variant=variant, **passed
+        )
 
 
 def configuration(source: Source) -> Path:

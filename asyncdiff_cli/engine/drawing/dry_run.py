@@ -8,27 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from asyncdiff_cli.engine.backbones import weights
-from asyncdiff_cli.engine.backbones.backbone import Backbone
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.loading import check_checkpoint
-from asyncdiff_cli.engine.backbones.memory.advice import advice
+from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL, footprint
 from asyncdiff_cli.engine.backbones.outline import Outline, filled
 from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
-from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
+from asyncdiff_cli.engine.backbones.schedulers import check_names
 from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.backbones.source import (
-    anonymous_entry,
+    configuration,
     find_checkpoint,
     find_pipeline,
-    read_index,
 )
-from asyncdiff_cli.engine.devices import TORCH_DTYPES, resolve_device
+from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
-from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan, open_job, read_source
+from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan, read_source
 from asyncdiff_cli.engine.drawing.plan import Batch, Plan, largest
 from asyncdiff_cli.engine.drawing.request import Request
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
@@ -40,6 +37,9 @@ class Estimate:
 
     value: float | None
     reason: str
+
+
+UNKNOWN = Estimate(None, "its configuration is not on this disk")
 
 
 @dataclass(frozen=True)
@@ -85,91 +85,81 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
         InputError: for all that can be refused without running the model.
         AsyncDiffError: for a repository that is neither known by name nor on the disk.
     """
-    asked = choice
     recorded, choice = read_source(request, choice)
-    resolve_device(choice.device, choice.dtype)
-    check_names(choice.scheduler, choice.grid)
-    entry, directory = _locate(choice)
+    entry, outline = _look_up(choice)
     device, dtype = resolve_device(choice.device, choice.dtype, entry)
-    Setup.of(choice).check(device, dtype)
-    pixels = entry.size or (weights.default_size(directory) if directory else 0)
-    plan = make_plan(request, recorded, entry, pixels)
+    plan = make_plan(request, recorded, entry, outline.size if outline else entry.size or 0)
     check_source_is_kept(request, plan, out)
-    if directory is not None:
-        _check(plan, choice, directory)
-    size, peak, advised = _estimate_memory(plan, entry, directory, choice, device, dtype)
+    if outline is None:
+        size, peak, advised = _stored_on_the_hub(entry, _file_size(choice)), UNKNOWN, None
+    else:
+        check_sizes(plan, outline)
+        check_checkpoint(outline.source)
+        size, peak, advised = _estimate_memory(plan, outline)
+        choice = replace(choice, scheduler=outline.scheduler)
     reason = f"a dry run times models on this disk, up to {SMALL_MODEL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
-    if directory is not None and size.value is not None and size.value <= SMALL_MODEL:
-        seconds = _time(plan, open_job(request, asked, out).backbone)
-    if directory is not None:
-        _, _, components = read_index(directory / "model_index.json")
-        own = class_scheduler_name(str(components["scheduler"][1]))
-        choice = replace(choice, scheduler=choice.scheduler or own)
-    model = filled(choice, entry, device, dtype)
-    return Forecast(plan, model, size, peak, advised, seconds)
+    if outline is not None and size.value is not None and size.value <= SMALL_MODEL:
+        seconds = _time(plan, load(outline))
+    return Forecast(plan, filled(choice, entry, device, dtype), size, peak, advised, seconds)
 
 
-def _locate(choice: ModelChoice) -> tuple[BackboneEntry, Path | None]:
+def _look_up(choice: ModelChoice) -> tuple[BackboneEntry, Outline | None]:
+    """What is known of a model without a download; no outline of one that is not on this disk."""
     checkpoint = find_checkpoint(choice.model_path, choice.quantize)
-    entry, source, directory = find_pipeline(choice.name, None if checkpoint else choice.model_path)
-    if directory is None and entry is not None:
-        return entry, weights.snapshot(entry, choice.revision)
-    if directory is None:
-        raise AsyncDiffError(f"{source} is not known by name, and a dry run downloads nothing")
-    _, adapter_class, _ = read_index(directory / "model_index.json")
-    return entry or anonymous_entry(choice.name, adapter_class.family), directory
+    entry, place, directory = find_pipeline(choice.name, None if checkpoint else choice.model_path)
+    if directory is not None:
+        outline = Outline.of(choice)
+        return outline.entry, outline
+    if entry is None:
+        raise AsyncDiffError(f"{place} is not known by name, and a dry run downloads nothing")
+    where = resolve_device(choice.device, choice.dtype, entry)
+    Setup.of(choice).check(*where)
+    check_names(choice.scheduler, choice.grid)
+    snapshot = weights.snapshot(entry, choice.revision)
+    if snapshot is None:
+        return entry, None
+    path = choice.model_path if checkpoint else None
+    local = replace(choice, backbone=str(snapshot), model_path=path, revision=None)
+    outline = Outline.of(local, *where)
+    return entry, replace(outline, source=replace(outline.source, entry=entry))
 
 
-def _check(plan: Plan, choice: ModelChoice, directory: Path) -> None:
-    """The sizes can be drawn, and a file of a transformer is of this one, as loading would say."""
+def _file_size(choice: ModelChoice) -> int | None:
+    """Bytes of the file that takes the transformer's place, if one does."""
     path = choice.model_path
-    own = None if path is None or path.is_dir() else path
-    local = replace(choice, backbone=str(directory), model_path=own, revision=None, dtype=None)
-    outline = Outline.of(local)
-    check_sizes(plan, outline)
-    check_checkpoint(outline.source)
+    return path.stat().st_size if path is not None and path.is_file() else None
 
 
-def _estimate_memory(
-    plan: Plan,
-    entry: BackboneEntry,
-    directory: Path | None,
-    choice: ModelChoice,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[Estimate, Estimate, str | None]:
+def _stored_on_the_hub(entry: BackboneEntry, file: int | None) -> Estimate:
+    """Bytes of the weights of a backbone that is not on this disk."""
+    assert entry.repo is not None  # _look_up found it by name
+    try:
+        return _stored(weights.download_sizes(entry.repo), file)
+    except AsyncDiffError as error:
+        return Estimate(None, str(error))
+
+
+def _estimate_memory(plan: Plan, outline: Outline) -> tuple[Estimate, Estimate, str | None]:
     """Bytes of the weights, those that the largest batch needs, and what to do if they are not
     there."""
-    path = choice.model_path
-    file = path.stat().st_size if path is not None and path.is_file() else None
-    if directory is None:
-        assert entry.repo is not None  # _locate found it by name
-        unknown = Estimate(None, "its configuration is not on this disk")
-        try:
-            stored = _stored(weights.download_sizes(entry.repo), file)
-        except AsyncDiffError as error:
-            stored = Estimate(None, str(error))
-        return stored, unknown, None
-    work = largest(plan.batches, entry)
-    setup = Setup.of(choice)
+    setup, checkpoint = outline.setup, outline.source.checkpoint
+    work, directory = largest(plan.batches, outline.entry), configuration(outline.source)
     held = setup.quantize, setup.offload
     try:
-        found = footprint(directory, dtype, work, *held, device=device)
-        if file is not None and path is not None and path.suffix == GGUF:
-            parts = {part.name: part.weights for part in found.components}
-            unknown = Estimate(None, "what a GGUF file takes while it runs is not estimated")
-            return _stored(parts, file, "as they are held"), unknown, None
-        half = TORCH_DTYPES[entry.dtype]
-        advised = advice(entry.name, directory, device, dtype, work, setup, half=half)
+        found = footprint(directory, outline.dtype, work, *held, device=outline.device)
     except InputError:  # what cannot be drawn needs no estimate
         raise
     except AsyncDiffError as error:
         return Estimate(None, str(error)), Estimate(None, str(error)), None
+    if checkpoint is not None and checkpoint.suffix == GGUF:
+        parts = {part.name: part.weights for part in found.components}
+        unknown = Estimate(None, "what a GGUF file takes while it runs is not estimated")
+        return _stored(parts, checkpoint.stat().st_size, "as they are held"), unknown, None
     return (
         Estimate(found.weights, "as they are held"),
         Estimate(found.peak, f"for {work.batch} at once, by tracing; libraries come on top"),
-        advised,
+        advise(outline, work),
     )
 
 

@@ -14,13 +14,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from asyncdiff_cli.engine.backbones.backbone import Backbone, load_choice
-from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load
 from asyncdiff_cli.engine.backbones.loading import is_part
 from asyncdiff_cli.engine.backbones.lora import LoRA
-from asyncdiff_cli.engine.backbones.source import source_of
+from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
-from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.errors import AsyncDiffWarning
@@ -31,7 +29,7 @@ END = 1 << 20
 
 
 def encode_first(
-    choice: ModelChoice,
+    outline: Outline,
     accelerator: Accelerator,
     guidance_scale: float | None,
     size: int | None,
@@ -51,16 +49,16 @@ def encode_first(
     Raises:
         InputError, AsyncDiffError: as `load_backbone`, or if the directory cannot be written.
     """
-    text = EncodedText(directory, _digest(choice, accelerator.device, guidance_scale))
+    text = EncodedText(directory, _digest(outline, guidance_scale))
     prompts = list(prompts)
     missing = text.missing(prompts)
     accelerator.wait_for_everyone()  # all have looked before one writes
     now = missing if ahead is None else missing[: ahead * accelerator.num_processes]
     mine = now[accelerator.process_index :: accelerator.num_processes]
     if mine:
-        _encode(choice, accelerator.device, guidance_scale, mine, text, len(missing))
+        _encode(outline, guidance_scale, mine, text, len(missing))
     accelerator.wait_for_everyone()
-    backbone = load_choice(choice, accelerator.device, parts="image")
+    backbone = load(outline, "image")
     if accelerator.is_main_process:
         _warn_of_words(backbone, prompts)
     # one process reads all of a local model for it
@@ -75,17 +73,22 @@ def _warn_of_words(backbone: Backbone, prompts: Iterable[str]) -> None:
         warnings.warn(line, AsyncDiffWarning, stacklevel=3)
 
 
-def _digest(choice: ModelChoice, device: torch.device, guidance_scale: float | None) -> str:
+def _digest(outline: Outline, guidance_scale: float | None) -> str:
     """A name of what conditions depend on beside the prompt, the same for a default and its value.
 
     Raises:
-        InputError, AsyncDiffError: as `find_source`.
+        InputError: for a LoRA that is not there.
     """
-    source = source_of(choice)
-    entry = source.entry
+    source, choice, entry = outline.source, outline.choice, outline.entry
     scale = entry.guidance_scale if guidance_scale is None else guidance_scale
-    _, dtype = resolve_device(device, choice.dtype, entry)
-    own = (source.place, source.revision, dtype, choice.quantize, *choice.lora, float(scale))
+    own = (
+        source.place,
+        source.revision,
+        outline.dtype,
+        choice.quantize,
+        *choice.lora,
+        float(scale),
+    )
     more = (entry.max_sequence_length, entry.negative_prompt)
     digest = hashlib.sha256(json.dumps([*map(str, (*own, *more))]).encode())
     files = [LoRA.parse(text).local() for text in choice.lora]
@@ -108,27 +111,26 @@ def _ends(file: Path) -> bytes:
 
 
 def _encode(
-    choice: ModelChoice,
-    device: torch.device,
+    outline: Outline,
     guidance_scale: float | None,
     prompts: Sequence[str],
     text: EncodedText,
     count: int,
 ) -> None:
     """Encode this process's share of so many prompts."""
-    encoder = Canvas(load_choice(choice, device, parts="text"), guidance_scale)
+    encoder = Canvas(load(outline, "text"), guidance_scale)
     for n, prompt in enumerate(prompts):
         text.write(prompt, encoder.encode([prompt])[prompt])
         if n == 0:
             text.check_room(prompt, count - 1)
     del encoder
     gc.collect()
-    if device.type == "cuda":
+    if outline.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def encode_more(
-    choice: ModelChoice, groups: Sequence[Group], canvas: Canvas, prompts: Iterable[str]
+    outline: Outline, groups: Sequence[Group], canvas: Canvas, prompts: Iterable[str]
 ) -> None:
     """Encode those of the prompts that are not yet, while the image model makes room.
 
@@ -140,12 +142,11 @@ def encode_more(
     """
     missing = [] if canvas.text is None else canvas.text.missing(prompts)
     if canvas.text is not None and missing:
-        device = canvas.backbone.device
         with ExitStack() as aside:
             for group in groups:
                 aside.enter_context(group.aside())
             aside.enter_context(_aside(canvas.backbone))
-            _encode(choice, device, canvas.guidance_scale, missing, canvas.text, len(missing))
+            _encode(outline, canvas.guidance_scale, missing, canvas.text, len(missing))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.backbones.backbone import Backbone, load_choice
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.named import check_model
@@ -139,9 +139,9 @@ def open_job(
     plan = make_plan(request, recorded, outline.entry, outline.size)
     check_sizes(plan, outline)
     check_source_is_kept(request, plan, out)
-    if warning := advise(choice, largest(plan.batches, outline.entry)):
+    if warning := advise(outline, largest(plan.batches, outline.entry)):
         on_warning(warning)
-    return Job(plan, outline.in_force(), load_choice(choice), out, recorded)
+    return Job(plan, outline.in_force(), load(outline), out, recorded)
 
 
 def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, ModelChoice]:

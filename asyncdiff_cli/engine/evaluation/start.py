@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.backbones.memory.advice import advise, evaluation_work
+from accelerate import Accelerator
+
 from asyncdiff_cli.engine.backbones.memory.footprint import Company
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.drawing.canvas import BatchSize
-from asyncdiff_cli.engine.drawing.encoding import encode_first, encode_more
+from asyncdiff_cli.engine.drawing.encoding import encode_more
+from asyncdiff_cli.engine.drawing.opening import open_canvas
 from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.evaluation.comparison import Comparison, provisional_entry
 from asyncdiff_cli.engine.evaluation.evaluation import (
@@ -29,9 +31,10 @@ from asyncdiff_cli.engine.evaluation.evaluation import (
     places,
 )
 from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.evaluation.set_metrics.reference import Reference
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.files import REFUSED, check_directory
-from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.processes import in_turn, join
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards import (
     check_prompts,
@@ -61,12 +64,11 @@ def open_evaluation(
             evaluation.
         AsyncDiffError: for what cannot be loaded or written.
     """
-    name, names = wanted.choice.name, wanted.reward_names()
-    wanted.contenders(provisional_entry(name))
+    names = wanted.reward_names()
+    wanted.contenders(provisional_entry(wanted.choice.name))
     check_directory(out)
     accelerator = join(wanted.choice.device)
-    # one process of the run downloads first, and then one of each other machine
-    with accelerator.main_process_first(), accelerator.local_main_process_first():
+    with in_turn(accelerator):
         texts, order = wanted.load_prompts(on_progress)
         outline = Outline.of(wanted.choice, accelerator.device)
         if wanted.size is not None:
@@ -76,47 +78,26 @@ def open_evaluation(
         reference = wanted.find_reference()
         fingerprint = None if reference is None else reference.fingerprint
         Store.agree(out, shared, names, wanted.set_metrics, fingerprint)
-        contenders = wanted.contenders(fetch(wanted.choice))
-        scorers = RewardGroup(
-            dict.fromkeys(names, 1.0),
-            wanted.reward_paths,
-            accelerator.device,
-            wanted.reward_dtype,
-            wanted.offload_rewards,
-            keep=out / REFUSED,
-        )
-        set_metrics = SetMetricGroup(
-            wanted.set_metrics, wanted.reward_paths, accelerator.device, wanted.offload_rewards
-        )
-    if reference is not None:
-        shared["set_metrics"] = set_metrics.settings(reference)
-    store = Store.open(out, {**shared, "rewards": _ran_with(scorers)})
-    if reference is not None and accelerator.is_main_process:
-        set_metrics.keep(reference, shared["size"], out)
+        contenders = wanted.contenders(outline.entry)
+        fetch(outline.source)
+        scorers, set_metrics = _scorers(wanted, accelerator, out)
+    store = _open_store(out, shared, scorers, set_metrics, reference, accelerator)
     check_descriptions(store, contenders)
-    if accelerator.is_main_process and not Store.is_new(out):
-        store.compact()
     batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
-    work = evaluation_work(wanted.choice, batch_size, wanted.size, wanted.guidance)
     sizes = *scorers.sizes.values(), *set_metrics.sizes.values()
-    company = Company(sizes, wanted.offload_rewards)
-    if accelerator.is_main_process and (
-        warning := advise(
-            wanted.choice, work, accelerator.device, encode_first=True, company=company
-        )
-    ):
-        on_warning(warning)
-    canvas = encode_first(
-        wanted.choice,
+    canvas = open_canvas(
+        outline,
         accelerator,
         wanted.guidance,
         wanted.size,
+        batch_size,
         _undrawn(wanted, out, contenders, texts, order),
         encoded_at(out, wanted.shard),
+        [scorers, set_metrics],
+        Company(sizes, wanted.offload_rewards),
         AHEAD + batch_size,
+        on_warning,
     )
-    scorers.place()
-    set_metrics.place()
     return Evaluation(
         accelerator,
         canvas,
@@ -130,9 +111,45 @@ def open_evaluation(
         wanted.kept_images,
         wanted.shard,
         in_force(wanted, outline, shared, order, batch_size),
-        partial(encode_more, wanted.choice, (scorers, set_metrics)),
+        partial(encode_more, outline, (scorers, set_metrics)),
         set_metrics,
     )
+
+
+def _scorers(
+    wanted: Comparison, accelerator: Accelerator, out: Path
+) -> tuple[RewardGroup, SetMetricGroup]:
+    scorers = RewardGroup(
+        dict.fromkeys(wanted.reward_names(), 1.0),
+        wanted.reward_paths,
+        accelerator.device,
+        wanted.reward_dtype,
+        wanted.offload_rewards,
+        keep=out / REFUSED,
+    )
+    set_metrics = SetMetricGroup(
+        wanted.set_metrics, wanted.reward_paths, accelerator.device, wanted.offload_rewards
+    )
+    return scorers, set_metrics
+
+
+def _open_store(
+    out: Path,
+    shared: dict[str, Any],
+    scorers: RewardGroup,
+    set_metrics: SetMetricGroup,
+    reference: Reference | None,
+    accelerator: Accelerator,
+) -> Store:
+    """The store of these settings, with what set metrics compare with beside it."""
+    if reference is not None:
+        shared["set_metrics"] = set_metrics.settings(reference)
+    store = Store.open(out, {**shared, "rewards": _ran_with(scorers)})
+    if reference is not None and accelerator.is_main_process:
+        set_metrics.keep(reference, shared["size"], out)
+    if accelerator.is_main_process and not Store.is_new(out):
+        store.compact()
+    return store
 
 
 def _undrawn(

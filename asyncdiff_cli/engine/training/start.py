@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from asyncdiff_cli.engine.backbones.backbone import Backbone
-from asyncdiff_cli.engine.backbones.memory.advice import advise, evaluation_work
 from asyncdiff_cli.engine.backbones.memory.footprint import Company
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
@@ -18,10 +17,10 @@ from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.devices import TORCH_DTYPES
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.drawing.canvas import Canvas
-from asyncdiff_cli.engine.drawing.encoding import encode_first
+from asyncdiff_cli.engine.drawing.opening import open_canvas
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import REFUSED, write_text
-from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.processes import in_turn, join
 from asyncdiff_cli.engine.prompts.load import load_prompts
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards import check_prompts
@@ -63,74 +62,41 @@ def open_trainer(
         InputError: for what can be refused before a model is loaded.
         AsyncDiffError: for what cannot be loaded, or a run without a usable checkpoint.
     """
-    if tracker is not None:
-        check_choice("tracker", tracker, TRACKERS)
-        if find_spec(tracker) is None:
-            raise InputError(f"{tracker} is not installed: pip install {tracker}")
+    check_tracker(tracker)
     if not resume:
         RunDirectory.check_new(path)
     accelerator = join(device, tracker, path)
-    where = accelerator.device
     copy = prompts if prompts is not None and is_copy(prompts) else None
     moved = resume and prompts is not None and copy is None
     source = str(prompts) if moved else recipe.prompts
-    # one process of the run downloads first, and then one of each other machine
-    with accelerator.main_process_first(), accelerator.local_main_process_first():
+    with in_turn(accelerator):
         texts, held_out = (
             load_prompts(source, split, data_dir, copy, on_progress)
             for split in ("train", "validation")
         )
-        check_prompts(recipe.rewards, [*texts.texts, *held_out.texts])
-        outline = Outline.of(recipe.model(), where)
-        if recipe.size is not None:
-            outline.check_size(recipe.size, recipe.size)
+        outline = _outline(recipe, accelerator, [*texts.texts, *held_out.texts])
         run = RunDirectory(path, identity(resolved(recipe, outline), outline, texts, held_out))
         checkpoint = _last(run, on_warning, accelerator) if resume else None
-        fetch(recipe.model())
-        scorers = RewardGroup(
-            recipe.rewards,
-            recipe.reward_paths,
-            where,
-            recipe.reward_dtype,
-            recipe.offload_rewards,
-            keep=path / REFUSED,
-        )
-    work = evaluation_work(
-        recipe.model(), recipe.rollout_batch_size, recipe.size, recipe.guidance_scale
-    )
-    company = Company(
-        tuple(scorers.sizes.values()),
-        recipe.offload_rewards,
-        "offload_rewards=true",
-        "rollout_batch_size=",
-    )
-    if accelerator.is_main_process and (
-        warning := advise(recipe.model(), work, where, encode_first=True, company=company)
-    ):
-        on_warning(warning)
-    canvas = encode_first(
-        recipe.model(),
+        fetch(outline.source)
+        scorers = _scorers(recipe, accelerator, path)
+    canvas = open_canvas(
+        outline,
         accelerator,
         recipe.guidance_scale,
         recipe.size,
+        recipe.rollout_batch_size,
         _wanted_prompts(recipe, path, texts, held_out),
         path / ".text",
+        [scorers],
+        _company(recipe, scorers),
+        on_warning=on_warning,
     )
-    scorers.place()
-    backbone = canvas.backbone
-    recipe = resolved(recipe, backbone)
+    recipe = resolved(recipe, canvas.backbone)
     if accelerator.is_main_process and not resume:
         run.start(to_yaml(recipe))
     canvas = dataclasses.replace(canvas, guidance_scale=recipe.guidance_scale, size=recipe.size)
-    trainer = Trainer(
-        recipe,
-        canvas,
-        scorers,
-        texts,
-        _held_out(recipe, canvas, held_out, scorers),
-        run,
-        accelerator,
-    )
+    validation = _held_out(recipe, canvas, held_out, scorers)
+    trainer = Trainer(recipe, canvas, scorers, texts, validation, run, accelerator)
     if resume:
         _restore(trainer, checkpoint)
     if tracker is not None:
@@ -138,6 +104,47 @@ def open_trainer(
         accelerator.init_trackers("asyncdiff", config=settings)
     accelerator.wait_for_everyone()
     return trainer
+
+
+def check_tracker(tracker: str | None) -> None:
+    """A tracker is known and installed; None is none.
+
+    Raises:
+        InputError: for one that is not.
+    """
+    if tracker is not None:
+        check_choice("tracker", tracker, TRACKERS)
+        if find_spec(tracker) is None:
+            raise InputError(f"{tracker} is not installed: pip install {tracker}")
+
+
+def _outline(recipe: Recipe, accelerator: Accelerator, prompts: Sequence[str]) -> Outline:
+    """The backbone that is trained around; it draws the recipe's size, and rewards read prompts."""
+    check_prompts(recipe.rewards, prompts)
+    outline = Outline.of(recipe.model(), accelerator.device)
+    if recipe.size is not None:
+        outline.check_size(recipe.size, recipe.size)
+    return outline
+
+
+def _scorers(recipe: Recipe, accelerator: Accelerator, path: Path) -> RewardGroup:
+    return RewardGroup(
+        recipe.rewards,
+        recipe.reward_paths,
+        accelerator.device,
+        recipe.reward_dtype,
+        recipe.offload_rewards,
+        keep=path / REFUSED,
+    )
+
+
+def _company(recipe: Recipe, scorers: RewardGroup) -> Company:
+    return Company(
+        tuple(scorers.sizes.values()),
+        recipe.offload_rewards,
+        "offload_rewards=true",
+        "rollout_batch_size=",
+    )
 
 
 def resolved(recipe: Recipe, backbone: Backbone | Outline) -> Recipe:

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.footprint import (
     ALONE,
     GIB,
@@ -21,10 +20,11 @@ from asyncdiff_cli.engine.backbones.memory.footprint import (
     is_small,
 )
 from asyncdiff_cli.engine.backbones.memory.tracing import Work
+from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import GGUF, OFFLOADS
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import configuration, default_pixels, source_of
-from asyncdiff_cli.engine.devices import TORCH_DTYPES, resolve_device
+from asyncdiff_cli.engine.backbones.source import configuration
+from asyncdiff_cli.engine.devices import TORCH_DTYPES
 from asyncdiff_cli.engine.errors import InputError
 
 ALLOWANCE = int(1.2 * GIB)
@@ -220,52 +220,44 @@ def _gib(size: float) -> str:
 
 
 def evaluation_work(
-    choice: ModelChoice, batch: int, pixels: int | None, guidance_scale: float | None
+    outline: Outline, batch: int, pixels: int | None, guidance_scale: float | None
 ) -> Work:
     """The work of so many images of an evaluation or a training; None is the backbone's default.
 
     Raises:
-        InputError, AsyncDiffError: as `find_source`.
+        InputError, AsyncDiffError: as `default_pixels`.
     """
-    source = source_of(choice)
-    entry, side = source.entry, pixels or default_pixels(source)
+    entry, side = outline.entry, pixels or outline.size
     guidance = entry.guidance_scale if guidance_scale is None else guidance_scale
     negative = entry.negative_prompt is not None
     return Work(batch, side, side, guidance, negative, entry.max_sequence_length)
 
 
 def advise(
-    choice: ModelChoice,
-    work: Work,
-    device: torch.device | str | None = None,
-    encode_first: bool = False,
-    company: Company = ALONE,
+    outline: Outline, work: Work, encode_first: bool = False, company: Company = ALONE
 ) -> str | None:
     """One line about a model that will not fit, which names the options that would; else None.
 
     It says nothing of what it cannot estimate: GGUF files, and pipelines that cannot be traced.
 
     Args:
-        device: in place of the choice's.
         encode_first: whether the text encoders are gone before the rest is loaded.
         company: the rewards that are to fit beside it; on a CPU they are in its memory already.
     """
-    where, _ = resolve_device(device or choice.device, choice.dtype)
+    source, choice, device = outline.source, outline.choice, outline.device
+    if source.checkpoint is not None and source.checkpoint.suffix == GGUF:
+        return None
     try:
-        source = source_of(choice)
-        where, dtype = resolve_device(where, choice.dtype, source.entry)
-        if source.checkpoint is not None and source.checkpoint.suffix == GGUF:
-            return None
         return advice(
             source.entry.name,
             configuration(source),
-            where,
-            dtype,
+            device,
+            outline.dtype,
             work,
-            Setup.of(choice),
+            outline.setup,
             # with adapters both parts are read whole, and nf4 is made on the GPU
             encode_first and not (choice.lora and choice.quantize == "nf4"),
-            company if where.type == "cuda" else ALONE,
+            company if device.type == "cuda" else ALONE,
             half=TORCH_DTYPES[source.entry.dtype],
         )
     except Exception:  # an estimate is no reason to stop; what is wrong, loading says
