@@ -161,7 +161,7 @@ def main(
         report: dict[str, Any] = {f"peak_bytes_{n}_prompts": peak(n, batch) for n in SIZES}
     else:
         wanted = Comparison(
-            ModelChoice(backbone), policies, limit=prompts, batch_size=batch, kept_images=0
+            ModelChoice(backbone=backbone), policies, limit=prompts, batch_size=batch, kept_images=0
         )
         seconds = measure(wanted, rounds, (1, batch))
         images = prompts * len(policies.split(","))

@@ -13,7 +13,7 @@ from benchmarks import evaluate
 
 @pytest.fixture
 def wanted():
-    choice = ModelChoice("mini", device="cpu")
+    choice = ModelChoice(backbone="mini", device="cpu")
     settings = {"texts": ("a cat", "a fox"), "steps": (2,), "rewards": ("sharpness",), "size": 32}
     return Comparison(choice, "baseline,fixed:0.5", **settings, kept_images=0)
 

@@ -322,7 +322,7 @@ def test_the_folder_has_the_code_without_its_weights(no_wheels, tmp_path):
         "run.sh",
         "LICENSE",
         "x.whl",
-        "sampler.py",
+        "loop.py",
         "flux-coco.yaml",
         "vocabulary.json",
     } <= names

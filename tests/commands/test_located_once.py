@@ -13,7 +13,7 @@ REPOSITORY = "someone/tiny-sd3"
 
 @pytest.fixture
 def lookups(pipelines, tmp_path, monkeypatch):
-    """The SD3 pipeline in the hub's cache, offline; what is asked of the hub for it, call by call."""
+    """The SD3 pipeline in the hub's cache, offline; what is asked of the hub, call by call."""
     cached = tmp_path / "hub" / "models--someone--tiny-sd3"
     shutil.copytree(pipelines["sd3"], cached / "snapshots" / COMMIT)
     (cached / "refs").mkdir()

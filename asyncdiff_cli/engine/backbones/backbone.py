@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from asyncdiff_cli.engine.backbones.adapters import ADAPTERS, Adapter
-from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.choice import ModelChoice, RecordedSettings
 from asyncdiff_cli.engine.backbones.fingerprint import fingerprint
 from asyncdiff_cli.engine.backbones.loading import (
     PARTS,
@@ -20,6 +20,7 @@ from asyncdiff_cli.engine.backbones.loading import (
     read_pipeline,
     transformer_config,
 )
+from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import (
@@ -32,6 +33,7 @@ from asyncdiff_cli.engine.backbones.schedulers import (
 from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.backbones.source import anonymous_entry
 from asyncdiff_cli.engine.checks import check_choice, check_size, unknown_pipeline
+from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 
@@ -94,6 +96,17 @@ class Backbone:
     def grid(self) -> str:
         """The grid's name, as `load_backbone` takes it."""
         return grid_name(self.pipe.scheduler)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What of its settings a picture's record holds: those of `RecordedSettings`."""
+        return {
+            **{name: getattr(self.setup, name) for name in RecordedSettings.model_fields},
+            "scheduler": self.scheduler,
+            "grid": self.grid,
+            "dtype": dtype_name(self.dtype),
+            "lora": tuple(LoRA.parse(text).absolute() for text in self.setup.lora),
+        }
 
     @property
     def size(self) -> int:

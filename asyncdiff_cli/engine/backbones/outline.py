@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -111,7 +111,7 @@ class Outline:
 
     def in_force(self) -> ModelChoice:
         """The choice with what it leaves to the backbone filled in."""
-        choice = replace(self.choice, revision=self.revision, scheduler=self.scheduler)
+        choice = self.choice.changed(revision=self.revision, scheduler=self.scheduler)
         return filled(choice, self.entry, self.device, self.dtype)
 
 
@@ -119,8 +119,7 @@ def filled(
     choice: ModelChoice, entry: BackboneEntry, device: torch.device, dtype: torch.dtype
 ) -> ModelChoice:
     """A choice with the defaults that are known without looking the pipeline up."""
-    return replace(
-        choice,
+    return choice.changed(
         backbone=entry.name,
         scheduler=choice.scheduler or NEUTRAL["scheduler"],
         grid=choice.grid or NEUTRAL["grid"],

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import (
@@ -16,16 +15,13 @@ from diffusers.models.attention_dispatch import (
     _check_attention_backend_requirements,
 )
 
+from asyncdiff_cli.engine.backbones.choice import ModelSettings
 from asyncdiff_cli.engine.backbones.lora import LoRA
+from asyncdiff_cli.engine.backbones.quantization import TORCHAO
 from asyncdiff_cli.engine.backbones.registry import OFFLOADS, QUANTIZATIONS
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.text import one_line
-
-if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
-
-from asyncdiff_cli.engine.backbones.quantization import TORCHAO
 
 PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
 ATTENTION = tuple(backend.value for backend in AttentionBackendName)
@@ -33,29 +29,17 @@ FP8_CAPABILITY = (8, 9)
 """The first CUDA architecture with 8-bit floating point, Ada."""
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What changes memory and speed; and, by LoRA, what is drawn.
+class Setup(ModelSettings):
+    """What changes memory and speed; and, by LoRA, what is drawn."""
 
-    Attributes:
-        quantize: one of `QUANTIZATIONS`, for the transformer and the large text encoders.
-        offload: one of `OFFLOADS`.
-        lora: as `LoRA.parse` reads them.
-        compile: compile the transformer's repeated blocks.
-        attention: one of `ATTENTION`, diffusers' attention backends.
-    """
-
-    quantize: str | None = None
     offload: str = "none"
-    lora: tuple[str, ...] = ()
-    compile: bool = False
-    attention: str | None = None
+    """One of `OFFLOADS`."""
 
     @classmethod
-    def of(cls, choice: ModelChoice) -> Setup:
+    def of(cls, choice: ModelSettings) -> Setup:
         """What a user has asked for."""
-        own = {field.name: getattr(choice, field.name) for field in fields(cls)}
-        return cls(**{**own, "offload": choice.offload or "none"})
+        settings = {name: getattr(choice, name) for name in cls.model_fields}
+        return cls(**{**settings, "offload": choice.offload or "none"})
 
     def check(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuse what cannot work here, before anything is loaded.

@@ -96,7 +96,7 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
         check_sizes(plan, outline)
         check_checkpoint(outline.source)
         size, peak, advised = _estimate_memory(plan, outline)
-        choice = replace(choice, scheduler=outline.scheduler)
+        choice = choice.changed(scheduler=outline.scheduler)
     reason = f"a dry run times models on this disk, up to {SMALL_MODEL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
     if outline is not None and size.value is not None and size.value <= SMALL_MODEL:
@@ -120,7 +120,7 @@ def _look_up(choice: ModelChoice) -> tuple[BackboneEntry, Outline | None]:
     if snapshot is None:
         return entry, None
     path = choice.model_path if checkpoint else None
-    local = replace(choice, backbone=str(snapshot), model_path=path, revision=None)
+    local = choice.changed(backbone=str(snapshot), model_path=path, revision=None)
     outline = Outline.of(local, *where)
     return entry, replace(outline, source=replace(outline.source, entry=entry))
 

@@ -13,8 +13,7 @@ from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import asyncdiff_cli
-from asyncdiff_cli.engine.backbones.lora import LoRA
-from asyncdiff_cli.engine.dtypes import dtype_name
+from asyncdiff_cli.engine.backbones.choice import RecordedSettings
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.limits import MAX_BATCH
@@ -42,7 +41,7 @@ class Drawn(BaseModel):
     seed: int
 
 
-class Provenance(BaseModel):
+class Provenance(RecordedSettings):
     """Everything that an image depends on, and the times that it was conditioned on.
 
     There is no date in it: the same command writes the same bytes.
@@ -58,7 +57,7 @@ class Provenance(BaseModel):
     batch: Annotated[tuple[Drawn, ...], Field(max_length=MAX_BATCH)]
     """All images of the batch: floating point repeats to the bit only in the same batch."""
     index: int
-    """The place of this one among them."""
+    """Which of them this is."""
     negative_prompt: str | None
     num_inference_steps: int
     guidance_scale: float
@@ -66,12 +65,7 @@ class Provenance(BaseModel):
     width: int
     max_sequence_length: int | None
     scheduler: str
-    """The scheduler; it and the next five are as `load_backbone` takes them."""
     grid: str = "model"
-    quantize: str | None = None
-    lora: tuple[str, ...] = ()
-    compile: bool = False
-    attention: str | None = None
     dtype: str
     device: str
     policy: dict[str, Any]
@@ -137,13 +131,7 @@ def describe(
         "height": height,
         "width": width,
         "max_sequence_length": max_sequence_length,
-        "scheduler": backbone.scheduler,
-        "grid": backbone.grid,
-        "quantize": backbone.setup.quantize,
-        "lora": tuple(LoRA.parse(text).absolute() for text in backbone.setup.lora),
-        "compile": backbone.setup.compile,
-        "attention": backbone.setup.attention,
-        "dtype": dtype_name(backbone.dtype),
+        **backbone.recorded,
         "device": backbone.device_name,
         "policy": policy.to_dict(),
         "gamma": gamma,
@@ -162,7 +150,7 @@ def describe(
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of the libraries that decide about a picture's bytes."""
+    """Those of the libraries that decide about a picture's bytes."""
     packages = ("torch", "diffusers", "transformers", "pillow")
     return {name: importlib.metadata.version(name) for name in packages}
 

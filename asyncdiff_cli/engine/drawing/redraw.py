@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.choice import ModelChoice, RecordedSettings
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.plan import (
     Batch,
@@ -45,13 +45,12 @@ def model_of(record: Provenance, choice: ModelChoice) -> ModelChoice:
     whole = choice.model_path is not None and choice.model_path.is_dir()
     kept = {
         name: getattr(record, name)
-        for name in ("scheduler", "grid", "dtype", "quantize", "lora", "compile", "attention")
+        for name in RecordedSettings.model_fields
         if not getattr(choice, name) and name not in choice.off
     }
     if gguf:
         kept.pop("quantize", None)
-    return replace(
-        choice,
+    return choice.changed(
         **kept,
         backbone=choice.backbone or record.backbone,
         revision=choice.revision or (None if whole else record.revision),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from asyncdiff_cli.engine.backbones.choice import RecordedSettings, flag
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
@@ -106,13 +107,7 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
         "--backbone": settings["backbone"],
         "--revision": settings.get("revision"),
         "--model-path": "DIR" if local else None,
-        "--dtype": settings.get("dtype"),
-        "--solver": settings.get("scheduler"),
-        "--grid": settings.get("grid"),
-        "--quantize": settings.get("quantize"),
-        "--lora": settings.get("lora"),
-        "--compile": settings.get("compile"),
-        "--attention": settings.get("attention"),
+        **{flag(name): settings.get(name) for name in RecordedSettings.model_fields},
         "--guidance": settings.get("guidance_scale"),
         "--size": settings.get("size"),
         "--rewards": ",".join(settings["rewards"]),

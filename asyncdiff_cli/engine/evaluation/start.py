@@ -1,4 +1,4 @@
-"""The evaluation of a comparison: what is loaded, and where it is written."""
+"""From a comparison to an evaluation: what is loaded, and where it is written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from asyncdiff_cli.engine.backbones.choice import NEUTRAL, RecordedSettings
 from asyncdiff_cli.engine.backbones.memory.footprint import Company
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
@@ -44,7 +45,7 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 BATCH_SIZES = {"cpu": 8}
 """Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
 BATCH_SIZE = 32
-"""Images drawn at once on any other device."""
+"""Those on any other device."""
 
 
 def open_evaluation(
@@ -226,13 +227,11 @@ def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
 
 
 def _unusual(backbone: Outline) -> dict[str, Any]:
-    """The settings of how it runs that are not the default."""
-    setup = backbone.setup
-    found = {
-        "grid": backbone.grid if backbone.grid != "model" else None,
-        "quantize": setup.quantize,
-        "lora": list(setup.lora),
-        "compile": setup.compile,
-        "attention": setup.attention,
+    """Those of the settings of how it draws that are not the default, as JSON values."""
+    recorded = backbone.setup.model_dump(mode="json", include={*RecordedSettings.model_fields})
+    always = ("scheduler", "dtype")  # which a store names also where they are
+    return {
+        name: value
+        for name, value in recorded.items()
+        if value and value != NEUTRAL.get(name) and name not in always
     }
-    return {name: value for name, value in found.items() if value}

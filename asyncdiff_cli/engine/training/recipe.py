@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,14 +16,15 @@ from pydantic import (
     field_validator,
 )
 
-from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.backbones.choice import (
+    DEFAULT_BACKBONE,
+    NEUTRAL,
+    ModelChoice,
+    ModelSettings,
+)
 from asyncdiff_cli.engine.backbones.registry import (
-    GRIDS,
     GUIDED_ABOVE,
-    OFFLOADS,
-    QUANTIZATIONS,
     REGISTRY,
-    SCHEDULER_CLASSES,
 )
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.fields import (
@@ -146,32 +146,11 @@ class SampleSettings(_Settings):
     """Pictures in a set."""
 
 
-class Recipe(_Settings):
+class Recipe(ModelSettings, _Settings):
     """Every setting of a training run. The defaults are the paper's where it has one."""
 
     backbone: Text = DEFAULT_BACKBONE
     """A name of the registry, a pipeline directory or a hub repository."""
-    revision: Text | None = None
-    """Branch, tag or commit of its repository; None for the default one."""
-    model_path: Text | None = None
-    """A directory to load it from in place of its repository, or a file of its transformer."""
-    scheduler: Annotated[Text, _known("scheduler", tuple(SCHEDULER_CLASSES))] | None = None
-    """The solver; None, or model, for the model's own."""
-    grid: Annotated[Text, _known("grid", GRIDS)] | None = None
-    """Where the steps lie; None, or model, for the model's own."""
-    dtype: Dtype | None = None
-    """The backbone's, fp16, bf16 or fp32; None for its own on CUDA, fp32 on a CPU."""
-    quantize: Annotated[Text, _known("quantization", QUANTIZATIONS)] | None = None
-    """Hold its transformer and large text encoders as nf4, int8 or fp8; None, or none, for its
-    dtype."""
-    offload: Annotated[Text, _known("offload", OFFLOADS)] | None = None
-    """What of it waits on the CPU for its turn; None, or none, for nothing."""
-    lora: tuple[Text, ...] = ()
-    """Adapters, SOURCE or SOURCE@SCALE each; or none."""
-    compile: bool = False
-    """Compile its transformer's repeated blocks."""
-    attention: Text | None = None
-    """diffusers' attention backend; None, or none, for its default."""
     num_inference_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
     """K, at least 2: a run of K steps holds K − 1 decisions."""
     step_range: tuple[int, Steps] | None = None
@@ -239,17 +218,22 @@ class Recipe(_Settings):
 
     def model(self, device: str | None = None) -> ModelChoice:
         """The backbone and how it runs."""
-        own = {name: getattr(self, name) for name in ModelChoice.options() if name != "device"}
-        path = None if self.model_path is None else Path(self.model_path)
-        return ModelChoice.parse(**{**own, "model_path": path}, device=device)
+        settings = {name: getattr(self, name) for name in ModelSettings.model_fields}
+        return ModelChoice.parse(**settings, device=device)
 
-    @field_validator("scheduler", "quantize", "lora", "attention", mode="before")
+    @field_validator(*ModelSettings.model_fields, mode="before")
     @classmethod
-    def _switch_off(cls, value: Any, info: ValidationInfo) -> Any:
-        word = NEUTRAL[name := info.field_name or ""]
-        off = [word] if isinstance(word, str) else [word, [*word], *word]
-        if value in off:
+    def _check_model(cls, value: Any, info: ValidationInfo) -> Any:
+        """Names are known, texts are not empty, and words that switch a setting off do."""
+        option = ModelSettings.options()[name := info.field_name or ""]
+        word = option.neutral if name in NEUTRAL and option.neutral not in option.known else None
+        if word and value in ([word] if isinstance(word, str) else [word, [*word], *word]):
             return cls.model_fields[name].default
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str):
+                not_empty(text)
+                if option.known and text not in option.known:
+                    raise ValueError(unknown(option.kind, text, option.known))
         return (value,) if name == "lora" and isinstance(value, str) else value
 
     @field_validator("step_range")

@@ -79,7 +79,7 @@ def find_run(
             f" (what may change: {', '.join(RESUMABLE)})"
         )
     found = after.model_copy(update=kept)
-    given = ModelChoice(backbone, lora=found.lora if changes_of(overrides, "lora") else ())
+    given = ModelChoice(backbone=backbone, lora=found.lora if changes_of(overrides, "lora") else ())
     check_model(resume, found.model(), given)
     if prompts is None and found.prompts not in SOURCES and not Path(found.prompts).is_file():
         raise InputError(

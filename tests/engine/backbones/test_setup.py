@@ -25,8 +25,8 @@ from asyncdiff_cli.engine import (
     load_backbone,
     sample,
 )
-from asyncdiff_cli.engine.backbones import backbone as backbone_module
 from asyncdiff_cli.engine.backbones import loading, setup
+from asyncdiff_cli.engine.backbones import outline as outline_module
 from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.quantization import quantization
 from asyncdiff_cli.engine.backbones.setup import LoRA, Setup
@@ -127,7 +127,7 @@ def test_nf4_draws_about_the_same(directories, family):
 
 
 def test_t5_keeps_what_overflows_under_fp16(directories, family, monkeypatch):
-    monkeypatch.setattr(backbone_module, "resolve_device", lambda *_: (CPU, torch.float16))
+    monkeypatch.setattr(outline_module, "resolve_device", lambda *_: (CPU, torch.float16))
     pipe = load(directories[family]).pipe
     t5 = pipe.text_encoder_3 if family == "sd3" else pipe.text_encoder_2
     dtypes = {name: p.dtype for name, p in t5.named_parameters()}
@@ -536,9 +536,9 @@ def test_a_package_that_is_missing_is_named(monkeypatch, settings, package):
 @pytest.mark.parametrize(
     ("setup", "line"),
     [
-        (Setup("fp8", "sequential"), "--offload sequential moves single layers"),
-        (Setup("fp8", lora=("a",)), "--lora cannot be added to fp8 weights"),
-        (Setup("int8"), "int8 overflows in fp16: give --dtype bf16"),
+        (Setup(quantize="fp8", offload="sequential"), "--offload sequential moves single layers"),
+        (Setup(quantize="fp8", lora=("a",)), "--lora cannot be added to fp8 weights"),
+        (Setup(quantize="int8"), "int8 overflows in fp16: give --dtype bf16"),
         (Setup(offload="group", compile=True), "--compile takes whole blocks"),
     ],
 )

@@ -72,7 +72,7 @@ def png_with(text: str | None, path):
     [
         (None, "carries no asyncdiff provenance"),
         ("{", "provenance is damaged"),
-        ("{}", "provenance is damaged: backbone: Field required"),
+        ("{}", "provenance is damaged: scheduler: Field required"),
     ],
 )
 def test_images_without_a_valid_record(tmp_path, text, line):

@@ -94,7 +94,7 @@ def opened(tmp_path, pipelines, texts):
             **{"dataset": str(texts), "rewards": ("sharpness",), "batch_size": 6},
             **{"kept_images": 2},
         }
-        choice = ModelChoice(str(pipelines.get(backbone, backbone)), device="cpu")
+        choice = ModelChoice(backbone=str(pipelines.get(backbone, backbone)), device="cpu")
         return open_evaluation(Comparison(choice, **{**defaults, **changes}), tmp_path / out)
 
     return make
@@ -615,7 +615,7 @@ def test_a_failure_before_the_first_row_leaves_the_store_to_other_settings(
     assert finish(opened(limit=1, policies="baseline")) == [1]
 
 
-MINI = ModelChoice("mini", device="cpu")
+MINI = ModelChoice(backbone="mini", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -713,16 +713,16 @@ def test_the_baseline_comes_first_and_has_no_gamma():
     ],
 )
 def test_the_defaults_of_a_backbone(backbone, dataset, rewards):
-    wanted = Comparison(ModelChoice(backbone), "baseline")
+    wanted = Comparison(ModelChoice(backbone=backbone), "baseline")
     assert (wanted.source, wanted.reward_names()) == (dataset, rewards)
     assert wanted.default_out == Path("evals") / f"{backbone}-{dataset}"
 
 
 def test_a_backbone_without_a_set_of_its_own():
-    wanted = Comparison(ModelChoice("some/pipeline"), "baseline")
+    wanted = Comparison(ModelChoice(backbone="some/pipeline"), "baseline")
     with pytest.raises(InputError, match="what to evaluate on: give --dataset coco2014, "):
         wanted.source  # noqa: B018
-    own = Comparison(ModelChoice("some/pipeline"), "baseline", dataset="my/prompts.txt")
+    own = Comparison(ModelChoice(backbone="some/pipeline"), "baseline", dataset="my/prompts.txt")
     assert own.default_out == Path("evals") / "pipeline-prompts"
 
 

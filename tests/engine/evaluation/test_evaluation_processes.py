@@ -42,7 +42,7 @@ def opened(sd3_directory, texts):
             **{"steps": (2,), "dataset": str(texts), "size": 16, "rewards": ("sharpness",)},
             **{"batch_size": 2, "kept_images": PROMPTS, **changes},
         }
-        choice = ModelChoice(str(sd3_directory), device="cpu")
+        choice = ModelChoice(backbone=str(sd3_directory), device="cpu")
         return open_evaluation(Comparison(choice, "baseline,fixed:0.5", **options), out)
 
     return make

@@ -171,7 +171,7 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("guidance_scale=", r"guidance_scale= gives no value: write null for the default"),
         ("rewards.noise= ", r"rewards\.noise= gives no value"),
         ("prompts=' '", r"prompts: it is empty"),
-        ("lora=['']", r"lora\.0: it is empty"),
+        ("lora=['']", r"lora: it is empty"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_numbers(override, numbers):

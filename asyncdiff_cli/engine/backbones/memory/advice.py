@@ -167,7 +167,7 @@ def _choices(
             if quantize == "int8" and dtype is torch.float16:
                 dtype = torch.bfloat16  # in which it does not overflow
             choice = dtype, quantize, offload
-            wanted = replace(setup, quantize=quantize, offload=offload)
+            wanted = setup.model_copy(update={"quantize": quantize, "offload": offload})
             if choice not in seen and _works(wanted, device, dtype):
                 yield choice
             seen.add(choice)

@@ -476,7 +476,7 @@ def test_choices_that_do_not_fit_or_work_are_left_out(machine):
 
 def test_what_is_chosen_already_stays(machine):
     machine.gpu = 10
-    line = advised(CUDA, torch.float16, Setup("fp8", "model"))
+    line = advised(CUDA, torch.float16, Setup(quantize="fp8", offload="model"))
     assert line == (
         "big needs about 10.2 GiB in fp16 with --quantize fp8 --offload model and cuda:0 has"
         " 10.0 GiB free: --quantize nf4 (7.0 GiB) or --offload group (2.7 GiB) would fit"
