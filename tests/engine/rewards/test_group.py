@@ -8,6 +8,7 @@ from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, composite, rewards
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.drawing import encoding
 from asyncdiff_cli.engine.rewards import group as module
@@ -146,7 +147,7 @@ def test_later_prompts_are_encoded_without_rewards_on_the_device(
     backbone = SimpleNamespace(device=torch.device("cpu"), setup=Setup())
     text = SimpleNamespace(missing=lambda _: missing)
     canvas = SimpleNamespace(text=text, backbone=backbone, guidance_scale=1.0)
-    encoding.encode_more(ModelChoice(), [group], canvas, ["a cat"])
+    encoding.encode_more(Outline.of(ModelChoice(device="cpu")), [group], canvas, ["a cat"])
     assert events == expected
 
 

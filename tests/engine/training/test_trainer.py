@@ -12,6 +12,7 @@ from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, backbone_from_pipeline, sample
 from asyncdiff_cli.engine.backbones import fingerprint
+from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing import canvas as canvas_module
 from asyncdiff_cli.engine.drawing import encoding
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, read_provenance
@@ -686,6 +687,6 @@ def test_a_local_model_is_hashed_by_one_process(tmp_path, sd3_directory, monkeyp
     other.wait_for_everyone = lambda: None
     monkeypatch.setattr(encoding, "broadcast_object_list", lambda own: [*own, "theirs"][1:])
     monkeypatch.setattr(fingerprint, "_weight_files", None)
-    choice = small_recipe(sd3_directory).model()
-    canvas = encoding.encode_first(choice, other, None, 16, [], tmp_path / "text")
+    outline = Outline.of(small_recipe(sd3_directory).model("cpu"))
+    canvas = encoding.encode_first(outline, other, None, 16, [], tmp_path / "text")
     assert canvas.backbone.fingerprint == "theirs"
