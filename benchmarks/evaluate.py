@@ -32,7 +32,7 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Backbone, attach
-from asyncdiff_cli.engine.backbones.backbone import load
+from asyncdiff_cli.engine.backbones.backbone import load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas
@@ -101,8 +101,8 @@ def measure(wanted: Comparison, rounds: int, batches: tuple[int, int]) -> np.nda
     with tempfile.TemporaryDirectory() as directory:
         evaluation = open_evaluation(wanted, Path(directory) / "store")
         outline = Outline.of(wanted.choice)
-        stock = load(outline)
-        encoder = Canvas(load(outline, "text"), wanted.guidance)
+        stock = load_outline(outline)
+        encoder = Canvas(load_outline(outline, "text"), wanted.guidance)
         for n in track(
             range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
         ):

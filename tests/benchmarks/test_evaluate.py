@@ -2,7 +2,7 @@
 
 import pytest
 
-from asyncdiff_cli.engine.backbones.backbone import load
+from asyncdiff_cli.engine.backbones.backbone import load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas
@@ -20,10 +20,10 @@ def wanted():
 
 def test_the_script_scores_what_the_evaluation_scores(wanted, tmp_path):
     evaluation = open_evaluation(wanted, tmp_path / "store")
-    encoder = Canvas(load(Outline.of(wanted.choice), "text"))
+    encoder = Canvas(load_outline(Outline.of(wanted.choice), "text"))
     evaluate.ours(encoder, evaluation, tmp_path / "again")
     rows = evaluation.store.read().to_pylist()
-    theirs = evaluate.script(evaluation, load(Outline.of(wanted.choice)), batch=1)
+    theirs = evaluate.script(evaluation, load_outline(Outline.of(wanted.choice)), batch=1)
     assert len(rows) == 4
     for row in rows:
         score = theirs[row["policy"]][row["prompt_id"]]["sharpness"].item()

@@ -40,7 +40,7 @@ def test_what_cannot_be_written_is_told_before_anything_is_loaded(
 def no_model(monkeypatch):
     """Nothing is loaded."""
     for module in (evaluation_start, job, training_start):
-        for name in ("load", "open_canvas", "load_prompts"):
+        for name in ("load_outline", "open_canvas", "load_prompts"):
             monkeypatch.setattr(module, name, None, raising=False)
 
 

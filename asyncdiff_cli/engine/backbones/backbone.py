@@ -207,10 +207,10 @@ def load_backbone(
         compile=compile,
         attention=attention,
     )
-    return load(Outline.of(choice, device, dtype), parts)
+    return load_outline(Outline.of(choice, device, dtype), parts)
 
 
-def load(outline: Outline, parts: str = "all") -> Backbone:
+def load_outline(outline: Outline, parts: str = "all") -> Backbone:
     """Load a backbone that was looked up.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.backbones import weights
-from asyncdiff_cli.engine.backbones.backbone import Backbone, load
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.loading import check_checkpoint
 from asyncdiff_cli.engine.backbones.memory.advice import advise
@@ -100,7 +100,7 @@ def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
     reason = f"a dry run times models on this disk, up to {SMALL_MODEL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
     if outline is not None and size.value is not None and size.value <= SMALL_MODEL:
-        seconds = _time(plan, load(outline))
+        seconds = _time(plan, load_outline(outline))
     return Forecast(plan, filled(choice, entry, device, dtype), size, peak, advised, seconds)
 
 

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from asyncdiff_cli.engine.backbones.backbone import Backbone, load
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.loading import is_part
 from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.backbones.outline import Outline
@@ -58,7 +58,7 @@ def encode_first(
     if mine:
         _encode(outline, guidance_scale, mine, text, len(missing))
     accelerator.wait_for_everyone()
-    backbone = load(outline, "image")
+    backbone = load_outline(outline, "image")
     if accelerator.is_main_process:
         _warn_of_words(backbone, prompts)
     # one process reads all of a local model for it
@@ -118,7 +118,7 @@ def _encode(
     count: int,
 ) -> None:
     """Encode this process's share of so many prompts."""
-    encoder = Canvas(load(outline, "text"), guidance_scale)
+    encoder = Canvas(load_outline(outline, "text"), guidance_scale)
     for n, prompt in enumerate(prompts):
         text.write(prompt, encoder.encode([prompt])[prompt])
         if n == 0:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.backbones.backbone import Backbone, load
+from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.named import check_model
@@ -141,7 +141,7 @@ def open_job(
     check_source_is_kept(request, plan, out)
     if warning := advise(outline, largest(plan.batches, outline.entry)):
         on_warning(warning)
-    return Job(plan, outline.in_force(), load(outline), out, recorded)
+    return Job(plan, outline.in_force(), load_outline(outline), out, recorded)
 
 
 def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, ModelChoice]:

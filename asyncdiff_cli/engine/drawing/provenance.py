@@ -57,7 +57,7 @@ class Provenance(RecordedSettings):
     batch: Annotated[tuple[Drawn, ...], Field(max_length=MAX_BATCH)]
     """All images of the batch: floating point repeats to the bit only in the same batch."""
     index: int
-    """Which of them this is."""
+    """The place of this one among them."""
     negative_prompt: str | None
     num_inference_steps: int
     guidance_scale: float
@@ -150,7 +150,7 @@ def describe(
 
 @cache
 def versions() -> dict[str, str]:
-    """Those of the libraries that decide about a picture's bytes."""
+    """The versions of the libraries that decide about a picture's bytes."""
     packages = ("torch", "diffusers", "transformers", "pillow")
     return {name: importlib.metadata.version(name) for name in packages}
 

@@ -1,4 +1,4 @@
-"""From a comparison to an evaluation: what is loaded, and where it is written."""
+"""An evaluation of what a user asks to have compared: what is loaded, where it is written."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 BATCH_SIZES = {"cpu": 8}
 """Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
 BATCH_SIZE = 32
-"""Those on any other device."""
+"""Images that are drawn at once on any other device."""
 
 
 def open_evaluation(
@@ -219,7 +219,7 @@ def in_force(
 
 
 def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
-    """What of the rewards the rows of a store share, as JSON values."""
+    """The revision and dtype of each reward, as JSON values that all rows of a store share."""
     return {
         name: {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
         for name, reward in scorers.rewards.items()
@@ -227,7 +227,7 @@ def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
 
 
 def _unusual(backbone: Outline) -> dict[str, Any]:
-    """Those of the settings of how it draws that are not the default, as JSON values."""
+    """The settings of how it draws that are not the default, as JSON values."""
     recorded = backbone.setup.model_dump(mode="json", include={*RecordedSettings.model_fields})
     always = ("scheduler", "dtype")  # which a store names also where they are
     return {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asyncdiff_cli.engine.backbones.backbone import load
+from asyncdiff_cli.engine.backbones.backbone import load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.outline import Outline
 from tests.conftest import TINY
@@ -17,7 +17,7 @@ def test_it_is_what_is_loaded(tmp_path, family):
     name = str(tmp_path / family) if family in TINY else family
     for chosen in ({}, {"scheduler": "dpmpp", "grid": "beta", "attention": "native"}):
         choice = ModelChoice.parse(backbone=name, device="cpu", **chosen)
-        outline, backbone = Outline.of(choice), load(Outline.of(choice))
+        outline, backbone = Outline.of(choice), load_outline(Outline.of(choice))
         assert [getattr(outline, own) for own in SHARED] == [
             getattr(backbone, own) for own in SHARED
         ]
