@@ -36,7 +36,7 @@ from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.statistics import paired
-from asyncdiff_cli.engine.training.held_out import HeldOut, columns
+from asyncdiff_cli.engine.training.held_out import HeldOut, scores_by_reward
 from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from benchmarks import options
@@ -71,7 +71,7 @@ def run(
     for name in track(policies, "policies", console=console, disable=not console.is_terminal):
         rows = prompts.evaluate(policies[name], range(len(prompts.prompts)), size, clock)
         mean = torch.tensor([row["deviations"] for row in rows]).mean(0)
-        found[name] = columns(rows), mean
+        found[name] = scores_by_reward(rows), mean
     return found
 
 

@@ -31,8 +31,9 @@ from asyncdiff_cli.engine.drawing.canvas import joined
 from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.rollout import plan_iteration
+from asyncdiff_cli.engine.training.rows import Event
 from asyncdiff_cli.engine.training.start import open_trainer
-from asyncdiff_cli.engine.training.trainer import Event, Trainer
+from asyncdiff_cli.engine.training.trainer import Trainer
 from benchmarks import options
 from benchmarks.overhead import LEAST, median_interval
 

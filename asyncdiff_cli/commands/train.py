@@ -111,11 +111,11 @@ def train(
 
 def _run(trainer: Trainer, json: bool) -> None:
     """Train to the end, or to where it is stopped, and show what happens."""
-    from asyncdiff_cli.engine.training.trainer import InterruptedRunError
+    from asyncdiff_cli.engine.training.interrupts import InterruptedRunError
 
     events, total = trainer.train(), trainer.recipe.iterations
     try:
-        with render.training(total, trainer.iteration, trainer.is_main, json) as show:
+        with render.training(total, trainer.state.iteration, trainer.is_main, json) as show:
             try:
                 for kind, values in events:
                     show(kind, values)

@@ -16,7 +16,7 @@ from asyncdiff_cli.engine import Backbone, LearnedDeviation, sample
 from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.run_options import RECIPES
-from asyncdiff_cli.engine.training.trainer import new_tpm
+from asyncdiff_cli.engine.training.state import new_tpm
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task
 from benchmarks.overhead import LEAST, STOCK, measure, median_interval, methods

@@ -328,7 +328,7 @@ def test_a_signal_that_a_library_makes_an_error_of_stops_a_run_alike(train, tmp_
 
     def caught_in_a_library(trainer):
         yield from advance(trainer)
-        if trainer.iteration == 2:
+        if trainer.state.iteration == 2:
             try:
                 signal.raise_signal(signal.SIGTERM)
             except KeyboardInterrupt:

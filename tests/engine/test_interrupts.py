@@ -10,7 +10,7 @@ import pytest
 
 from asyncdiff_cli.engine import AsyncDiffError, processes
 from asyncdiff_cli.engine.interrupts import SIGNALS, as_interrupts, exit_code, ignore_interrupts
-from asyncdiff_cli.engine.training.trainer import InterruptedRunError
+from asyncdiff_cli.engine.training.interrupts import InterruptedRunError
 
 each = pytest.mark.parametrize("number", SIGNALS)
 

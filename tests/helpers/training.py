@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 
 from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.rows import Event
 from asyncdiff_cli.engine.training.start import open_trainer
-from asyncdiff_cli.engine.training.trainer import Event, Trainer
+from asyncdiff_cli.engine.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "num_inference_steps": 3,

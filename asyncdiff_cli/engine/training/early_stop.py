@@ -41,7 +41,7 @@ class EarlyStop:
     best: Snapshot | None = None
     bad: int = 0
 
-    def see(self, now: Snapshot) -> tuple[EarlyStop, str | None]:
+    def update(self, now: Snapshot) -> tuple[EarlyStop, str | None]:
         """What is known after one more evaluation, and a warning if it is a bad sign."""
         if self.first is None or self.best is None:
             return EarlyStop(self.first or now, now), None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.drawing.panel import LABEL, make_panel
@@ -21,6 +21,17 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.sampling.sample import SampleResult
 from asyncdiff_cli.engine.statistics import all_paired
 from asyncdiff_cli.engine.text import shortened
+from asyncdiff_cli.engine.training.rows import PairedMetric
+
+
+class HeldOutRecord(TypedDict):
+    """What a policy did on a held-out prompt."""
+
+    place: int
+    scores: dict[str, float]
+    """By reward, and the guard's."""
+    deviations: list[float]
+    """D before γ, [K − 1]."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +69,20 @@ class HeldOut:
         batch_size: BatchSize,
         clock: Stopwatch,
         gamma: float = 1.0,
-    ) -> list[dict[str, Any]]:
-        """Evaluate some places, each as `place`, `scores` by reward, and `deviations` [K − 1]."""
-        rows: list[dict[str, Any]] = []
+    ) -> list[HeldOutRecord]:
+        """Draw and score some of the prompts, by their places."""
+        records: list[HeldOutRecord] = []
         for chunk, images, result in self.draw(policy, places, batch_size, clock, gamma):
             scores = self.score(images, [self.prompts[i] for i in chunk], clock)
             for n, place in enumerate(chunk):
-                rows.append(
+                records.append(
                     {
                         "place": place,
                         "scores": {name: float(s[n]) for name, s in scores.items()},
                         "deviations": result.deviations[n].tolist(),
                     }
                 )
-        return rows
+        return records
 
     def draw(
         self,
@@ -128,18 +139,30 @@ class HeldOut:
         return panel, PanelProvenance(cells=cells, columns=labels, rows=sides)
 
 
-def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The scores of rows that cover all prompts, by reward, [n] in the order of the prompts."""
-    ordered = sorted(rows, key=lambda row: row["place"])
-    return {name: torch.tensor([r["scores"][name] for r in ordered]) for name in rows[0]["scores"]}
+def scores_by_reward(records: Sequence[HeldOutRecord]) -> dict[str, Tensor]:
+    """The scores of records that cover all prompts, [n] each in the order of the prompts."""
+    ordered = sorted(records, key=lambda record: record["place"])
+    return {
+        name: torch.tensor([record["scores"][name] for record in ordered])
+        for name in ordered[0]["scores"]
+    }
 
 
 def compare(
     scores: Mapping[str, Tensor], baseline: Mapping[str, Tensor], weights: Mapping[str, float]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PairedMetric]:
     """Each metric and the composite beside the baseline's: means, paired differences, intervals."""
-    every = {name: (own, baseline[name]) for name, own in scores.items()}
+    pairs = {name: (values, baseline[name]) for name, values in scores.items()}
     relative = relative_composite(scores, baseline, weights)
-    every["composite"] = relative, relative_composite(baseline, baseline, weights)
-    found = all_paired(list(every.values()))
-    return {name: vars(difference) for name, difference in zip(every, found, strict=True)}
+    pairs["composite"] = relative, relative_composite(baseline, baseline, weights)
+    differences = all_paired(list(pairs.values()))
+    return {
+        name: {
+            "mean": paired.mean,
+            "difference": paired.difference,
+            "low": paired.low,
+            "high": paired.high,
+            "n": paired.n,
+        }
+        for name, paired in zip(pairs, differences, strict=True)
+    }

@@ -52,6 +52,14 @@ def plan_iteration(recipe: Recipe, prompts: PromptSet, iteration: int) -> list[T
     ]
 
 
+def group_indices(trajectories: Sequence[Trajectory]) -> Tensor:
+    """The indices of each group's trajectories, [groups, size]."""
+    count = 1 + max(trajectory.group for trajectory in trajectories)
+    return torch.tensor(
+        [[t.index for t in trajectories if t.group == group] for group in range(count)]
+    )
+
+
 def number_of_steps(recipe: Recipe, iteration: int) -> int:
     """K of an iteration: the recipe's, or one out of its range."""
     if recipe.step_range is None:

@@ -9,92 +9,28 @@ tpm/             the module to use: the best by held-out reward, or else the las
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, cast
 
-from pydantic import Field, model_validator
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import inside, listed, temporary, write_atomically, write_text
-from asyncdiff_cli.engine.reading import MEBIBYTE, Read, parse_json, read_bytes
+from asyncdiff_cli.engine.reading import MEBIBYTE, parse_json, read_bytes
+from asyncdiff_cli.engine.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from asyncdiff_cli.engine.training.rows import MetricRow, RecordedRow
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 
 
 MODULE = "README.md", "config.json", "model.safetensors"
 """The files of a module."""
-STATE = "asyncdiff"
-"""The key of a checkpoint's metadata that holds its state as JSON."""
-LARGE = 256 * MEBIBYTE
-"""What the metrics of a run are below."""
-
-
-class Compared(Read):
-    """A held-out metric beside the baseline's."""
-
-    mean: float
-    difference: float
-    low: float
-    high: float
-    n: int
-
-
-class Reward(Read):
-    """What an iteration's images got."""
-
-    raw: float
-
-
-class Spread(Read):
-    """The mean and deviation of each step."""
-
-    mean: list[float]
-    std: list[float]
-
-
-class Metrics(Read):
-    """A line of metrics.jsonl: of an iteration, of an evaluation, or a warning."""
-
-    iteration: Annotated[int, Field(ge=0)]
-    rewards: dict[str, Reward] = Field({})
-    composite: float = 0.0
-    deviation: Spread | list[float] = Field([])
-    held_out: dict[str, Compared | float] = Field({})
-    best: int | None = None
-    warning: str = ""
-
-    @model_validator(mode="after")
-    def _check_deviation(self) -> Metrics:
-        if self.rewards and not isinstance(self.deviation, Spread):
-            raise ValueError("deviation: an iteration has its mean and std")
-        return self
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The whole state of a training after an iteration.
-
-    There is no random number generator in it: every draw is a function of the seed, the iteration
-    and the trajectory, and so is the place in the data.
-    """
-
-    state: dict[str, Any]
-    """JSON values; "iteration" counts those that are complete."""
-    tensors: dict[str, Tensor]
-    """Weights and the optimizer's moments, on the CPU."""
-
-    @property
-    def iteration(self) -> int:
-        return self.state["iteration"]
+LARGEST_METRICS = 256 * MEBIBYTE
+"""Bytes that the metrics of a run are below."""
 
 
 class RunDirectory:
@@ -151,7 +87,7 @@ class RunDirectory:
         self.check_new(self.path)
         write_text(self.path / "recipe.yaml", recipe)
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: MetricRow) -> None:
         """Append a line to the metrics.
 
         Raises:
@@ -163,21 +99,23 @@ class RunDirectory:
         except OSError as error:
             raise AsyncDiffError(f"cannot write {self.metrics}: {error.strerror}") from None
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[MetricRow]:
         """The metrics, without a torn last line; none of a run that has just begun.
+
+        What `RecordedRow` does not name may be missing.
 
         Raises:
             InputError: naming a line that is damaged.
         """
         if not self.metrics.exists():
             return []
-        lines = read_bytes(self.metrics, LARGE).split(b"\n")
-        found = []
+        lines = read_bytes(self.metrics, LARGEST_METRICS).split(b"\n")
+        rows = []
         for number, line in enumerate(lines[:-1], start=1):  # what no line end follows is torn
             if line.strip():
-                parse_json(line, Metrics, f"{self.metrics}, line {number}")
-                found.append(json.loads(line))
-        return found
+                parse_json(line, RecordedRow, f"{self.metrics}, line {number}")
+                rows.append(cast("MetricRow", json.loads(line)))
+        return rows
 
     def forget_after(self, iteration: int) -> None:
         """Drop what a killed run left behind: the metrics of later iterations, which will be run
@@ -196,12 +134,8 @@ class RunDirectory:
         Raises:
             AsyncDiffError: if it cannot be written.
         """
-        from safetensors.torch import save  # which imports torch
-
         path = self.file(checkpoint.iteration)
-        state = {**checkpoint.state, "identity": self.identity, "sha256": digest(checkpoint)}
-        metadata = {STATE: json.dumps(state)}
-        write_atomically(path, lambda file: file.write_bytes(save(checkpoint.tensors, metadata)))
+        write_checkpoint(path, checkpoint, self.identity)
         kept = {*self.files()[-keep:], path, *(() if best is None else (self.file(best),))}
         for old in self.files():
             if old not in kept:
@@ -227,19 +161,7 @@ class RunDirectory:
         Raises:
             AsyncDiffError: naming the file, if it is torn or another run's.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                state = json.loads((file.metadata() or {})[STATE])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            checkpoint = Checkpoint(state, tensors)
-            own, recorded = state.pop("identity"), state.pop("sha256")
-        except Exception:  # for bytes of another shape the readers raise any class
-            raise AsyncDiffError(f"checkpoint {path} is torn: skipped") from None
-        if recorded != digest(checkpoint):
-            raise AsyncDiffError(f"checkpoint {path} is damaged: skipped")
-        if own != self.identity:
-            raise AsyncDiffError(f"checkpoint {path} is of another recipe or backbone: skipped")
-        return checkpoint
+        return read_checkpoint(path, self.identity)
 
     def is_kept(self) -> bool:
         """Whether the module to use is there with all its files."""
@@ -267,13 +189,5 @@ class RunDirectory:
 
 def by_iteration(directory: Path, suffix: str) -> dict[int, Path]:
     """The files that are named by an iteration, in its order. Others are not ours."""
-    found = {int(f.stem): f for f in listed(directory, f"*{suffix}") if f.stem.isdecimal()}
-    return dict(sorted(found.items()))
-
-
-def digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 over the state and the tensors."""
-    sha = hashlib.sha256(json.dumps(checkpoint.state, sort_keys=True).encode())
-    for name, tensor in sorted(checkpoint.tensors.items()):
-        sha.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
-    return sha.hexdigest()
+    files = {int(f.stem): f for f in listed(directory, f"*{suffix}") if f.stem.isdecimal()}
+    return dict(sorted(files.items()))

@@ -26,12 +26,13 @@ from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards import check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.text import one_line
+from asyncdiff_cli.engine.training.checkpoint import Checkpoint, identity
 from asyncdiff_cli.engine.training.held_out import HeldOut
 from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.recipe_files import to_yaml
-from asyncdiff_cli.engine.training.run import Checkpoint, RunDirectory, by_iteration
+from asyncdiff_cli.engine.training.run import RunDirectory, by_iteration
 from asyncdiff_cli.engine.training.run_options import is_copy
-from asyncdiff_cli.engine.training.trainer import Trainer, identity
+from asyncdiff_cli.engine.training.trainer import Trainer
 
 TRACKERS = ("tensorboard", "wandb")
 
@@ -218,5 +219,5 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint | None) -> None:
         _fit(trainer, checkpoint)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_main:
-        run.forget_after(-1 if checkpoint is None else trainer.iteration)
+        run.forget_after(-1 if checkpoint is None else trainer.state.iteration)
         write_text(run.path / "recipe.yaml", to_yaml(trainer.recipe))

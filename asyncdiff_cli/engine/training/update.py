@@ -31,7 +31,7 @@ class Decided:
 
 
 @dataclass
-class Progress:
+class UpdateSums:
     """Sums over what this process saw in the update; they add up over processes."""
 
     trajectories: int = 0
@@ -83,7 +83,7 @@ def update(
     advantages: Tensor,
     recipe: Recipe,
     accelerator: Any,
-) -> Progress:
+) -> UpdateSums:
     """Take a step per mini-batch and epoch. Gradients are summed over the processes.
 
     Args:
@@ -92,22 +92,22 @@ def update(
     Raises:
         AsyncDiffError: for a gradient that is NaN or infinite, before it is applied.
     """
-    progress = Progress()
+    sums = UpdateSums()
     advantages = advantages.to(tpm.device)
     for _ in range(recipe.epochs):
         for places in parts:
             optimizer.zero_grad(set_to_none=False)
             if places:
-                _backward(tpm, rollout, list(places), old, advantages, recipe, progress)
+                _backward(tpm, rollout, list(places), old, advantages, recipe, sums)
             _share_gradients(tpm, accelerator)
             norm = float(nn.utils.clip_grad_norm_(tpm.parameters(), recipe.max_grad_norm))
             if not math.isfinite(norm):
                 raise AsyncDiffError(
                     f"the gradient's norm is {norm}; try a lower learning_rate or an entropy_weight"
                 )
-            progress.grad_norm = max(progress.grad_norm, norm)
+            sums.grad_norm = max(sums.grad_norm, norm)
             optimizer.step()
-    return progress
+    return sums
 
 
 def _backward(
@@ -117,7 +117,7 @@ def _backward(
     old: Decided,
     advantages: Tensor,
     recipe: Recipe,
-    progress: Progress,
+    sums: UpdateSums,
 ) -> None:
     """Add this process's part of a mini-batch to the gradients (Eq. 14)."""
     assert rollout.seen is not None  # there are places
@@ -131,10 +131,10 @@ def _backward(
         gain = gain + recipe.entropy_weight * grpo.entropy(a, b).mean(0)
     (-gain.sum() / recipe.mini_batch_size).backward()
     with torch.no_grad():
-        progress.trajectories += len(places)
-        progress.approximate_kl += float(grpo.approximate_kl(now, before).sum())
+        sums.trajectories += len(places)
+        sums.approximate_kl += float(grpo.approximate_kl(now, before).sum())
         clipped = grpo.is_clipped(now, before, advantage, recipe.clip_range)
-        progress.clipped += int(clipped.sum())
+        sums.clipped += int(clipped.sum())
 
 
 def _share_gradients(tpm: TimestepPredictionModule, accelerator: Any) -> None:

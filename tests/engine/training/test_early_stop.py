@@ -22,7 +22,7 @@ def seen(*snapshots):
     """What is known after these, and the warnings."""
     watch, warnings = EarlyStop(), []
     for each in snapshots:
-        watch, warning = watch.see(each)
+        watch, warning = watch.update(each)
         warnings.append(warning)
     return watch, warnings
 

@@ -10,7 +10,7 @@ from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.policies.given import FixedDeviation, Synchronous
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rewards.noise import noise_level
-from asyncdiff_cli.engine.training.held_out import HeldOut, columns, compare
+from asyncdiff_cli.engine.training.held_out import HeldOut, compare, scores_by_reward
 from tests.conftest import quiet, tiny_sd3
 
 TEXTS = ["a cat", "a dog on a red background", "an owl", "a bee", "a cat"]
@@ -68,13 +68,13 @@ def test_the_guard_may_be_one_of_the_rewards(held_out):
 
 def test_neither_batches_nor_processes_matter(held_out):
     policy = FixedDeviation(0.4)
-    whole = columns(evaluated(held_out, policy))
-    small = columns(evaluated(held_out, policy, batch=2))
+    whole = scores_by_reward(evaluated(held_out, policy))
+    small = scores_by_reward(evaluated(held_out, policy, batch=2))
     shared = evaluated(held_out, policy, [1, 3]) + evaluated(held_out, policy, [0, 2, 4])
     for name, scores in whole.items():
         assert len(scores) == 5
         assert torch.allclose(small[name], scores, atol=0.3)  # a level of 256 may turn
-        assert torch.allclose(columns(shared)[name], scores, atol=0.3)
+        assert torch.allclose(scores_by_reward(shared)[name], scores, atol=0.3)
     assert len(set(whole["noise"].tolist())) == 5
 
 
@@ -121,8 +121,8 @@ def test_a_grid_has_a_row_per_prompt_and_a_column_per_policy(held_out):
 
 def test_columns_go_by_place():
     found = [{"place": p, "scores": {"a": float(p), "b": -float(p)}} for p in (2, 0, 1)]
-    assert columns(found)["a"].tolist() == [0, 1, 2]
-    assert columns(found)["b"].tolist() == [0, -1, -2]
+    assert scores_by_reward(found)["a"].tolist() == [0, 1, 2]
+    assert scores_by_reward(found)["b"].tolist() == [0, -1, -2]
 
 
 def test_a_comparison_by_hand():
@@ -138,6 +138,6 @@ def test_a_comparison_by_hand():
 
 
 def test_a_policy_differs_from_itself_by_nothing(held_out):
-    scores = columns(evaluated(held_out, Synchronous()))
+    scores = scores_by_reward(evaluated(held_out, Synchronous()))
     for values in compare(scores, scores, {"sharpness": 1.0}).values():
         assert values["difference"] == values["low"] == values["high"] == 0

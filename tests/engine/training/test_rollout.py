@@ -11,7 +11,7 @@ from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.drawing.seeds import noise_seed
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.training.rollout import number_of_steps, plan_iteration, roll_out
-from asyncdiff_cli.engine.training.trainer import new_tpm
+from asyncdiff_cli.engine.training.state import new_tpm
 from tests.conftest import quiet, tiny_flux, tiny_sd3
 from tests.helpers.rounding import assert_rounded, terms
 from tests.helpers.training import small_recipe

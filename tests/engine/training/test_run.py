@@ -17,7 +17,8 @@ from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.figures.report import run_part
 from asyncdiff_cli.engine.files import umask, write_atomically, write_text
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
-from asyncdiff_cli.engine.training.run import Checkpoint, RunDirectory
+from asyncdiff_cli.engine.training.checkpoint import Checkpoint
+from asyncdiff_cli.engine.training.run import RunDirectory
 
 
 def checkpoint(iteration):

@@ -21,10 +21,11 @@ from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.training.early_stop import EarlyStop
+from asyncdiff_cli.engine.training.interrupts import InterruptedRunError
 from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
 from asyncdiff_cli.engine.training.rollout import plan_iteration
 from asyncdiff_cli.engine.training.start import open_trainer
-from asyncdiff_cli.engine.training.trainer import InterruptedRunError, Trainer
+from asyncdiff_cli.engine.training.trainer import Trainer
 from tests.conftest import tiny_flux, tiny_sd3
 from tests.helpers.training import (
     checkpoint_bytes,
@@ -179,7 +180,7 @@ def test_the_module_is_the_best_by_held_out_reward(tmp_path, sd3_directory):
     trainer = open_run(path, sd3_directory, True, **changes)
     trainer.restore(trainer.run.read(trainer.run.file(best)))
     kept = LearnedDeviation.load(path / "tpm").tpm.state_dict()
-    assert all(torch.equal(kept[k], v) for k, v in trainer.tpm.state_dict().items())
+    assert all(torch.equal(kept[k], v) for k, v in trainer.state.tpm.state_dict().items())
 
 
 def test_without_evaluations_it_is_the_last(tmp_path, sd3_directory, copied):
@@ -187,7 +188,7 @@ def test_without_evaluations_it_is_the_last(tmp_path, sd3_directory, copied):
     assert all("held_out" not in row and "composite" not in row for row in rows(tmp_path / "r"))
     trainer = open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0})
     kept = LearnedDeviation.load(tmp_path / "r" / "tpm").tpm.state_dict()
-    assert all(torch.equal(kept[k], v) for k, v in trainer.tpm.state_dict().items())
+    assert all(torch.equal(kept[k], v) for k, v in trainer.state.tpm.state_dict().items())
 
 
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(
@@ -309,12 +310,12 @@ def test_a_run_is_done_when_its_module_has_all_files(tmp_path, sd3_directory, la
 def test_an_average_is_what_is_evaluated_and_kept(tmp_path, sd3_directory):
     changes = {"ema_decay": 0.5, "iterations": 1, "mini_batch_size": 4}
     trainer = open_run(tmp_path / "r", sd3_directory, **changes)
-    start = {k: v.clone() for k, v in trainer.tpm.state_dict().items()}
+    start = {k: v.clone() for k, v in trainer.state.tpm.state_dict().items()}
     list(trainer.train())
     kept = LearnedDeviation.load(tmp_path / "r" / "tpm").tpm.state_dict()
-    for name, now in trainer.tpm.state_dict().items():
+    for name, now in trainer.state.tpm.state_dict().items():
         assert torch.allclose(kept[name], (start[name] + now) / 2, atol=1e-7)
-    moved = max(float((kept[k] - v).abs().max()) for k, v in trainer.tpm.state_dict().items())
+    moved = max(float((kept[k] - v).abs().max()) for k, v in trainer.state.tpm.state_dict().items())
     assert moved > 1e-4
 
 
@@ -395,7 +396,9 @@ def test_latents_that_are_no_numbers_stop_the_run(tmp_path, sd3_directory):
         list(events)
     assert str(caught.value).startswith("iteration 2: ")
     assert "NaN or infinity in the latents after step 1 of" in str(caught.value)
-    assert open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).iteration == 1
+    assert (
+        open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).state.iteration == 1
+    )
 
 
 def test_gradients_that_are_no_numbers_stop_the_run_before_they_are_applied(
@@ -404,13 +407,15 @@ def test_gradients_that_are_no_numbers_stop_the_run_before_they_are_applied(
     trainer = open_run(tmp_path / "r", sd3_directory, evaluation={"every": 0})
     events = trainer.train()
     next(events)
-    bias = trainer.tpm.head[-1].bias
+    bias = trainer.state.tpm.head[-1].bias
     handle = bias.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(AsyncDiffError, match="iteration 2: the gradient's norm is nan"):
         list(events)
     handle.remove()
-    assert all(torch.isfinite(weight).all() for weight in trainer.tpm.parameters())
-    assert open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).iteration == 1
+    assert all(torch.isfinite(weight).all() for weight in trainer.state.tpm.parameters())
+    assert (
+        open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).state.iteration == 1
+    )
 
 
 def test_a_run_that_is_stopped_keeps_the_last_complete_iteration(
@@ -467,7 +472,7 @@ def test_a_stop_after_an_evaluation_keeps_the_best_that_is_complete(
     honest = Trainer._draw_samples
 
     def draw(self):
-        if self.iteration == improved[-1]:
+        if self.state.iteration == improved[-1]:
             raise KeyboardInterrupt
         honest(self)
 
@@ -530,9 +535,9 @@ def test_the_halved_size_is_kept_with_the_run_until_another_is_asked_for(
     with monkeypatch.context() as patch:
         scarce(patch, 2)
         trained(tmp_path / "r", sd3_directory, iterations=1)
-    assert open_run(tmp_path / "r", sd3_directory, True, iterations=2).batch_size.value == 2
+    assert open_run(tmp_path / "r", sd3_directory, True, iterations=2).state.batch_size.value == 2
     changes = {"iterations": 2, "rollout_batch_size": 3}
-    assert open_run(tmp_path / "r", sd3_directory, True, **changes).batch_size.value == 3
+    assert open_run(tmp_path / "r", sd3_directory, True, **changes).state.batch_size.value == 3
 
 
 def test_grids_that_do_not_fit_are_drawn_in_parts(tmp_path, sd3_directory, monkeypatch):
@@ -555,15 +560,15 @@ def test_one_image_that_does_not_fit_stops_the_run(tmp_path, sd3_directory, monk
 
 def bad_from(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every evaluation from this one on be a bad sign."""
-    honest = EarlyStop.see
+    honest = EarlyStop.update
 
-    def see(self, now):
+    def update(self, now):
         seen, _ = honest(self, now)
         if now.iteration < iteration:
             return EarlyStop(seen.first, seen.best), None
         return EarlyStop(seen.first, seen.best, self.bad + 1), "the noise rose"
 
-    monkeypatch.setattr(EarlyStop, "see", see)
+    monkeypatch.setattr(EarlyStop, "update", update)
 
 
 def test_training_stops_after_several_bad_signs(tmp_path, sd3_directory, monkeypatch):
@@ -620,7 +625,7 @@ def test_a_bad_checkpoint_is_named_and_the_one_before_it_used(
     refused = []
     recipe = small_recipe(sd3_directory)
     trainer = open_trainer(recipe, tmp_path / "r", True, "cpu", on_warning=refused.append)
-    assert trainer.iteration == 3
+    assert trainer.state.iteration == 3
     why = {"torn": "is torn", "flipped": "is damaged", "foreign": "is of another recipe"}[damage]
     (message,) = refused
     assert message.startswith(f"checkpoint {file} {why}")
