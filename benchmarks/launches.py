@@ -118,11 +118,8 @@ class Run:
             if policy is None:
                 self._stock(denoise, latents, mark)
             else:
-                embeds = text.prompt_embeds, text.pooled
-                integrate(
-                    velocity, pipe.scheduler, latents, policy, 1.0, embeds, mark,
-                    adapter.grid(*size), text.prompt_embeds_mask,
-                )  # fmt: skip
+                grid = adapter.grid(*size)
+                integrate(velocity, pipe.scheduler, latents, policy, 1.0, text, mark, grid)
         return marks[STEP + 1] - marks[STEP]
 
     def _set_timesteps(self, latents: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import Schedule, ScheduledDeviation
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
 from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
@@ -76,8 +77,8 @@ def test_euler_is_the_projects_loop(pack, scheduler, gamma):
     def velocity(latents, timestep, sigma, cond_sigma):
         return gaussian(latents, cond_sigma)
 
-    embeds, policy = (torch.zeros(1, 1, 1), torch.zeros(1, 1)), ScheduledDeviation(DEVIATIONS)
-    expected, cond_sigmas, _ = integrate(velocity, scheduler, START, policy, gamma, embeds)
+    text, policy = TextConditions(torch.zeros(1, 1, 1)), ScheduledDeviation(DEVIATIONS)
+    expected, cond_sigmas, _ = integrate(velocity, scheduler, START, policy, gamma, text)
     assert torch.equal(times.float(), torch.cat(cond_sigmas))
     torch.testing.assert_close(latents[0], transfer(sigmas, times, STD[0]), rtol=1e-13, atol=1e-13)
     assert_rounded(latents.float(), expected.float(), terms=20 * len(times))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, ModelChoice
 from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.outline import Outline
@@ -138,7 +139,7 @@ def _explained(
 
 def _times(policy: Policy, gamma: float, scheduler: Any) -> tuple[list[Tensor], list[Tensor]]:
     """t* of each evaluation and D of each but the first, [1] each, of a run on a blank picture."""
-    nothing, text = torch.zeros(1, 1, 1, 1), (torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    nothing, text = torch.zeros(1, 1, 1, 1), TextConditions(torch.zeros(1, 1, 1))
     _, cond_sigmas, deviations = integrate(
         lambda latents, *_: torch.zeros_like(latents), scheduler, nothing, policy, gamma, text
     )

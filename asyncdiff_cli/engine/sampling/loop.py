@@ -26,10 +26,9 @@ def integrate(
     latents: Tensor,
     policy: Policy,
     gamma: float,
-    embeds: tuple[Tensor, Tensor],
+    text: TextConditions,
     on_step: Callable[[StepState], None] | None = None,
     grid: tuple[int, int] | None = None,
-    mask: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Algorithm 2: the update follows the scheduler's grid, the denoiser is told the policy's time.
 
@@ -37,9 +36,9 @@ def integrate(
         velocity: the guided velocity field.
         scheduler: a diffusers flow scheduler whose timesteps are set.
         latents: noise at t_0, [B, …].
-        embeds: sequence and pooled prompt embeddings, for the policy.
+        text: the positive branch's conditions, for the policy.
+        on_step: called after each evaluation with its state.
         grid: rows and columns of packed latents, for the policy.
-        mask: where the sequence is not padding, for the policy.
 
     Returns:
         The latents at t = 0, t* of each evaluation, and D of each but the first, each [B].
@@ -53,6 +52,7 @@ def integrate(
     policy = for_run(policy, sigmas, scheduler_name(scheduler))
     cond_sigma = sigmas[0].expand(len(latents))  # line 2: t*_0 = t_0
     cond_sigmas, deviations, checks = [cond_sigma], [], DeferredChecks()
+    embeds, mask = (text.prompt_embeds, text.pooled), text.prompt_embeds_mask
 
     for k, t in enumerate(timesteps):
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6

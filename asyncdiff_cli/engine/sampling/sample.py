@@ -154,10 +154,9 @@ def sample(
             noise,
             chosen,
             gamma,
-            (text.prompt_embeds, text.pooled),
+            text,
             on_step,
             adapter.grid(height, width),
-            text.prompt_embeds_mask,
         )
     images = final
     if output_type != "latent":  # all at once, as the stock pipeline does: to the bit on any device

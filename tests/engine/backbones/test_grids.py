@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from asyncdiff_cli.engine import FixedDeviation, InputError, attach
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.registry import GRIDS
 from asyncdiff_cli.engine.backbones.schedulers import (
     SCHEDULERS,
@@ -157,14 +158,13 @@ def test_a_straight_path_ends_in_the_data(solver, grid):
     scheduler.set_timesteps(STEPS)
     data, noise = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     start = scheduler.sigmas[0]
-    embeds = (torch.zeros(2, 1, 1), torch.zeros(2, 1))
     final, *_ = integrate(
         lambda *_: noise - data,
         scheduler,
         (1 - start) * data + start * noise,
         FixedDeviation(0.5),
         1.0,
-        embeds,
+        TextConditions(torch.zeros(2, 1, 1)),
     )
     assert torch.allclose(final, data, atol=1e-4)
 

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.policies.asking import ask, scaled
 from asyncdiff_cli.engine.policies.time_shift import matching_time
 from asyncdiff_cli.engine.sampling.loop import integrate
 from tests.conftest import make_case
-from tests.engine.sampling.test_integrate import EMBEDS, STEPS, scheduler_on_a_grid
+from tests.engine.sampling.test_integrate import STEPS, TEXT, scheduler_on_a_grid
 from tests.engine.sampling.test_sample import with_scheduler
 
 RIVALS = [DetailDaemon(), VelocityScale(0.8), Combined(0.5, 0.9), TimeShift()]
@@ -82,9 +82,7 @@ def record(policy, scheduler, gamma=1.0, velocity=None):
         return raw[-1]
 
     latents = torch.tensor([[0.7, -0.4, 1.3], [0.2, -1.1, 0.5]])
-    final, told, drawn = integrate(
-        recorded, scheduler, latents, policy, gamma, EMBEDS, states.append
-    )
+    final, told, drawn = integrate(recorded, scheduler, latents, policy, gamma, TEXT, states.append)
     factors = [(s.velocity / v)[:, 0] for s, v in zip(states, raw, strict=True)]
     return final, torch.stack(told), torch.stack(factors), torch.stack(drawn)
 
@@ -179,7 +177,7 @@ def test_its_clean_image_is_that_of_the_time_it_tells():
 
     latents = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     scheduler = scheduler_on_a_grid("dpmpp")
-    integrate(velocity, scheduler, latents, DetailDaemon(0.3), 1.0, EMBEDS, states.append)
+    integrate(velocity, scheduler, latents, DetailDaemon(0.3), 1.0, TEXT, states.append)
     for state, v in zip(states, raw, strict=True):
         expected = state.latents - state.cond_sigma[:, None] * v
         assert torch.allclose(state.clean, expected, atol=1e-6)

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 from asyncdiff_cli.engine import FixedDeviation, InputError
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
 from asyncdiff_cli.engine.policies.transfer import SOLVERS, transfer, velocity_coefficient
@@ -70,9 +71,9 @@ def test_it_is_what_the_sampler_makes_of_the_gaussian_field(solver, spacing, dev
         return velocity_coefficient(cond_sigma.double()[:, None], STD) * latents
 
     start = torch.ones(1, len(STD), dtype=torch.float64)
-    embeds = torch.zeros(1, 1, 1), torch.zeros(1, 1)
+    text = TextConditions(torch.zeros(1, 1, 1))
     policy = FixedDeviation(deviation)
-    drawn, cond_sigmas, _ = integrate(velocity, scheduler, start, policy, 1.0, embeds)
+    drawn, cond_sigmas, _ = integrate(velocity, scheduler, start, policy, 1.0, text)
     sigmas, times = scheduler.sigmas, torch.cat(cond_sigmas)
     if solver == "heun":
         sigmas = torch.cat([sigmas[:1], sigmas[1::2]])

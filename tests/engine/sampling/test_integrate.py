@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import AsyncDiffError, FixedDeviation, InputError, Synchronous
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.schedulers import SCHEDULERS, make_scheduler
 from asyncdiff_cli.engine.sampling.loop import integrate
 
-EMBEDS = (torch.zeros(2, 1, 1), torch.zeros(2, 1))
+TEXT = TextConditions(torch.zeros(2, 1, 1))
 STEPS = 6
 
 
@@ -18,7 +19,7 @@ def scheduler_on_a_grid(name: str, **settings):
 
 
 def run(velocity, scheduler, latents, policy=None, gamma=1.0):
-    return integrate(velocity, scheduler, latents, policy or Synchronous(), gamma, EMBEDS)
+    return integrate(velocity, scheduler, latents, policy or Synchronous(), gamma, TEXT)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -6,6 +6,7 @@ from accelerate import Accelerator
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from asyncdiff_cli.engine import LearnedDeviation, Policy, Synchronous, TimestepPredictionModule
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.drawing.seeds import DRAWS, generator
 from asyncdiff_cli.engine.policies.learned import SampledDeviation
 from asyncdiff_cli.engine.policies.observation import Observation
@@ -47,8 +48,8 @@ def draw(policy: Policy, data: torch.Tensor, noise: torch.Tensor, best: torch.Te
             field[:, k - 1] += (cond_sigma - right[k - 1])[:, None, None]
         return field
 
-    embeds = torch.zeros(len(data), 1, 2), torch.zeros(len(data), 2)
-    final, _, deviations = integrate(velocity, scheduler, noise, policy, 1.0, embeds)
+    text = TextConditions(torch.zeros(len(data), 1, 2))
+    final, _, deviations = integrate(velocity, scheduler, noise, policy, 1.0, text)
     return final, torch.stack(deviations, dim=1)
 
 
