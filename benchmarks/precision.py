@@ -5,7 +5,7 @@
 A group is images of one prompt from different noise, as in GRPO; a reward's gradient comes from the
 differences within it. So the error of a dtype is shown as a share of the standard deviation in a
 group. Without `--reward-path` the weights are synthetic ones of the published sizes, as in
-tests/parity, and both the errors and the spread are those of the synthetic networks.
+benchmarks/parity, and both the errors and the spread are those of the synthetic networks.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_backbone, load_reward, rewards, sample
 from asyncdiff_cli.engine.devices import resolve_device
 from benchmarks import options
-from tests.parity.weights import synthetic_state_dict
+from benchmarks.parity.weights import synthetic_state_dict
 
-FIXTURE = Path(__file__).parent.parent / "tests" / "parity" / "scores_full.json"
+FIXTURE = Path(__file__).parent / "parity" / "scores_full.json"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from asyncdiff_cli.engine.evaluation.store import Store
 from tests.conftest import tiny_sd3
-from tests.engine.evaluation.test_evaluation import rows as stored
+from tests.helpers.evaluations import rows as stored
 from tests.helpers.processes import KILL_AT, Forked
 from tests.helpers.training import rows as logged
 from tests.helpers.training import settings

@@ -183,3 +183,12 @@ def test_tests_stand_where_modules_do():
     assert {path.parts[0] for path in rooms if path.parts} <= {str(folder) for folder in folders}
     ground = {path.stem for path in ENGINE.glob("*.py")} | {"public"}
     assert {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} <= ground
+
+
+def test_nothing_imports_tests_but_tests_their_helpers():
+    root = Path(__file__).parents[1]
+    for path in (p for f in ("tests", "benchmarks", "mini") for p in (root / f).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (node.module or "").split(".") if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.startswith("test_") for name in names), path
+            assert names[:1] != ["tests"] or root / "tests" in path.parents, path

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from asyncdiff_cli.engine import rewards
 from benchmarks import precision
 from benchmarks import rewards as benchmark
-from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
+from tests.helpers.parity import KEYS, PARITY, TOLERANCE
 
 
 @pytest.fixture(autouse=True)

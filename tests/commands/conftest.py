@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from asyncdiff_cli.app import run
+from asyncdiff_cli.engine import TimestepPredictionModule
 from tests.conftest import tiny_flux, tiny_sd3
 
 
@@ -68,3 +69,18 @@ def draw(asyncdiff, pipelines) -> Asyncdiff:
         )
 
     return call
+
+
+@pytest.fixture
+def module(tmp_path) -> Path:
+    """The directory of a module for mini."""
+    path = tmp_path / "tpm"
+    TimestepPredictionModule(4, 32, 32, width=16, layers=1, heads=2).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def picture(asyncdiff) -> Path:
+    """A picture of mini, in one step."""
+    asyncdiff("sample", "a cat", "--steps", 1)
+    return next(Path("outputs").glob("*.png"))

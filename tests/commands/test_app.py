@@ -4,8 +4,6 @@ import contextlib
 import errno
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine import InputError, processes
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.messages import SAID
+from tests.helpers.interpreter import python
 from tests.helpers.reporting import make_store
 
 NO_TORCH = """
@@ -29,17 +28,6 @@ heavy = {"torch", "diffusers", "transformers", "pydantic", "numpy", "PIL"} & set
 allowed = {"pydantic"} if "typer._adapters" in sys.modules else set()
 assert not heavy - allowed, heavy
 """
-
-
-def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",  # of another encoding
-        env={**os.environ, **environment},
-        timeout=120,
-    )
 
 
 def raising(error):

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from asyncdiff_cli.engine import REGISTRY
 from asyncdiff_cli.engine.backbones import weights
 from asyncdiff_cli.engine.backbones.vocabulary import FILE
-from tests.commands.test_app import python
+from tests.helpers.interpreter import python
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from safetensors.torch import save_file
 
-from asyncdiff_cli.engine import TimestepPredictionModule
 from asyncdiff_cli.engine.evaluation.store import Store
-from tests.engine.evaluation.test_store import SETTINGS, row
+from tests.helpers.pictures import with_record
 from tests.helpers.reporting import make_run
+from tests.helpers.stores import SETTINGS, row
 
 NAN = float("nan")
 WHOLE = ["", "{", "null", "3", "[]", '"text"', "[" * 100_000, b"\xff\xfe{}", b"{}\x00"]
@@ -40,13 +40,6 @@ def change(path, **changes):
     """Other values of keys of a JSON file; ... for none."""
     values = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({k: v for k, v in values.items() if v is not ...}))
-
-
-@pytest.fixture
-def module(tmp_path):
-    path = tmp_path / "tpm"
-    TimestepPredictionModule(4, 32, 32, width=16, layers=1, heads=2).save_pretrained(path)
-    return path
 
 
 @pytest.mark.parametrize("content", WHOLE)
@@ -294,20 +287,6 @@ def test_an_image_of_a_size_that_none_has(asyncdiff, tmp_path):
         file.truncate(1 << 40)
     assert_refused(asyncdiff("merge", store.path, "--out", "merged"), "a.png has more than 1024")
     assert not Path("merged").exists()
-
-
-@pytest.fixture
-def picture(asyncdiff):
-    asyncdiff("sample", "a cat", "--steps", 1)
-    return next(Path("outputs").glob("*.png"))
-
-
-def with_record(path, text):
-    with Image.open(path) as image:
-        image.load()
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt("asyncdiff", text)
-        image.save(path, pnginfo=info)
 
 
 @pytest.mark.parametrize("content", [text for text in WHOLE if isinstance(text, str)])

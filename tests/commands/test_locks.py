@@ -10,7 +10,7 @@ from asyncdiff_cli.engine.evaluation import start as evaluation_start
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.training import start as training_start
 from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
-from tests.engine.evaluation.test_store import begun, row
+from tests.helpers.stores import begun, row
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
 from asyncdiff_cli.engine.training.run_options import find_run
-from tests.commands.test_damaged_files import module, picture, with_record  # noqa: F401
+from tests.helpers.pictures import with_record
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +38,20 @@ def assert_not_fetched(outcome, name, option):
         ({"policy": {"name": "learned", "source": "~nobody-here/x"}}, "~nobody-here/x", "--tpm"),
     ],
 )
-def test_what_a_picture_names(asyncdiff, picture, changes, name, option, dry):  # noqa: F811
+def test_what_a_picture_names(asyncdiff, picture, changes, name, option, dry):
     record = asyncdiff("inspect", picture, "--json").json
     with_record(picture, json.dumps({**record, **changes}))
     assert_not_fetched(asyncdiff("sample", "--from", picture, *dry), name, option)
 
 
-def test_what_one_picture_of_a_panel_names(asyncdiff, picture):  # noqa: F811
+def test_what_one_picture_of_a_panel_names(asyncdiff, picture):
     record = asyncdiff("inspect", picture, "--json").json
     other = {**record, "policy": {"name": "learned", "source": "some/tpm"}}
     with_record(picture, json.dumps({"cells": [[record, other]]}, separators=(",", ":")))
     assert_not_fetched(asyncdiff("sample", "--from", picture), "some/tpm", "--tpm")
 
 
-def test_another_policy_needs_no_recorded_module(asyncdiff, picture):  # noqa: F811
+def test_another_policy_needs_no_recorded_module(asyncdiff, picture):
     record = asyncdiff("inspect", picture, "--json").json
     changed = {**record, "policy": {"name": "learned", "source": "some/tpm"}}
     with_record(picture, json.dumps(changed))
@@ -67,7 +67,7 @@ def test_what_a_run_names(asyncdiff, tmp_path):
         assert_not_fetched(asyncdiff(*command), "someone/model", "--backbone someone/model")
 
 
-def test_a_module_is_found_from_another_directory(asyncdiff, picture, tmp_path, monkeypatch):  # noqa: F811
+def test_a_module_is_found_from_another_directory(asyncdiff, picture, tmp_path, monkeypatch):
     Path("mine").symlink_to(Path(asyncdiff("backbones", "mini", "--json").json["tpm"]))
     drawn = asyncdiff("sample", "a cat", "--steps", 2, "--tpm", "mine", "--json").json
     path = tmp_path / drawn["images"][0]["path"]

@@ -7,7 +7,7 @@ import pytest
 
 from asyncdiff_cli.engine import EachPolicy, policy_from_dict
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
-from tests.commands.test_sample_tpm import save_module
+from tests.helpers.modules import save_module
 
 POLICIES = ["detail-daemon", "velocity-scale:0.8", "time-shift", "combined:0.5/0.9"]
 

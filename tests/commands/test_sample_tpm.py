@@ -3,23 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from asyncdiff_cli.engine import TimestepPredictionModule
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
-
-
-def save_module(directory, seed=1, prompt_channels=32, bound=0.5):
-    """A module for the tiny SD3 pipeline, moved away from the synchronous sampler."""
-    torch.manual_seed(seed)
-    tpm = TimestepPredictionModule(
-        16, prompt_channels, 32, bound=bound, width=32, layers=1, heads=2, patch_size=4
-    )
-    with torch.no_grad():
-        for parameter in tpm.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    tpm.save_pretrained(directory)
-    return directory
+from tests.helpers.modules import save_module
 
 
 def test_each_image_and_step_has_its_own_deviation(draw, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.engine.test_pictures import bad_pictures
+from tests.helpers.pictures import bad_pictures
 
 
 @pytest.fixture

@@ -38,9 +38,9 @@ from tests.conftest import (
     tiny_flux,
     vae,
 )
-from tests.engine.policies.test_tpm import SIZE, randomised
-from tests.engine.sampling.test_sample import with_scheduler
+from tests.helpers.modules import SIZE, randomised
 from tests.helpers.rounding import assert_rounded, rounding, terms
+from tests.helpers.solvers import with_scheduler
 
 SIZES = {"height": 16, "width": 24}
 

@@ -44,10 +44,10 @@ from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.sharpness import Sharpness
 from asyncdiff_cli.engine.training.recipe_files import to_yaml
 from tests.conftest import make_case, tiny_flux, tiny_sd3
-from tests.engine.policies.test_learned import tpm_for
-from tests.engine.policies.test_tpm import randomised
-from tests.engine.prompts.test_load import LISTS, needs_lists, write_captions, write_lists
-from tests.helpers.training import assert_close, small_recipe
+from tests.helpers.evaluations import assert_alike, finish, rows
+from tests.helpers.modules import randomised, tpm_for
+from tests.helpers.prompts import LISTS, needs_lists, write_captions, write_lists
+from tests.helpers.training import small_recipe
 
 TEXTS = ["a cat", "a dog on a red background", "an owl", "ein Bär", "a bee", "a cat and a dog"]
 
@@ -98,28 +98,6 @@ def opened(tmp_path, pipelines, texts):
         return open_evaluation(Comparison(choice, **{**defaults, **changes}), tmp_path / out)
 
     return make
-
-
-def finish(evaluation, batches=None):
-    """Draw what is pending, or so many batches of it; how many images each had."""
-    return list(itertools.islice(evaluation.run(evaluation.pending()), batches))
-
-
-def rows(store, *without):
-    """All rows but what depends on the machine's mood."""
-    dropped = ("seconds", *without)
-    return [{k: v for k, v in row.items() if k not in dropped} for row in store.read().to_pylist()]
-
-
-def assert_alike(ours, theirs, tolerance=1e-5):
-    """The same rows in the same order, of about the same numbers; batches may be others."""
-    for one, other in zip(rows(ours, "provenance"), rows(theirs, "provenance"), strict=True):
-        exact, measured = ({}, {}), ({}, {})
-        for n, row in enumerate((one, other)):
-            for name, value in row.items():
-                (measured if isinstance(value, float | list) else exact)[n][name] = value
-        assert exact[0] == exact[1]
-        assert_close(*measured, tolerance)
 
 
 def drawn_seeds(monkeypatch):

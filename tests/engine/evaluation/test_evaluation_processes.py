@@ -20,7 +20,7 @@ from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.processes import must_launch
-from tests.engine.evaluation.test_evaluation import assert_alike, finish, rows
+from tests.helpers.evaluations import assert_alike, finish, rows
 from tests.helpers.processes import Forked, server
 
 PROMPTS = 60

@@ -9,7 +9,7 @@ from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import Setting, summarize
 from asyncdiff_cli.engine.statistics import paired
-from tests.engine.evaluation.test_store import SETTINGS, row
+from tests.helpers.stores import SETTINGS, row
 
 
 @pytest.fixture

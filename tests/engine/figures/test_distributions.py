@@ -4,7 +4,7 @@ import pytest
 
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.figures.distributions import distributions, told_apart
-from tests.engine.evaluation.test_store import begun, row
+from tests.helpers.stores import begun, row
 
 
 def test_directories_are_labelled_by_what_tells_them_apart(tmp_path, monkeypatch):

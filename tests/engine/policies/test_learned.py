@@ -31,13 +31,8 @@ from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import excess, mode
 from asyncdiff_cli.engine.training.grpo import log_prob
 from tests.conftest import PROMPTS, Case, make_case, seeded
-from tests.engine.policies.test_tpm import SIZE, answers, randomised, seen, tiny
+from tests.helpers.modules import SIZE, answers, randomised, seen, tiny, tpm_for
 from tests.helpers.rounding import assert_rounded, terms
-
-
-def tpm_for(case: Case, bound: float = 0.5) -> TimestepPredictionModule:
-    torch.manual_seed(0)
-    return TimestepPredictionModule(**case.backbone.adapter.channels, bound=bound, **SIZE)
 
 
 def certain(tpm: TimestepPredictionModule, a: float, b: float) -> TimestepPredictionModule:

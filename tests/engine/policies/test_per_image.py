@@ -20,9 +20,8 @@ from asyncdiff_cli.engine import (
     sample,
 )
 from tests.conftest import PROMPTS, make_case, seeded
-from tests.engine.policies.test_learned import tpm_for
-from tests.engine.policies.test_tpm import randomised
-from tests.engine.sampling.test_integrate import Answers
+from tests.helpers.integration import Answers
+from tests.helpers.modules import randomised, tpm_for
 from tests.helpers.rounding import assert_rounded, terms
 
 POLICIES = [

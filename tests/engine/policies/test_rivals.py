@@ -23,8 +23,8 @@ from asyncdiff_cli.engine.policies.asking import ask, scaled
 from asyncdiff_cli.engine.policies.time_shift import matching_time
 from asyncdiff_cli.engine.sampling.loop import integrate
 from tests.conftest import make_case
-from tests.engine.sampling.test_integrate import STEPS, TEXT, scheduler_on_a_grid
-from tests.engine.sampling.test_sample import with_scheduler
+from tests.helpers.integration import STEPS, TEXT, scheduler_on_a_grid
+from tests.helpers.solvers import with_scheduler
 
 RIVALS = [DetailDaemon(), VelocityScale(0.8), Combined(0.5, 0.9), TimeShift()]
 PLATEAU = {"start": 0.0, "end": 1.0, "exponent": 0.0}

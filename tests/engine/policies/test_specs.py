@@ -29,7 +29,7 @@ from asyncdiff_cli.engine.policies.specs import (
     read_policy,
 )
 from asyncdiff_cli.engine.policies.table import POLICIES
-from tests.engine.policies.test_tpm import tiny
+from tests.helpers.modules import tiny
 
 SD35 = REGISTRY["sd35"]
 inside = st.floats(-1, 1)

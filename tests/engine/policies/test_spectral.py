@@ -21,7 +21,7 @@ from asyncdiff_cli.engine.policies.spectra import FAINT, residual_noise, worth_s
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
 from asyncdiff_cli.engine.policies.transfer import transfer
 from tests.conftest import make_case
-from tests.engine.policies.test_transfer import IMAGES, error, grid, told
+from tests.helpers.spectra import IMAGES, error, grid, told
 
 
 def objective(sigmas: torch.Tensor, deviations, solver: str, weight: float) -> float:

@@ -15,46 +15,8 @@ from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.observation import Observation, unpacked
 from asyncdiff_cli.engine.policies.tpm import Block, compress, excess, fourier, mode
 from asyncdiff_cli.engine.training.recipe_files import load_recipe, names
+from tests.helpers.modules import answers, randomised, seen, tiny
 from tests.helpers.rounding import assert_rounded, terms
-
-CHANNELS = {"latent_channels": 4, "prompt_channels": 8, "pooled_channels": 6}
-SIZE = {"width": 16, "heads": 4, "layers": 2, "patch_size": 2, "text_tokens": 2, "global_tokens": 2}
-
-
-def tiny(**options) -> TimestepPredictionModule:
-    torch.manual_seed(0)
-    return TimestepPredictionModule(**{**CHANNELS, **SIZE, **options})
-
-
-def randomised(tpm: TimestepPredictionModule) -> TimestepPredictionModule:
-    """As if trained: no weight is zero any more, and the answers differ from image to image."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in tpm.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return tpm
-
-
-def seen(batch=2, decisions=1, size=(4, 6), tokens=3, steps=10, dtype=torch.float32) -> Observation:
-    """Decisions about random images, at random times."""
-    g = torch.Generator().manual_seed(2)
-    latents, velocity = torch.randn(2, decisions, batch, 4, *size, generator=g).to(dtype)
-    sigma, sigma_next, cond_sigma = torch.rand(3, decisions, batch, generator=g)
-    return Observation(
-        latents=latents,
-        velocity=velocity,
-        sigma=sigma,
-        sigma_next=sigma_next,
-        cond_sigma=cond_sigma,
-        progress=(torch.arange(decisions) / steps)[:, None].expand(-1, batch),
-        prompt_embeds=torch.randn(batch, tokens, 8, generator=g).to(dtype),
-        pooled_prompt_embeds=torch.randn(batch, 6, generator=g).to(dtype),
-    )
-
-
-def answers(tpm: TimestepPredictionModule, observation: Observation) -> torch.Tensor:
-    """α − 1 and β − 1 in one tensor, [2, S, B]."""
-    return torch.stack(tpm(observation))
 
 
 def at(x: float) -> torch.Tensor:

@@ -13,25 +13,9 @@ from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
 from asyncdiff_cli.engine.policies.transfer import SOLVERS, transfer, velocity_coefficient
 from asyncdiff_cli.engine.sampling.loop import integrate
+from tests.helpers.spectra import IMAGES, error, grid, told
 
 STD = torch.tensor([0.02, 0.1, 0.5, 1.0, 3.0], dtype=torch.float64)
-IMAGES = Spectrum.of_images()
-
-
-def grid(steps: int, shift: float) -> torch.Tensor:
-    """1 … 1/K, shifted, and 0: FLUX's without resolution, [K + 1]."""
-    even = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
-    return torch.cat([shift * even / (1 + (shift - 1) * even), torch.zeros(1)])
-
-
-def told(sigmas: torch.Tensor, deviations) -> torch.Tensor:
-    """t* by Eq. 6, [K]."""
-    times = sigmas[:-2] + (1 + torch.as_tensor(deviations)) * sigmas[:-1].diff()
-    return torch.cat([sigmas[:1], times.clamp(1e-3, 1)])
-
-
-def error(sigmas: torch.Tensor, deviations, solver: str = "euler") -> torch.Tensor:
-    return IMAGES.error(transfer(sigmas, told(sigmas, deviations), IMAGES.std, solver))
 
 
 def test_two_steps_of_euler_by_hand():

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import zipfile
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,12 +11,11 @@ from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.prompts import coco, compbench
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES, COCO_SIZES
-from asyncdiff_cli.engine.prompts.compbench import T2I_CATEGORIES, T2I_SHA256
+from asyncdiff_cli.engine.prompts.compbench import T2I_SHA256
 from asyncdiff_cli.engine.prompts.load import SOURCES, load_evaluation_prompts, load_prompts
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from tests.helpers.prompts import LISTS, needs_lists, write_captions, write_lists
 
-LISTS = Path(__file__).parents[4] / "shared" / "t2i-compbench"
-needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the lists are not here")
 SPLITS = ("train", "validation")
 SIZES = {"mini": {"train": 8192, "validation": 1024}}
 
@@ -132,14 +130,6 @@ def test_minis_articles(mini):
     assert {"an octopus", "a cat", "a UFO", "a unicorn", "an umbrella", "a hot dog"} <= starts
 
 
-def write_captions(path, *captions):
-    """In COCO's form, the ids falling."""
-    items = [{"image_id": 9, "id": 90 - i, "caption": text} for i, text in enumerate(captions)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"info": {}, "annotations": items}), encoding="utf-8")
-    return path
-
-
 def test_captions_of_a_local_file(tmp_path):
     file = write_captions(tmp_path / COCO_FILES["train"], "A dog. ", "Ein Bär\n", "A cat.")
     found = load_prompts("coco2014", "train", path=file)
@@ -251,18 +241,6 @@ def test_captions_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setattr(coco, "COCO_URL", (tmp_path / "none.zip").as_uri())
     with pytest.raises(AsyncDiffError, match=r"none\.zip.*; pass --prompts PATH"):
         load_prompts("coco2014", "train", tmp_path / "data")
-
-
-def write_lists(directory, skip=()):
-    """Two prompts per list and a blank line, with the line ends of the official ones."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for category in T2I_CATEGORIES:
-        for suffix in ("train", "val"):
-            name = f"{category}_{suffix}.txt"
-            if name not in skip:
-                text = f"{category} {suffix} 1\r\n\r\n {category} {suffix} 2. \r\n"
-                (directory / name).write_bytes(text.encode())
-    return directory
 
 
 def test_lists_of_a_local_directory(tmp_path):

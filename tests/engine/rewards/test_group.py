@@ -15,8 +15,8 @@ from asyncdiff_cli.engine.rewards import group as module
 from asyncdiff_cli.engine.rewards.group import RewardGroup, lent
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.rewards.precision import OPERATIONS
-from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
-from tests.parity.weights import synthetic_state_dict
+from benchmarks.parity.weights import synthetic_state_dict
+from tests.helpers.parity import KEYS, PARITY, TOLERANCE
 
 
 @pytest.fixture

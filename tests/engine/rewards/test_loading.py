@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import AsyncDiffError, InputError, load_reward, rewards, score
 from asyncdiff_cli.engine.rewards import PUBLISHED, checkpoints, published
-from tests.engine.rewards.test_parity import KEYS, PARITY, TOLERANCE
-from tests.parity.weights import synthetic_state_dict
+from benchmarks.parity.weights import synthetic_state_dict
+from tests.helpers.parity import KEYS, PARITY, TOLERANCE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -1,8 +1,7 @@
-"""Every published score, on synthetic weights in the original format (tests/parity/README.md)."""
+"""Every published score, on synthetic weights in the original format: benchmarks/parity."""
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +9,10 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.engine import Reward, rewards
+from benchmarks.parity.weights import fingerprint, synthetic_state_dict
+from tests.helpers.parity import KEYS, PARITY, TOLERANCE
 from tests.helpers.rounding import assert_rounded, terms
-from tests.parity.weights import fingerprint, synthetic_state_dict
 
-PARITY = Path(__file__).parents[2] / "parity"
-TOLERANCE = {"image_reward": 1e-5, "hpsv2": 1e-6, "clip": 1e-6, "pickscore": 1e-4}
-KEYS = {"image_reward": "imagereward"}
 UNIT = {"pickscore": 100.0}
 """What a cosine is multiplied by."""
 

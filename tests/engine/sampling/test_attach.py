@@ -25,7 +25,7 @@ from asyncdiff_cli.engine import (
 )
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
 from tests.conftest import Case, make_case, quiet, seeded
-from tests.engine.sampling.test_sample import SOLVERS, with_scheduler
+from tests.helpers.solvers import SOLVERS, with_scheduler
 
 POLICIES = [
     Synchronous(),

@@ -4,18 +4,9 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import AsyncDiffError, FixedDeviation, InputError, Synchronous
-from asyncdiff_cli.engine.backbones.adapters import TextConditions
-from asyncdiff_cli.engine.backbones.schedulers import SCHEDULERS, make_scheduler
+from asyncdiff_cli.engine.backbones.schedulers import SCHEDULERS
 from asyncdiff_cli.engine.sampling.loop import integrate
-
-TEXT = TextConditions(torch.zeros(2, 1, 1))
-STEPS = 6
-
-
-def scheduler_on_a_grid(name: str, **settings):
-    scheduler = make_scheduler(name, "sd3", {"shift": 3.0, **settings})
-    scheduler.set_timesteps(STEPS)
-    return scheduler
+from tests.helpers.integration import STEPS, TEXT, Answers, scheduler_on_a_grid
 
 
 def run(velocity, scheduler, latents, policy=None, gamma=1.0):
@@ -99,14 +90,6 @@ def test_a_bad_latent_stops_the_run_and_names_the_step(bad):
     with pytest.raises(AsyncDiffError, match=r"step 3 of 6"):
         run(velocity, scheduler_on_a_grid("euler"), torch.zeros(2, 3))
     assert len(evaluations) == 3
-
-
-class Answers(Synchronous):
-    def __init__(self, answer):
-        object.__setattr__(self, "answer", answer)
-
-    def __call__(self, state):
-        return torch.tensor(self.answer)
 
 
 @pytest.mark.parametrize("answer", [1.5, float("nan"), [0.0, -1.1]])

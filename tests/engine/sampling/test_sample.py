@@ -18,24 +18,10 @@ from asyncdiff_cli.engine import (
     backbone_from_pipeline,
     sample,
 )
-from asyncdiff_cli.engine.backbones.schedulers import SCHEDULERS, make_scheduler
 from tests.conftest import LATER, PROMPTS, Case, make_case, seeded
 from tests.helpers.by_hand import by_hand
 from tests.helpers.rounding import assert_rounded, rounding
-
-SOLVERS = [
-    (family, scheduler)
-    for family in ("sd3", "flux", "flux-cfg")
-    for scheduler in SCHEDULERS
-    if not (scheduler == "heun" and family != "sd3")
-]
-
-
-def with_scheduler(name: str, scheduler: str) -> Case:
-    case = make_case(name)
-    config = case.pipe.scheduler.config
-    case.pipe.scheduler = make_scheduler(scheduler, case.backbone.adapter.family, config)
-    return case
+from tests.helpers.solvers import SOLVERS, with_scheduler
 
 
 @pytest.mark.parametrize("policy", [(), (Synchronous(), 2.0), (FixedDeviation(0.7), 0.0)])

@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.training.calibration import (
     deviations_of,
     teach,
 )
-from tests.engine.policies.test_transfer import told
+from tests.helpers.spectra import told
 
 STD = torch.logspace(0.5, -1.5, 24, dtype=torch.float64)
 

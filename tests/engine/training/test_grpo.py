@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
 from asyncdiff_cli.engine.training.rollout import Rollout
 from asyncdiff_cli.engine.training.update import decided, minibatches, update
-from tests.engine.policies.test_tpm import randomised, seen, tiny
+from tests.helpers.modules import randomised, seen, tiny
 from tests.helpers.rounding import assert_rounded, terms
 
 DECISIONS = 5
