@@ -168,11 +168,12 @@ def docstrings(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 def test_docstrings_begin_with_what_they_are_about():
     texts = [
-        (path, name, text)
+        (f"{path.relative_to(PACKAGE)}: {name}", text.split("\n")[0])
         for path, tree in TREES.items()
-        for name, text in [("", ast.get_docstring(tree) or ""), *docstrings(tree)]
+        for name, text in [("the module", ast.get_docstring(tree) or ""), *docstrings(tree)]
+        if not name.startswith("_")
     ]
-    assert not [(p, n) for p, n, text in texts if not n.startswith("_") and NO_NOUN.match(text)]
+    assert not [(where, line) for where, line in texts if NO_NOUN.match(line)]
 
 
 def test_tests_stand_where_modules_do():

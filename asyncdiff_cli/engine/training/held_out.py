@@ -29,7 +29,7 @@ class HeldOutRecord(TypedDict):
 
     place: int
     scores: dict[str, float]
-    """By reward, and the guard's."""
+    """The scores by reward, and the guard's."""
     deviations: list[float]
     """D before γ, [K − 1]."""
 

@@ -75,7 +75,7 @@ class IterationRow(CompositeMetric, PolicyMetrics, UpdateMetrics):
     seconds: float
     images_per_second: float
     shares: dict[str, float]
-    """Of the time, by what it was spent on."""
+    """Shares of the time, by what it was spent on."""
     rewards: dict[str, RewardMetrics]
 
 
@@ -93,7 +93,7 @@ class EvaluationRow(TypedDict):
 
     iteration: int
     held_out: dict[str, PairedMetric]
-    """By reward, and the composite."""
+    """The comparisons by reward, and the composite."""
     deviation: list[float]
     """The mean D before γ by decision, [K − 1]."""
     best: int
