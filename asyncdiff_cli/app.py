@@ -9,6 +9,8 @@ import typer
 import asyncdiff_cli
 from asyncdiff_cli import render
 from asyncdiff_cli.commands.backbones import backbones
+from asyncdiff_cli.commands.calibrate import calibrate
+from asyncdiff_cli.commands.distill import distill
 from asyncdiff_cli.commands.evaluate import evaluate
 from asyncdiff_cli.commands.explain import explain
 from asyncdiff_cli.commands.histogram import histogram
@@ -44,6 +46,8 @@ commands: dict[str, Callable[..., None]] = {
     "merge": merge,
     "score": score,
     "explain": explain,
+    "calibrate": calibrate,
+    "distill": distill,
     "backbones": backbones,
     "inspect": inspect,
 }

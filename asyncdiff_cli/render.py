@@ -68,6 +68,12 @@ def warning(text: str) -> None:
         _to_stderr(f"warning: {text}")
 
 
+def note(text: str) -> None:
+    """A line about what goes on, where stderr is no terminal and so shows no bar."""
+    if sys.stderr is not None and not sys.stderr.isatty():
+        _to_stderr(text)
+
+
 def _to_stderr(text: str) -> None:
     if sys.stderr is not None:  # for which print would take stdout
         with contextlib.suppress(OSError):  # the exit code still tells
@@ -235,11 +241,13 @@ def count(things: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def images(total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """A bar over images: the block calls with how many more there are."""
+def images(
+    total: int, shown: bool = True, things: str = "images"
+) -> Iterator[Callable[[int], None]]:
+    """A bar over images, or other things: the block calls with how many more there are."""
     bars = _bars()
     bars.disable = bars.disable or not shown
-    task = bars.add_task("images", total=total)
+    task = bars.add_task(things, total=total)
     with bars:
         yield lambda count: bars.advance(task, count)
 

@@ -42,7 +42,8 @@ LIGHT = {
     "prompts": "coco compbench files lines load mini prompt_set split",
     "sampling": "arguments",
     "drawing": "panel provenance request seeds",
-    "training": "recipe recipe_files run run_options",
+    "training": "distill_request journal recipe recipe_files run run_options schedule_request"
+    " search",
     "evaluation": "paper reproduce set_metrics.__init__ store summary tables",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""

@@ -1,4 +1,4 @@
-"""Directories that one command writes to at a time. A lock ends with the process that holds it."""
+"""Directories and files that one command writes at a time; a lock ends with its process."""
 
 from __future__ import annotations
 
@@ -49,6 +49,21 @@ def hold(directory: Path, shard: tuple[int, int] | None = None) -> Iterator[bool
         if not others:
             (directory / TURN).unlink(missing_ok=True)
         yield not others
+
+
+@contextmanager
+def hold_file(path: Path) -> Iterator[None]:
+    """Keep other commands from a file within the block; its directory is made.
+
+    Raises:
+        InputError: naming who holds it.
+        AsyncDiffError: if nothing can be written there.
+    """
+    own = path.with_name(f".{path.name}{LOCK}")
+    with _made(path.parent), _locked(own) as mine:
+        if not mine:
+            raise _held(path, own)
+        yield
 
 
 @contextmanager
@@ -142,13 +157,14 @@ def _self() -> dict[str, object]:
     }
 
 
-def _held(directory: Path, lock: Path) -> InputError:
-    """The refusal of a directory, with what its holder wrote of itself."""
+def _held(held: Path, lock: Path) -> InputError:
+    """The refusal of a directory or file, with what its holder wrote of itself."""
     try:
         own = json.loads(lock.read_text())
         holder = f"process {own['pid']} on {own['host']} since {own['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         holder = "another process"  # it is just about to say which
+    other = "directory" if held.is_dir() else "file"
     return InputError(
-        f"{directory} is being written by {holder}: wait until it ends, or use another directory"
+        f"{held} is being written by {holder}: wait until it ends, or use another {other}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.backbones.sequences import join_sequences
 from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.drawing.provenance import Provenance, describe
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.policies.base import Policy
+from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
 
 
@@ -79,6 +79,34 @@ class Canvas:
         do_cfg = adapter.does_cfg(Guidance(self.scale, self.scale), negative is not None)
         return encode(adapter, [prompt], negative, none, do_cfg, entry.max_sequence_length)
 
+    def sample(
+        self,
+        text: Sequence[TextConditions],
+        seeds: Sequence[int],
+        policy: Policy,
+        num_inference_steps: int,
+        gamma: float = 1.0,
+        on_step: Callable[[StepState], None] | None = None,
+    ) -> SampleResult:
+        """The latents of images, each of its own conditions and noise, which is drawn on the CPU.
+
+        Args:
+            on_step: called after each evaluation with its state.
+        """
+        return sample(
+            self.backbone,
+            policy=policy,
+            gamma=gamma,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=self.scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="latent",
+            height=self.pixels,
+            width=self.pixels,
+            on_step=on_step,
+            **joined(text),
+        )
+
     def draw(
         self,
         text: Sequence[TextConditions],
@@ -90,18 +118,7 @@ class Canvas:
     ) -> tuple[list[Image.Image], SampleResult]:
         """Images, each of its own conditions and noise, which is drawn on the CPU."""
         with clock("denoiser"):
-            result = sample(
-                self.backbone,
-                policy=policy,
-                gamma=gamma,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=self.scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                output_type="latent",
-                height=self.pixels,
-                width=self.pixels,
-                **joined(text),
-            )
+            result = self.sample(text, seeds, policy, num_inference_steps, gamma)
         with clock("decode"), torch.no_grad():
             side = self.pixels
             images = self.backbone.adapter.decode(result.latents, side, side, "pil")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-NOISE, DRAWS, STEPS, EVALUATION = range(4)
+NOISE, DRAWS, STEPS, EVALUATION, SCHEDULE = range(5)
 """Streams of random numbers of one seed that have nothing to do with one another."""
 
 

@@ -31,7 +31,12 @@ from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
 from asyncdiff_cli.engine.policies.specs import make_policy, read_policy
 from asyncdiff_cli.engine.prompts.lines import check_options
-from asyncdiff_cli.engine.prompts.load import EVALUATED, load_evaluation_prompts, load_prompts
+from asyncdiff_cli.engine.prompts.load import (
+    EVALUATED,
+    default_source,
+    load_evaluation_prompts,
+    load_prompts,
+)
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.rewards import (
@@ -43,8 +48,6 @@ from asyncdiff_cli.engine.rewards import (
 )
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
-DATASETS = dict.fromkeys(REGISTRY, "coco2014") | {"mini": "mini"}
-"""What a backbone is evaluated on unless asked otherwise."""
 REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
 PUBLISHED = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
 """The rewards of the paper, and the guard: of every backbone that is not in `REWARDS`."""
@@ -159,10 +162,7 @@ class Comparison:
         Raises:
             InputError: if it is not said, and the backbone has no set of its own.
         """
-        source = self.dataset or DATASETS.get(self.choice.name)
-        if source is None:
-            raise InputError("what to evaluate on: give --dataset coco2014, t2i-compbench or FILE")
-        return source
+        return self.dataset or default_source(self.choice.name)
 
     @property
     def default_out(self) -> Path:

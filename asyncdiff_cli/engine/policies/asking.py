@@ -63,7 +63,7 @@ def _outside(bound: float, deviation: Tensor, finite: Tensor, progress: str) -> 
         finite: whether the velocity is.
     """
     if deviation.isnan().any() and not finite:
-        return _not_finite(progress)
+        return not_finite(progress)
     return AsyncDiffError(
         f"the policy's deviation after {progress} is outside"
         f" [-{bound:g}, {bound:g}]: {deviation.tolist()}"
@@ -106,10 +106,15 @@ def check_finite(latents: Tensor, state: StepState) -> None:
         AsyncDiffError: naming the step, for NaN or infinity; on a GPU when the checks are settled.
     """
     progress = state.progress
-    state.checks.require(is_finite(latents), lambda: _not_finite(progress))
+    state.checks.require(is_finite(latents), lambda: not_finite(progress))
 
 
-def _not_finite(progress: str) -> AsyncDiffError:
+def not_finite(progress: str) -> AsyncDiffError:
+    """What to say of a run that has gone bad.
+
+    Args:
+        progress: which step it was, as `StepState.progress`.
+    """
     return AsyncDiffError(
         f"NaN or infinity in the latents after {progress}; in fp16 try bf16 or fp32, otherwise a"
         " smaller gamma or guidance"

@@ -15,8 +15,6 @@ from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
 from asyncdiff_cli.engine.policies.given import SolverSchedule
 from asyncdiff_cli.engine.reading import Read, read_json
 
-SUFFIX = ".json"
-
 Deviation = Annotated[float, Field(ge=-1, le=1)]
 Time = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]

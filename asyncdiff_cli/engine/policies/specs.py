@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.checks import (
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.policies.modules import find_module
-from asyncdiff_cli.engine.policies.table import POLICIES
+from asyncdiff_cli.engine.policies.table import POLICIES, SCHEDULE_FILE
 from asyncdiff_cli.engine.reading import check_readable
 
 if TYPE_CHECKING:
@@ -136,10 +136,17 @@ def make_policy(spec: PolicySpec, entry: BackboneEntry) -> Policy:
     if row.takes_module:
         return _module(spec, entry)
     if spec.source is not None:
-        from asyncdiff_cli.engine.policies.schedule_file import Schedule
-
-        return Schedule.load(expanded(spec.source)).policy()
+        return _of_file(spec.source, row.made_by)
     return row.make(*spec.values)
+
+
+def _of_file(source: str, made_by: str) -> Policy:
+    from asyncdiff_cli.engine.policies.schedule_file import Schedule
+
+    schedule = Schedule.load(expanded(source))
+    if made_by and schedule.made.get("by") != made_by:
+        raise InputError(f"{source} was not made by {made_by}: name it schedule:{source}")
+    return schedule.policy()
 
 
 @lru_cache(maxsize=4)
@@ -181,7 +188,9 @@ def takes_module(text: str) -> bool:
 def is_schedule_file(text: str) -> bool:
     """Whether a policy's line, without its γ, names a schedule file."""
     name, _, value = text.partition(":")
-    return name == "schedule" and value.endswith(".json") and value.isprintable()
+    row = POLICIES.get(name)
+    takes_file = row is not None and row.takes_file
+    return takes_file and value.endswith(SCHEDULE_FILE) and value.isprintable()
 
 
 def _split_gamma(text: str) -> tuple[str, float | None]:
@@ -202,6 +211,8 @@ def _split_gamma(text: str) -> tuple[str, float | None]:
 def _numbers(name: str, value: str | None) -> tuple[float, ...]:
     """The checked numbers of a value; None is one that was not given."""
     row = POLICIES[name]
+    if row.takes_file and not row.checks:
+        raise InputError(f"policy {name} needs a schedule file, such as {row.example}")
     if value is None and (row.default is not None or not row.checks):
         return () if row.default is None else (row.default,)
     if not row.checks:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
 
 
+SCHEDULE_FILE = ".json"
+"""How the name of a schedule file ends."""
+
+
 @dataclass(frozen=True)
 class PolicyRow:
     """What is known of a policy before it is made.
@@ -38,6 +42,8 @@ class PolicyRow:
             one argument.
         default: its number where none is given.
         takes_module: whether it is asked for with the place of a module in place of numbers.
+        takes_file: whether it may be asked for with a schedule file in place of numbers.
+        made_by: how that file must have been made, as `Schedule.made` says it; "" for any way.
     """
 
     place: str
@@ -47,6 +53,8 @@ class PolicyRow:
     any_length: bool = False
     default: float | None = None
     takes_module: bool = False
+    takes_file: bool = False
+    made_by: str = ""
 
     def load(self) -> Any:
         """The class."""
@@ -66,6 +74,14 @@ _SCHEDULE = PolicyRow(
     "schedule:0.5/0.2/0",
     (check_deviation,),
     any_length=True,
+    takes_file=True,
+)
+_CALIBRATED = PolicyRow(
+    "given:SolverSchedule",
+    "calibrated:FILE.json",
+    "calibrated:FILE.json by `asyncdiff calibrate`",
+    takes_file=True,
+    made_by="calibration",
 )
 _SPECTRAL = PolicyRow(
     "spectral:SpectralDeviation",
@@ -109,6 +125,7 @@ POLICIES: dict[str, PolicyRow] = {
     "fixed": _FIXED,
     "schedule": _SCHEDULE,
     "solver-schedule": PolicyRow("given:SolverSchedule"),
+    "calibrated": _CALIBRATED,
     "spectral": _SPECTRAL,
     "learned": PolicyRow(_LEARNED, "learned[:DIR]", "learned:DIR", takes_module=True),
     "lifted": PolicyRow(_LEARNED, "lifted[:DIR]", "lifted:DIR", takes_module=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.errors import InputError
@@ -16,7 +17,10 @@ from asyncdiff_cli.engine.prompts.mini import first_edition
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.prompts.split import FILE_HELD_OUT, SPLITS, is_held_out
 
-SOURCES = ("mini", "coco2014", "t2i-compbench")
+DOWNLOADED = ("coco2014", "t2i-compbench")
+SOURCES = ("mini", *DOWNLOADED)
+DATASETS = dict.fromkeys(REGISTRY, "coco2014") | {"mini": "mini"}
+"""What a backbone draws unless asked otherwise."""
 EVALUATED = {"mini": 256, "coco2014": 2048}
 """How many validation prompts an evaluation draws, unless asked otherwise; else all."""
 
@@ -32,6 +36,17 @@ def check_source(source: str) -> None:
     """
     if source not in SOURCES and not expanded(source).is_file():
         raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
+
+
+def default_source(backbone: str) -> str:
+    """The set of prompts of a backbone.
+
+    Raises:
+        InputError: for one without a name, of which it is not known.
+    """
+    if backbone not in DATASETS:
+        raise InputError("what to draw: give --dataset coco2014, t2i-compbench or FILE")
+    return DATASETS[backbone]
 
 
 def load_prompts(

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from asyncdiff_cli.engine import desync
-from asyncdiff_cli.engine.backbones.adapters import Guidance
 from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.checks import check_steps
-from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
+from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.provenance import versions
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
-from asyncdiff_cli.engine.sampling.loop import denoising
-from asyncdiff_cli.engine.training.calibration import (
-    Calibration,
-    Images,
-    Search,
-    Settled,
-    deviations_of,
-)
+from asyncdiff_cli.engine.training.calibration import Calibration, Settled, deviations_of
+from asyncdiff_cli.engine.training.picture_set import PictureSet
+from asyncdiff_cli.engine.training.schedule_request import BATCH_SIZE
+from asyncdiff_cli.engine.training.search import Search
 
-BATCH_SIZE = 8
+CALIBRATION = "calibration"
+"""How a file says that it was made like this."""
 
 
-@torch.no_grad()
 def calibrated_schedule(
     backbone: Backbone,
     prompts: Sequence[str],
@@ -57,6 +47,7 @@ def calibrated_schedule(
 
     Raises:
         InputError: for settings that cannot be, or a solver that evaluates twice a step.
+        AsyncDiffError: for NaN or infinity in the latents.
     """
     search, steps = search or Search(), num_inference_steps or backbone.entry.num_inference_steps
     seeds = range(len(prompts)) if seeds is None else seeds
@@ -65,66 +56,29 @@ def calibrated_schedule(
         raise InputError("a calibration needs 2 steps, and prompts with a seed each")
     canvas = Canvas(backbone, guidance_scale, size)
     backbone.check_size(canvas.pixels, canvas.pixels)
+    pictures = PictureSet(canvas, tuple(prompts), tuple(seeds), steps, batch_size)
     settled: list[Settled] = []
-    with _images(canvas, prompts, seeds, steps, batch_size) as images:
-        scheduler = copy.deepcopy(backbone.pipe.scheduler)
-        calibration = Calibration(images, lambda: copy.deepcopy(scheduler), search)
+    with pictures.calibration(search) as calibration:
         for one in calibration.run():
             settled.append(one)
             if on_settled is not None:
                 on_settled(one)
-        deviations, sigmas = deviations_of(settled), scheduler.sigmas
-        errors = [calibration.error(d) for d in (deviations, [0.0] * len(deviations))]
-    made: dict[str, Any] = {
-        "by": "calibration",
-        **asdict(search),
-        "images": len(prompts),
-        "prompts_sha256": PromptSet("given", ALL, tuple(prompts)).fingerprint,
-        "seeds": list(seeds),
-        "error": errors[0],
-        "synchronous_error": errors[1],
-        "versions": versions(),
+        deviations = deviations_of(settled)
+        made: dict[str, Any] = {
+            "by": CALIBRATION,
+            **asdict(search),
+            "images": len(prompts),
+            "prompts_sha256": PromptSet("given", ALL, tuple(prompts)).fingerprint,
+            "seeds": list(seeds),
+            **search_errors(calibration, deviations),
+            "versions": versions(),
+        }
+    return pictures.schedule(deviations, made, {})
+
+
+def search_errors(calibration: Calibration, deviations: Sequence[float]) -> dict[str, float]:
+    """What a schedule lacks to the aims of its search, and what no deviation at all does."""
+    return {
+        "error": calibration.error(deviations),
+        "synchronous_error": calibration.error(calibration.synchronous),
     }
-    return Schedule(
-        deviations=deviations,
-        solver=backbone.scheduler,
-        steps=steps,
-        backbone=backbone.place,
-        revision=backbone.revision,
-        grid=backbone.grid,
-        guidance_scale=canvas.scale,
-        height=canvas.pixels,
-        width=canvas.pixels,
-        sigmas=tuple(sigmas.tolist()),
-        cond_sigmas=tuple(desync.cond_sigmas(sigmas, sigmas.new_tensor(deviations)).tolist()),
-        made=made,
-    )
-
-
-@contextmanager
-def _images(
-    canvas: Canvas, prompts: Sequence[str], seeds: Sequence[int], steps: int, batch_size: int
-) -> Iterator[list[Images]]:
-    """Batches of fields and noise; the scheduler is set to K steps."""
-    adapter, side = canvas.backbone.adapter, canvas.pixels
-    guidance, length = (
-        Guidance(canvas.scale, canvas.scale),
-        canvas.backbone.entry.max_sequence_length,
-    )
-    encoded = canvas.encode(prompts)
-    images = []
-    with denoising(adapter) as field:
-        for start in range(0, len(prompts), batch_size):
-            some = slice(start, start + batch_size)
-            given = joined([encoded[prompt] for prompt in prompts[some]])
-            do_cfg = adapter.does_cfg(guidance, given["negative_prompt_embeds"] is not None)
-            text = adapter.encode(None, None, given, do_cfg, length)
-            noise = adapter.prepare_latents(
-                (len(prompts[some]), side, side),
-                text.prompt_embeds.dtype,
-                [torch.Generator().manual_seed(seed) for seed in seeds[some]],
-                None,
-            )
-            images.append(Images(field(text, guidance, side, side), noise))
-        adapter.set_timesteps(steps, noise)
-        yield images

@@ -21,13 +21,10 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.policies.asking import not_finite
 from asyncdiff_cli.engine.sampling.loop import Velocity
+from asyncdiff_cli.engine.training.search import Search
 
-SPLIT = 10
-"""Steps of the teacher in one of the student's."""
-CANDIDATES = 6
-"""Evaluations of a line search: in one deviation the error is close to a parabola."""
-SWEEPS = 1
 DECIMALS = 3
 """Decimals of a deviation, far below what can be seen."""
 
@@ -42,33 +39,6 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Search:
-    """How long is searched.
-
-    Args:
-        split: steps of the teacher in one of the student's, at least 2.
-        candidates: evaluations of a line search, at least 3.
-        sweeps: how often all deviations are refined on the last latents, at least 0.
-    """
-
-    split: int = SPLIT
-    candidates: int = CANDIDATES
-    sweeps: int = SWEEPS
-
-    def __post_init__(self) -> None:
-        for name, least in (("split", 2), ("candidates", 3), ("sweeps", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is at least {least}, not {getattr(self, name)}")
-
-    def evaluations(self, steps: int) -> int:
-        """How often the denoiser is asked for each image, at most."""
-        finding = (self.candidates + 1) * (steps - 1)
-        refining = self.sweeps * (self.candidates + 1) * steps * (steps - 1) // 2
-        passes = 1 + self.sweeps + 2 * (self.sweeps > 0)
-        return (self.split + passes) * steps + finding + refining
-
-
-@dataclass(frozen=True)
 class Settled:
     """A deviation that was decided on."""
 
@@ -79,6 +49,12 @@ class Settled:
     deviation: float
     error: float
     """Mean square of what the next latents lack to the teacher's, in a sweep the last ones."""
+
+    @property
+    def line(self) -> str:
+        """What to say of it."""
+        how = f"refined in sweep {self.sweep}" if self.sweep else "found"
+        return f"D_{self.index} = {self.deviation:g}, {how}: distance {self.error:.4g}"
 
 
 @dataclass(frozen=True)
@@ -127,18 +103,23 @@ class Calibration:
         images: batches that are searched over together.
         make: gives a new scheduler that is set to K steps, of one evaluation each.
         search: how long is searched; default as `Search`.
+        aims: what the last latents are to come close to, of each batch; default the teacher's.
 
     Raises:
         InputError: for a scheduler that evaluates twice a step, or whose grid ends above 0.
     """
 
     def __init__(
-        self, images: Sequence[Images], make: Callable[[], Any], search: Search | None = None
+        self,
+        images: Sequence[Images],
+        make: Callable[[], Any],
+        search: Search | None = None,
+        aims: list[Tensor] | None = None,
     ) -> None:
         self.images, self.make, self.search = images, make, search or Search()
         scheduler = make()
         self.sigmas, self.timesteps = scheduler.sigmas, scheduler.timesteps
-        self.steps = len(self.timesteps)
+        self.steps, self.aims = len(self.timesteps), aims
         if len(self.sigmas.unique()) != self.steps + 1 or self.sigmas[-1] != 0:
             raise InputError("a calibration needs one evaluation a step, and a grid that ends at 0")
 
@@ -147,12 +128,30 @@ class Calibration:
         """The `teach` of each batch."""
         return [teach(each, self.sigmas.tolist(), self.search.split) for each in self.images]
 
+    @property
+    def synchronous(self) -> tuple[float, ...]:
+        """No deviation at all."""
+        return (0.0,) * (self.steps - 1)
+
     def error(self, deviations: Sequence[float]) -> float:
-        """Mean square of what the last latents lack to the teacher's, with such deviations."""
-        students = self._begin()
-        for k, deviation in enumerate(deviations, start=1):
-            students = self._advance(students, k, deviation)
-        return _mean_square(students, self._aims(self.steps - 1))
+        """Mean square of what the last latents lack to the aims, with such deviations."""
+        return _mean_square(self._drawn(deviations), self._aims(self.steps - 1))
+
+    def distances(self, deviations: Sequence[float]) -> list[float]:
+        """The `error` of each image by itself, in their order."""
+        return self.distances_of(self._drawn(deviations))
+
+    def distances_of(self, latents: Sequence[Tensor]) -> list[float]:
+        """Mean square of what each image's last latents, given by batch, lack to the aims.
+
+        Raises:
+            AsyncDiffError: if one is no number.
+        """
+        pairs = zip(latents, self._aims(self.steps - 1), strict=True)
+        apart = torch.cat([_squares(own, aim).flatten(1).mean(1).cpu() for own, aim in pairs])
+        if not apart.isfinite().all():
+            raise not_finite(f"step {self.steps} of {self.steps}")
+        return apart.tolist()
 
     def run(self, settled: Iterable[Settled] = ()) -> Iterator[Settled]:
         """Search, and tell each deviation as it is settled; the last of each counts.
@@ -162,24 +161,61 @@ class Calibration:
         Args:
             settled: what an earlier search of the same has told, to go on after.
         """
-        known = {(one.sweep, one.index): one.deviation for one in settled}
-        deviations = [0.0] * (self.steps - 1)
-        for sweep in range(self.search.sweeps + 1):
-            if sweep == 1:
-                deviations = min(deviations, [0.0] * len(deviations), key=self.error)
-            students = self._begin()
-            for k in range(1, self.steps):
-                deviation = known.get((sweep, k))
-                if deviation is None:
-                    last = self.steps - 1 if sweep else k
-                    deviation, error = self._settle(students, k, last, deviations)
-                    yield Settled(k, sweep, deviation, error)
-                deviations[k - 1] = deviation
-                students = self._advance(students, k, deviation)
+        settled, found = list(settled), [*self.synchronous]
+        yield from self._sweep(0, found, settled)
+        if self.search.sweeps:
+            yield from self.refine([found, self.synchronous], settled)
+
+    def refine(
+        self, starts: Sequence[Sequence[float]], settled: Iterable[Settled] = ()
+    ) -> Iterator[Settled]:
+        """Refine the best of some schedules on the last latents, and tell as `run` does.
+
+        Args:
+            starts: each K − 1 deviations.
+            settled: as of `run`.
+        """
+        settled = list(settled)
+        deviations = [*self.best(starts)]
+        for sweep in range(1, self.search.sweeps + 1):
+            yield from self._sweep(sweep, deviations, settled)
+
+    def best(self, schedules: Sequence[Sequence[float]]) -> tuple[float, ...]:
+        """The one that brings the last latents closest, the first of equal ones."""
+        errors = [self.error(deviations) for deviations in schedules]
+        return tuple(schedules[errors.index(min(errors))])
+
+    def constant(self) -> float:
+        """The one deviation for all evaluations that brings the last latents closest."""
+        decisions = self.steps - 1
+        return _least(lambda value: self.error([value] * decisions), 0.0, self.search.candidates)[0]
+
+    def _sweep(
+        self, sweep: int, deviations: list[float], settled: Sequence[Settled]
+    ) -> Iterator[Settled]:
+        """Settle all deviations once, in place, but for those that are settled already."""
+        known = {one.index: one.deviation for one in settled if one.sweep == sweep}
+        students = self._begin()
+        for k in range(1, self.steps):
+            if k not in known:
+                last = self.steps - 1 if sweep else k
+                known[k], error = self._settle(students, k, last, deviations)
+                yield Settled(k, sweep, known[k], error)
+            deviations[k - 1] = known[k]
+            students = self._advance(students, k, known[k])
 
     def _aims(self, k: int) -> list[Tensor]:
-        """The teachers' latents after evaluation k."""
+        """What the latents after evaluation k are to come close to, of each batch."""
+        if self.aims is not None and k == self.steps - 1:
+            return self.aims
         return [teacher[k] for teacher in self.teachers]
+
+    def _drawn(self, deviations: Sequence[float]) -> list[Tensor]:
+        """The last latents of each batch."""
+        students = self._begin()
+        for k, deviation in enumerate(deviations, start=1):
+            students = self._advance(students, k, deviation)
+        return [student.latents for student in students]
 
     def _begin(self) -> list[_Student]:
         """Begin after the first evaluation, which there is nothing to decide about."""
@@ -191,28 +227,23 @@ class Calibration:
     def _settle(
         self, students: list[_Student], k: int, last: int, deviations: list[float]
     ) -> tuple[float, float]:
-        """D_k that brings the latents after evaluation `last` closest, and its error."""
+        """D_k that brings the latents after evaluation `last` closest, and its error.
+
+        Raises:
+            AsyncDiffError: if they are no numbers with any.
+        """
         aims = self._aims(last)
-        tried: dict[float, float] = {}
 
-        def error(value: float) -> float:
-            deviation = round(float(value), DECIMALS) + 0.0
-            if deviation not in tried:
-                moved = self._advance(students, k, deviation)
-                for later in range(k + 1, last + 1):
-                    moved = self._advance(moved, later, deviations[later - 1])
-                tried[deviation] = _mean_square(moved, aims)
-            return tried[deviation]
+        def error(deviation: float) -> float:
+            moved = self._advance(students, k, deviation)
+            for later in range(k + 1, last + 1):
+                moved = self._advance(moved, later, deviations[later - 1])
+            return _mean_square([student.latents for student in moved], aims)
 
-        error(deviations[k - 1])  # what is found is no worse than what was
-        minimize_scalar(
-            error,
-            bounds=(-1, 1),
-            method="bounded",
-            options={"maxiter": self.search.candidates, "xatol": 10.0**-DECIMALS},
-        )
-        best = min(tried, key=lambda deviation: (tried[deviation], abs(deviation)))
-        return best, tried[best]
+        best, least = _least(error, deviations[k - 1], self.search.candidates)
+        if math.isinf(least):
+            raise not_finite(f"step {last + 1} of {self.steps}")
+        return best, least
 
     def _advance(self, students: list[_Student], k: int, deviation: float) -> list[_Student]:
         """Each run after evaluation k, told the time that D_k leads to."""
@@ -233,11 +264,39 @@ class Calibration:
         return moved
 
 
-def _mean_square(students: list[_Student], aims: list[Tensor]) -> float:
+def _least(error: Callable[[float], float], start: float, candidates: int) -> tuple[float, float]:
+    """The deviation of least error that a short line search over [−1, 1] meets, and its error.
+
+    Args:
+        start: tried too, so that what is found is no worse.
+        candidates: how many more are tried at most.
+    """
+    tried: dict[float, float] = {}
+
+    def tell(value: float) -> float:
+        deviation = round(float(value), DECIMALS) + 0.0  # a zero without its sign
+        if deviation not in tried:
+            tried[deviation] = error(deviation)
+        return tried[deviation]
+
+    tell(start)
+    minimize_scalar(
+        tell,
+        bounds=(-1, 1),
+        method="bounded",
+        options={"maxiter": candidates, "xatol": 10.0**-DECIMALS},
+    )
+    best = min(tried, key=lambda deviation: tried[deviation])  # the start, if none is better
+    return best, tried[best]
+
+
+def _squares(latents: Tensor, aim: Tensor) -> Tensor:
+    """What latents lack to an aim, squared, fp64 [B, …]."""
+    return (latents.to(aim.dtype) - aim).square().double()
+
+
+def _mean_square(latents: Sequence[Tensor], aims: Sequence[Tensor]) -> float:
     """The mean square of all elements of all images; infinite where one is not a number."""
-    apart = [
-        (student.latents.to(aim.dtype) - aim).square().double()
-        for student, aim in zip(students, aims, strict=True)
-    ]
+    apart = [_squares(own, aim) for own, aim in zip(latents, aims, strict=True)]
     value = sum(float(each.sum()) for each in apart) / sum(each.numel() for each in apart)
     return value if math.isfinite(value) else math.inf

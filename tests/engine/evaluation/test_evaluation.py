@@ -698,7 +698,7 @@ def test_the_defaults_of_a_backbone(backbone, dataset, rewards):
 
 def test_a_backbone_without_a_set_of_its_own():
     wanted = Comparison(ModelChoice(backbone="some/pipeline"), "baseline")
-    with pytest.raises(InputError, match="what to evaluate on: give --dataset coco2014, "):
+    with pytest.raises(InputError, match="what to draw: give --dataset coco2014, "):
         wanted.source  # noqa: B018
     own = Comparison(ModelChoice(backbone="some/pipeline"), "baseline", dataset="my/prompts.txt")
     assert own.default_out == Path("evals") / "pipeline-prompts"

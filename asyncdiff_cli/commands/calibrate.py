@@ -1,0 +1,151 @@
+"""`asyncdiff calibrate`: a schedule that brings few steps of a model closest to its many."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import options
+from asyncdiff_cli.engine.training.search import CANDIDATES, SPLIT, SWEEPS
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.policies.schedule_file import Schedule
+    from asyncdiff_cli.engine.training.schedule_job import ScheduleJob
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE.json",
+        callback=options.try_file,
+        help="The schedule file. What is there of other settings is kept.",
+    ),
+]
+SearchLimit = Annotated[
+    int | None, typer.Option(metavar="N", help="Prompts that are searched on. (default: 32)")
+]
+HeldOut = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Validation prompts that the result is tried on. (default: 32)"),
+]
+Steps = Annotated[int | None, typer.Option(metavar="K", help="(default: the backbone's)")]
+Split = Annotated[
+    int, typer.Option(metavar="M", help="Steps of many in one of the few, for comparison.")
+]
+Candidates = Annotated[int, typer.Option(metavar="N", help="Deviations that a line search tries.")]
+Sweeps = Annotated[
+    int, typer.Option(metavar="N", help="How often all deviations are refined together.")
+]
+SearchBatchSize = Annotated[
+    int | None, typer.Option(metavar="N", help="Images drawn at once. (default: 8)")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Tell the cost in evaluations of the denoiser, no more.")
+]
+
+
+@options.with_model
+def calibrate(
+    model: ModelChoice,
+    out: Out,
+    dataset: options.Dataset = None,
+    limit: SearchLimit = None,
+    held_out: HeldOut = None,
+    prompts: options.PromptsCopy = None,
+    data_dir: options.DataDir = None,
+    steps: Steps = None,
+    guidance: options.Guidance = None,
+    size: options.Size = None,
+    seed: options.Seed = 0,
+    batch_size: SearchBatchSize = None,
+    split: Split = SPLIT,
+    candidates: Candidates = CANDIDATES,
+    sweeps: Sweeps = SWEEPS,
+    dry_run: DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Find the deviations with which K steps of a model come closest to its many, without a reward.
+
+    The schedule is searched on training prompts, and tried on validation prompts against no
+    deviation, the derived schedule and the best constant. A command that was killed goes on where
+    it stopped, to the same bytes. Draw with it by `--policy calibrated:FILE.json`.
+
+    asyncdiff calibrate --backbone mini --steps 8 --out mini-8.json
+    """
+    from asyncdiff_cli.engine.training.journal import workplace
+    from asyncdiff_cli.engine.training.schedule_request import (
+        ScheduleRequest,
+        parse_schedule_request,
+        search_cost,
+    )
+
+    start = time.perf_counter()
+    request = parse_schedule_request(
+        ScheduleRequest, model, out=out, dataset=dataset, limit=limit, held_out=held_out,
+        prompts=prompts, data_dir=data_dir, steps=steps, guidance=guidance, size=size, seed=seed,
+        batch_size=batch_size, split=split, candidates=candidates, sweeps=sweeps,
+    )  # fmt: skip
+    if dry_run:
+        show_cost(search_cost(request, model, request.search.calibrating), json)
+        return
+    with workplace(out) as directory:
+        with render.status("Loading the model") as downloading:
+            from asyncdiff_cli.engine.training.calibrating import open_calibration
+
+            render.quiet_libraries()
+            job = open_calibration(request, model, directory, render.warning, downloading)
+        make(job, out, start, json)
+
+
+def show_cost(cost: dict[str, Any], json: bool) -> None:
+    """Print what a search would cost."""
+    if json:
+        render.as_json(cost)
+        return
+    render.fields({name.replace("_", " "): v for name, v in cost.items() if name != "dry_run"})
+
+
+def make(job: ScheduleJob, out: Path, start: float, json: bool) -> None:
+    """Make a schedule, and print what it is worth."""
+    from asyncdiff_cli.engine.files import kept_apart
+
+    with render.images(job.evaluations, things="evaluations") as advance:
+        schedule = job.run(advance, render.note)
+    if warning := kept_apart(out, job.path):
+        render.warning(warning)
+    if json:
+        values = schedule.model_dump(mode="json", exclude_none=True)
+        seconds = round(time.perf_counter() - start, 3)
+        render.as_json({"file": str(job.path), **values, "seconds": seconds})
+        return
+    show(schedule)
+    render.line(str(job.path))
+
+
+def show(schedule: Schedule) -> None:
+    """Print the deviations, what they explain of a module, and the held-out table."""
+    made: dict[str, Any] = schedule.made
+    share, adds = made.get("share_of_step"), schedule.held_out.get("module_over_schedule")
+    render.fields(
+        {
+            "deviations": ", ".join(f"{d:g}" for d in schedule.deviations),
+            "t*": ", ".join(f"{t:.3f}" for t in schedule.cond_sigmas or ()),
+            "explained": share and f"{share:.1%} of the module's decisions, by the step alone",
+        }
+    )
+    rows: Any = schedule.held_out.get("policies", [])
+    if rows:
+        headings = "policy", "distance to many steps", "difference", "95 % interval"
+        render.table(headings, [_row(row["policy"], row) for row in rows])
+    if adds:
+        _, _, *difference = _row("", adds)
+        render.line(f"module over its schedule: {' '.join(difference)}")
+
+
+def _row(name: str, row: Any) -> list[str]:
+    interval = f"[{row['low']:+.4g}, {row['high']:+.4g}]"
+    return [name, f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]

@@ -1,0 +1,78 @@
+"""`asyncdiff calibrate`: a schedule by calibration, and what it is worth on other prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.downloads import OnProgress
+from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.policies.specs import plain
+from asyncdiff_cli.engine.policies.spectral import optimal_deviations
+from asyncdiff_cli.engine.training.calibrated import CALIBRATION, search_errors
+from asyncdiff_cli.engine.training.calibration import deviations_of
+from asyncdiff_cli.engine.training.schedule_job import (
+    OnLine,
+    ScheduleJob,
+    Way,
+    Workbench,
+    compared,
+    open_schedule,
+)
+from asyncdiff_cli.engine.training.schedule_request import ScheduleRequest, command_line
+
+
+def open_calibration(
+    request: ScheduleRequest,
+    choice: ModelChoice,
+    directory: Path,
+    on_warning: Callable[[str], None] = lambda _: None,
+    on_progress: OnProgress | None = None,
+) -> ScheduleJob:
+    """Open the calibration of a backbone.
+
+    Args, Raises: as `open_schedule`.
+    """
+    command = command_line(["calibrate"], choice, request.given())
+    way = Way({"by": CALIBRATION}, command, request.search.calibrating, _calibrate)
+    return open_schedule(request, choice, way, directory, on_warning, on_progress)
+
+
+def _calibrate(bench: Workbench, on_line: OnLine) -> Schedule:
+    """Search for one deviation a step and for one for all, and try both on held-out prompts."""
+    journal, settled = bench.journal, bench.settled()
+    solver = bench.pictures.canvas.backbone.scheduler
+    with bench.pictures.calibration(bench.search) as calibration:
+        for one in calibration.run(settled):
+            settled.append(one)
+            bench.keep(settled)
+            on_line(one.line)
+        deviations = deviations_of(settled)
+        constant = journal.once("constant", calibration.constant)
+        own = journal.once("errors", lambda: search_errors(calibration, deviations))
+        spectral = optimal_deviations(tuple(calibration.sigmas.tolist()), solver)
+    rivals = {
+        "baseline": calibration.synchronous,
+        "spectral": spectral,
+        f"fixed:{plain(constant)}": (constant,) * len(deviations),
+        "calibrated": deviations,
+    }
+    made = {**bench.made, "constant": constant, **own}
+    return bench.pictures.schedule(deviations, made, _tried(bench, rivals, on_line))
+
+
+def _tried(
+    bench: Workbench, rivals: dict[str, tuple[float, ...]], on_line: OnLine
+) -> dict[str, Any]:
+    """Schedules beside the first of them on held-out prompts; nothing without such."""
+    if bench.held_out is None:
+        return {}
+    with bench.held_out.calibration(bench.search) as calibration:
+        measures = {
+            name: partial(calibration.distances, deviations) for name, deviations in rivals.items()
+        }
+        distances = bench.measure(measures, on_line)
+    return {"images": len(bench.held_out.prompts), "policies": compared(distances)}

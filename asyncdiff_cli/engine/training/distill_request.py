@@ -1,0 +1,66 @@
+"""What a user asks of `distill`, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.named import check_model
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.policies.modules import LIFTED, find_module
+from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.schedule_request import ScheduleRequest, parse_schedule_request
+
+
+class DistillRequest(ScheduleRequest):
+    """A schedule that is to be distilled from a module."""
+
+    module: str
+    """Its place, as `find_module` takes it."""
+
+
+def parse_distill_request(
+    source: str, choice: ModelChoice, **values: Any
+) -> tuple[DistillRequest, ModelChoice]:
+    """The request made of a command line, and the model that draws.
+
+    What is not given is that of the run's recipe, and for a module that a backbone ships its own.
+
+    Args:
+        source: the directory of a run, or a module as `find_module` takes it.
+        values: of the options; None is one that was not given.
+
+    Raises:
+        InputError: as `find_module` and `parse_schedule_request`, or for a damaged run.
+    """
+    run = expanded(source)
+    if _holds_module(run / "tpm"):
+        recipe = load_recipe(str(run / "recipe.yaml"))
+        own = {
+            "dataset": recipe.prompts,
+            "steps": recipe.num_inference_steps,
+            "guidance": recipe.guidance_scale,
+            "size": recipe.size,
+        }
+        values = {k: own.get(k) if v is None else v for k, v in values.items()}
+        model = over(recipe.model(), choice)
+        check_model(run, model, choice)
+        source, choice = str(run / "tpm"), model
+    find_module(source)
+    shipped = source.removesuffix(LIFTED)
+    if choice.backbone is None and shipped in REGISTRY:
+        choice = choice.changed(backbone=shipped)
+    return parse_schedule_request(DistillRequest, choice, module=source, **values), choice
+
+
+def over(model: ModelChoice, choice: ModelChoice) -> ModelChoice:
+    """A model with what a user asks for in its place."""
+    given = {name: value for name in choice.options() if (value := getattr(choice, name))}
+    off = {name: ModelChoice.model_fields[name].default for name in choice.off}
+    return model.changed(**off, **given, off=choice.off)
+
+
+def _holds_module(directory: Path) -> bool:
+    return (directory / "config.json").is_file()

@@ -1,0 +1,138 @@
+"""Pictures that a schedule is made for: prompts with noise of their own, drawn in K steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.backbones.adapters import Guidance, TextConditions
+from asyncdiff_cli.engine.backbones.grids import model_shift
+from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
+from asyncdiff_cli.engine.policies.base import Policy, StepState
+from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.sampling.loop import Velocity, denoising
+from asyncdiff_cli.engine.sampling.sample import SampleResult
+from asyncdiff_cli.engine.training.calibration import Calibration, Images
+from asyncdiff_cli.engine.training.search import Search
+
+OnEvaluation = Callable[[int], None]
+"""Called after each evaluation of the denoiser with the number of its images."""
+
+
+def ignore(count: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Prompts, each with noise of its own, that a canvas draws in so many steps.
+
+    Attributes:
+        seeds: of the noise, one per prompt.
+        steps: K.
+        batch_size: how many are drawn at once.
+        on_evaluation: told of the denoiser's work.
+    """
+
+    canvas: Canvas
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    batch_size: int
+    on_evaluation: OnEvaluation = ignore
+
+    def drawn_by(self, policy: Policy) -> list[SampleResult]:
+        """What a policy draws, a result of latents for each batch."""
+
+        def tell(state: StepState) -> None:
+            self.on_evaluation(len(state.latents))
+
+        return [
+            self.canvas.sample(text, seeds, policy, self.steps, on_step=tell)
+            for text, seeds in self._batches()
+        ]
+
+    @contextmanager
+    def calibration(
+        self, search: Search, aims: list[Tensor] | None = None
+    ) -> Iterator[Calibration]:
+        """A search over all of them; the pipeline's scheduler is set to K steps.
+
+        Args:
+            search, aims: as of `Calibration`.
+
+        Raises:
+            InputError: as `Calibration`.
+        """
+        adapter = self.canvas.backbone.adapter
+        with denoising(adapter) as field, torch.no_grad():
+            images = [self._images(field, joined(text), seeds) for text, seeds in self._batches()]
+            adapter.set_timesteps(self.steps, images[0].latents)
+            scheduler = copy.deepcopy(adapter.pipe.scheduler)
+            yield Calibration(images, lambda: copy.deepcopy(scheduler), search, aims)
+
+    def schedule(
+        self, deviations: tuple[float, ...], made: dict[str, Any], held_out: dict[str, Any]
+    ) -> Schedule:
+        """The file of deviations that were found on them.
+
+        Args:
+            made, held_out: as of `Schedule`.
+        """
+        backbone, side = self.canvas.backbone, self.canvas.pixels
+        scheduler = backbone.pipe.scheduler
+        sigmas, config = scheduler.sigmas.cpu(), scheduler.config
+        static = backbone.grid == "model" and not config.get("use_dynamic_shifting")
+        return Schedule(
+            deviations=deviations,
+            solver=backbone.scheduler,
+            steps=self.steps,
+            backbone=backbone.place,
+            revision=backbone.revision,
+            grid=backbone.grid,
+            shift=model_shift(config) if static else None,
+            guidance_scale=self.canvas.scale,
+            height=side,
+            width=side,
+            sigmas=tuple(sigmas.tolist()),
+            cond_sigmas=tuple(desync.cond_sigmas(sigmas, sigmas.new_tensor(deviations)).tolist()),
+            made=made,
+            held_out=held_out,
+        )
+
+    def _batches(self) -> Iterator[tuple[list[TextConditions], tuple[int, ...]]]:
+        """The conditions and seeds of those that are drawn at once."""
+        for start in range(0, len(self.prompts), self.batch_size):
+            some = slice(start, start + self.batch_size)
+            encoded = self.canvas.encode(self.prompts[some])
+            yield [encoded[prompt] for prompt in self.prompts[some]], self.seeds[some]
+
+    def _images(
+        self,
+        field: Callable[[TextConditions, Guidance, int, int], Velocity],
+        given: dict[str, Any],
+        seeds: tuple[int, ...],
+    ) -> Images:
+        """The velocity field of a batch, and its noise."""
+        backbone, side = self.canvas.backbone, self.canvas.pixels
+        adapter, guidance = backbone.adapter, Guidance(self.canvas.scale, self.canvas.scale)
+        do_cfg = adapter.does_cfg(guidance, given["negative_prompt_embeds"] is not None)
+        text = adapter.encode(None, None, given, do_cfg, backbone.entry.max_sequence_length)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = len(seeds), side, side
+        noise = adapter.prepare_latents(shape, text.prompt_embeds.dtype, generators, None)
+        velocity = field(text, guidance, side, side)
+
+        def told(latents: Tensor, timestep: Tensor, sigma: Tensor, cond_sigma: Tensor) -> Tensor:
+            result = velocity(latents, timestep, sigma, cond_sigma)
+            self.on_evaluation(len(latents))
+            return result
+
+        return Images(told, noise)

@@ -1,0 +1,257 @@
+"""A schedule that is being made: its pictures, its file, and where it goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncdiff_cli
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.memory.footprint import ALONE
+from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.source import fetch
+from asyncdiff_cli.engine.downloads import OnProgress
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.drawing.opening import open_canvas
+from asyncdiff_cli.engine.drawing.provenance import versions
+from asyncdiff_cli.engine.drawing.seeds import EVALUATION, SCHEDULE, noise_seed
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import unused
+from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
+from asyncdiff_cli.engine.statistics import all_paired
+from asyncdiff_cli.engine.training.calibration import Settled
+from asyncdiff_cli.engine.training.journal import Journal, difference
+from asyncdiff_cli.engine.training.picture_set import OnEvaluation, PictureSet, ignore
+from asyncdiff_cli.engine.training.schedule_request import (
+    TWO_EVALUATIONS,
+    ScheduleRequest,
+    two_evaluations,
+)
+from asyncdiff_cli.engine.training.search import Search
+
+OnLine = Callable[[str], None]
+"""Called with a line about each thing that was found."""
+SETTLED = "settled"
+"""The name of the deviations in a journal."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a schedule is searched on.
+
+    Attributes:
+        search: how long.
+        pictures: searched on.
+        held_out: tried on; None if nothing is.
+        journal: what was found already.
+        made: how, for the file.
+    """
+
+    search: Search
+    pictures: PictureSet
+    held_out: PictureSet | None
+    journal: Journal
+    made: dict[str, Any]
+
+    def told(self, on_evaluation: OnEvaluation) -> Workbench:
+        """The same, which tells of the denoiser's work."""
+        held_out = self.held_out and replace(self.held_out, on_evaluation=on_evaluation)
+        pictures = replace(self.pictures, on_evaluation=on_evaluation)
+        return replace(self, pictures=pictures, held_out=held_out)
+
+    def settled(self) -> list[Settled]:
+        """The deviations that an earlier run has settled."""
+        return [Settled(**values) for values in self.journal.get(SETTLED, [])]
+
+    def keep(self, settled: Sequence[Settled]) -> None:
+        """Have deviations settled."""
+        self.journal.keep(SETTLED, [asdict(one) for one in settled])
+
+    def measure(
+        self, policies: Mapping[str, Callable[[], list[float]]], on_line: OnLine
+    ) -> dict[str, list[float]]:
+        """The distances of policies on held-out prompts, by their names, each measured once."""
+        distances = {}
+        for name, measure in policies.items():
+            distances[name] = found = self.journal.once(f"held-out {name}", measure)
+            on_line(f"{name}: held-out distance {sum(found) / len(found):.4g}")
+        return distances
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to make a schedule.
+
+    Attributes:
+        settings: what it adds to those that decide about the result; "by" names it.
+        command: what makes the same again.
+        evaluations: those of so many images that are searched on, and tried, in K steps.
+        make: the search.
+    """
+
+    settings: dict[str, Any]
+    command: str
+    evaluations: Callable[[int, int, int], int]
+    make: Callable[[Workbench, OnLine], Schedule]
+
+
+@dataclass(frozen=True)
+class ScheduleJob:
+    """A schedule that is to be made, or is there already.
+
+    Attributes:
+        path: of its file.
+        evaluations: how often the denoiser is asked for an image, at most.
+        make: draws, searches and writes; called with `on_evaluation` and `on_line`.
+    """
+
+    path: Path
+    evaluations: int
+    make: Callable[[OnEvaluation, OnLine], Schedule]
+
+    def run(
+        self, on_evaluation: OnEvaluation = ignore, on_line: OnLine = lambda _: None
+    ) -> Schedule:
+        """Make it, and write its file.
+
+        Raises:
+            AsyncDiffError: for NaN or infinity in the latents, or a file that cannot be written.
+        """
+        return self.make(on_evaluation, on_line)
+
+
+def open_schedule(
+    request: ScheduleRequest,
+    choice: ModelChoice,
+    way: Way,
+    directory: Path,
+    on_warning: Callable[[str], None] = lambda _: None,
+    on_progress: OnProgress | None = None,
+) -> ScheduleJob:
+    """Look for what is there, and load what is needed to go on.
+
+    Args:
+        directory: for encoded prompts, until the job is done.
+        on_warning: told if the model will not fit, before it is loaded.
+        on_progress: told about the download of prompts.
+
+    Raises:
+        InputError: for what can be refused before a model is loaded, or a search that was begun
+            with other settings.
+        AsyncDiffError: for what cannot be loaded.
+    """
+    accelerator = join(choice.device)
+    outline = Outline.of(choice, accelerator.device)
+    if outline.scheduler == TWO_EVALUATIONS:
+        raise InputError(two_evaluations(f"the solver of {outline.name}"))
+    if request.side is not None:
+        outline.check_size(request.side, request.side)
+    prompts, held_out = request.draw(choice.name, on_progress=on_progress)
+    settings = {**way.settings, **_settings(request, outline, prompts, held_out)}
+    path = unused(
+        request.out, lambda place: not os.path.lexists(place) or _is_made_by(place, settings)
+    )
+    if path.is_file():
+        schedule = Schedule.load(path)
+        return ScheduleJob(path, 0, lambda *_: schedule)
+    journal = Journal(path, settings)
+    fetch(outline.source)
+    canvas = open_canvas(
+        outline,
+        accelerator,
+        request.guidance,
+        request.side,
+        request.batch_size,
+        [*prompts, *held_out],
+        directory,
+        scorers=(),
+        company=ALONE,
+        on_warning=on_warning,
+    )
+    made = {name: value for name, value in settings.items() if name not in Schedule.model_fields}
+    bench = Workbench(
+        request.search,
+        _pictures(request, canvas, prompts, SCHEDULE),
+        _pictures(request, canvas, held_out, EVALUATION) if held_out else None,
+        journal,
+        {"by": made.pop("by"), "command": way.command, **made},
+    )
+    evaluations = way.evaluations(len(prompts), len(held_out), settings["steps"])
+    return ScheduleJob(path, evaluations, partial(_make, way, bench, path))
+
+
+def _pictures(
+    request: ScheduleRequest, canvas: Canvas, prompts: tuple[str, ...], stream: int
+) -> PictureSet:
+    """Prompts, the n-th of which has noise that is a function of the seed, the stream and n."""
+    steps = request.steps or canvas.backbone.entry.num_inference_steps
+    seeds = tuple(noise_seed(request.seed, stream, n) for n in range(len(prompts)))
+    return PictureSet(canvas, prompts, seeds, steps, request.batch_size)
+
+
+def _make(
+    way: Way, bench: Workbench, path: Path, on_evaluation: OnEvaluation, on_line: OnLine
+) -> Schedule:
+    schedule = way.make(bench.told(on_evaluation), on_line)
+    schedule.save(path)
+    bench.journal.remove()
+    return schedule
+
+
+def _is_made_by(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file is a schedule that was made with such settings."""
+    try:
+        schedule = Schedule.load(path)
+    except InputError:
+        return False
+    fields = {name: getattr(schedule, name) for name in settings.keys() & Schedule.model_fields}
+    made = {name: schedule.made.get(name) for name in settings.keys() - fields.keys()}
+    return difference({**made, **fields}, settings) is None
+
+
+def compared(distances: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Policies by their mean distances from many steps, beside the first of them.
+
+    Args:
+        distances: of each policy, one per image; the images are the same.
+    """
+    first = next(iter(distances.values()))
+    found = all_paired([(own, first) for own in distances.values()])
+    return [
+        {"policy": name, **asdict(difference)}
+        for name, difference in zip(distances, found, strict=True)
+    ]
+
+
+def _settings(
+    request: ScheduleRequest,
+    outline: Outline,
+    prompts: tuple[str, ...],
+    held_out: tuple[str, ...],
+) -> dict[str, Any]:
+    """All that decides about a schedule, as JSON values; those of `Schedule` by its names."""
+    side = request.side or outline.size
+    guidance = outline.entry.guidance_scale if request.guidance is None else request.guidance
+    return {
+        "steps": request.steps or outline.entry.num_inference_steps,
+        "guidance_scale": float(guidance),
+        "height": side,
+        "width": side,
+        **asdict(request.search),
+        "dataset": request.source(outline.choice.name),
+        "images": len(prompts),
+        "prompts_sha256": PromptSet("drawn", ALL, prompts).fingerprint,
+        "held_out_images": len(held_out),
+        "held_out_sha256": PromptSet("drawn", ALL, held_out).fingerprint,
+        "seed": request.seed,
+        "batch_size": request.batch_size,
+        "model": outline.in_force().to_dict(),
+        "fingerprint": outline.fingerprint,
+        "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **versions()},
+    }

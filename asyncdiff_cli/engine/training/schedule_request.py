@@ -1,0 +1,193 @@
+"""What a user asks of `calibrate` and `distill`, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from asyncdiff_cli.engine.backbones.choice import ModelChoice, flag
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.fields import Count, GuidanceScale, Seed, Size, validated
+from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
+from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
+from asyncdiff_cli.engine.prompts.load import DOWNLOADED, default_source, load_prompts
+from asyncdiff_cli.engine.training.search import Search
+
+PROMPTS = 32
+"""Prompts that are searched on, and as many that are not, unless asked otherwise."""
+BATCH_SIZE = 8
+TWO_EVALUATIONS = "heun"
+"""The solver that asks the denoiser twice a step."""
+
+
+class ScheduleRequest(BaseModel):
+    """A schedule that is to be made. None is the backbone's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    out: Path
+    dataset: str | None = None
+    """The source that `load_prompts` reads, with the next two."""
+    prompts: Path | None = None
+    data_dir: Path | None = None
+    limit: Count | None = None
+    """Prompts that are searched on; default `PROMPTS`, or all if there are fewer."""
+    held_out: Annotated[int, Field(ge=0, le=MAX_COUNT)] | None = None
+    """Validation prompts that the result is tried on; default as of `limit`."""
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] | None = None
+    guidance: GuidanceScale | None = None
+    size: Size | None = None
+    seed: Seed = 0
+    """Draws the prompts and their noise."""
+    batch_size: Count = BATCH_SIZE
+    search: Search = Search()
+
+    @field_validator("out")
+    @classmethod
+    def _check_out(cls, value: Path) -> Path:
+        if value.suffix != SCHEDULE_FILE:
+            raise ValueError(f"a schedule file ends in {SCHEDULE_FILE}, and {value.name} does not")
+        return value
+
+    @field_validator("size")
+    @classmethod
+    def _check_size(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and value[0] != value[1]:
+            raise ValueError("it is one number of pixels here, of a square")
+        return value
+
+    @property
+    def side(self) -> int | None:
+        """Height and width in pixels."""
+        return None if self.size is None else self.size[0]
+
+    def source(self, backbone: str) -> str:
+        """The set of prompts.
+
+        Raises:
+            InputError: as `default_source`.
+        """
+        return self.dataset or default_source(backbone)
+
+    def given(self) -> dict[str, Any]:
+        """The options that say something, but where the result goes, by name."""
+        own = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        values = {k: v for k, v in own.items() if k not in ("out", "search", "size", "data_dir")}
+        return {**values, "size": self.side, **vars(self.search)}
+
+    def images(self, backbone: str) -> tuple[int, int]:
+        """How many are searched on, and tried; nothing is downloaded to tell.
+
+        Raises:
+            InputError: as `load_prompts`, and for more than there are.
+        """
+        if self.source(backbone) in DOWNLOADED and self.prompts is None:
+            asked = self.limit, self.held_out
+            limit, held_out = (PROMPTS if count is None else count for count in asked)
+        else:
+            limit, held_out = map(len, self.draw(backbone))
+        return limit, held_out
+
+    def draw(self, backbone: str, **options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The prompts that are searched on, and those that the result is tried on.
+
+        Args:
+            options: further arguments of `load_prompts`.
+
+        Raises:
+            InputError, AsyncDiffError: as `load_prompts`, and for more than there are.
+        """
+
+        def draw(split: str, count: int | None) -> tuple[str, ...]:
+            if count == 0:
+                return ()
+            source = self.source(backbone)
+            texts = load_prompts(source, split, self.data_dir, self.prompts, **options)
+            return texts.draw(min(PROMPTS, len(texts)) if count is None else count, self.seed)
+
+        return draw("train", self.limit), draw("validation", self.held_out)
+
+
+Request = TypeVar("Request", bound=ScheduleRequest)
+
+
+def parse_schedule_request(kind: type[Request], choice: ModelChoice, **values: Any) -> Request:
+    """The request made of a command line's options; None is one that was not given.
+
+    Args:
+        kind: the class of request.
+
+    Raises:
+        InputError: for options that cannot be, on one line.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    search = Search(**{k: given.pop(k) for k in ("split", "candidates", "sweeps") if k in given})
+    if choice.scheduler == TWO_EVALUATIONS:
+        raise InputError(two_evaluations(f"--solver {TWO_EVALUATIONS}"))
+    request = validated(kind, {**given, "search": search})
+    request.source(choice.name)
+    return request
+
+
+def two_evaluations(what: str) -> str:
+    """Why a schedule is not searched with a solver."""
+    return f"{what} evaluates twice a step: give --solver euler, dpmpp or unipc"
+
+
+def command_line(words: Sequence[str], choice: ModelChoice, options: Mapping[str, Any]) -> str:
+    """The command that makes the same again, wherever it is put.
+
+    Args:
+        words: its name and arguments.
+        options: by name, without those of the model.
+    """
+    line = ["asyncdiff", *words]
+    given = {flag(name): value for name, value in choice.to_dict().items()}
+    given |= {"--" + name.replace("_", "-"): value for name, value in options.items()}
+    for option, value in given.items():
+        if value is True:
+            line.append(option)
+        elif value not in (None, False) and value != []:
+            for each in value if isinstance(value, list) else [value]:
+                line += [option, str(each)]
+    return shlex.join(line)
+
+
+def search_cost(
+    request: ScheduleRequest, choice: ModelChoice, evaluations: Callable[[int, int, int], int]
+) -> dict[str, Any]:
+    """What a request would cost, as JSON values; nothing is loaded or downloaded to tell.
+
+    Args:
+        evaluations: those of so many images that are searched on, and tried, in K steps.
+
+    Raises:
+        InputError: for prompts that there are not.
+        AsyncDiffError: for a backbone that cannot be looked up.
+    """
+    images, tried = request.images(choice.name)
+    steps = request.steps or _default_steps(choice)
+    return {
+        "dry_run": True,
+        "file": str(request.out),
+        "backbone": choice.name,
+        "steps": steps,
+        "images": images,
+        "held_out_images": tried,
+        **vars(request.search),
+        "evaluations": evaluations(images, tried, steps),
+    }
+
+
+def _default_steps(choice: ModelChoice) -> int:
+    """A backbone's K; one without a name is looked up."""
+    if choice.name in REGISTRY:
+        return REGISTRY[choice.name].num_inference_steps
+    from asyncdiff_cli.engine.backbones.outline import Outline
+
+    return Outline.of(choice).entry.num_inference_steps

@@ -1,0 +1,211 @@
+"""`asyncdiff calibrate` and `asyncdiff distill` by running them on a tiny pipeline."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from asyncdiff_cli.engine import Schedule
+from tests.commands.test_sample_tpm import save_module
+
+SMALL = (
+    *("--steps", 3, "--size", 16, "--split", 2, "--candidates", 3, "--batch-size", 2),
+    *("--limit", 2, "--held-out", 2),
+)
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory, pipelines):
+    """Options of the smallest search."""
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    prompts.write_text("\n".join(f"a picture of {n}" for n in range(60)))
+    return *SMALL, "--dataset", prompts, "--backbone", pipelines["sd3"], "--device", "cpu"
+
+
+@pytest.fixture(scope="session")
+def module(tmp_path_factory):
+    return save_module(tmp_path_factory.mktemp("module"))
+
+
+@pytest.fixture(params=["calibrate", "distill"])
+def search(request, asyncdiff, searched, module):
+    """Each command in turn, as a call that takes further options."""
+    words = ["calibrate"] if request.param == "calibrate" else ["distill", module]
+    return lambda *options: asyncdiff(*words, *searched, *options)
+
+
+@contextmanager
+def stopped_after(found):
+    """Interrupt a command when it has kept so many things that it found, before it keeps more."""
+    replace, kept = os.replace, []
+
+    def replace_or_stop(source, target):
+        if os.path.dirname(target) == "":
+            if len(kept) == found:
+                raise KeyboardInterrupt
+            kept.append(target)
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_stop)
+        yield
+
+
+def test_it_writes_a_schedule_that_draws(search, draw):
+    outcome = search("--out", "new/a.json", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    schedule = Schedule.load("new/a.json")
+    assert found["file"] == "new/a.json"
+    assert tuple(found["deviations"]) == schedule.deviations
+    assert (schedule.steps, schedule.height, schedule.shift) == (3, 16, 3.0)
+    assert len(schedule.cond_sigmas) == 3
+    assert schedule.made["images"] == 2
+    assert schedule.made["error"] <= schedule.made["synchronous_error"]
+    assert os.listdir("new") == ["a.json"]
+    assert "D_1 = " in outcome.err
+    assert "held-out distance" in outcome.err
+    drawn = draw("a cat", "--policy", "schedule:new/a.json", "--json").json["images"][0]
+    assert drawn["deviations"] == pytest.approx(schedule.deviations)
+    assert drawn["cond_sigmas"] == pytest.approx(schedule.cond_sigmas)
+
+
+def test_it_prints_a_table_of_held_out_prompts(search):
+    outcome = search("--out", "a.json")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == "a.json"
+    rows = Schedule.load("a.json").held_out["policies"]
+    names = [row["policy"] for row in rows]
+    assert names[0] == "baseline"
+    assert all(name in outcome.out for name in names)
+    assert {row["n"] for row in rows} == {2}
+    assert all(row["low"] <= row["difference"] <= row["high"] for row in rows)
+    assert names[-1] == "module" or [name.partition(":")[0] for name in names[1:]] == [
+        *("spectral", "fixed", "calibrated"),
+    ]
+
+
+def test_without_held_out_prompts_it_is_not_tried(search):
+    outcome = search("--out", "a.json", "--held-out", 0)
+    assert outcome.code == 0
+    assert Schedule.load("a.json").held_out == {}
+    assert "distance to many steps" not in outcome.out
+
+
+@pytest.mark.parametrize("found", [1, 3, 6])
+def test_a_stopped_search_goes_on_to_the_same_bytes(search, found):
+    """6 is all that a distillation keeps, before its output."""
+    whole = search("--out", "whole.json").err.splitlines()
+    with stopped_after(found):
+        begun = search("--out", "a.json")
+    assert begun.code == 130
+    assert sorted(os.listdir()) == ["a.settled", "whole.json"]
+    outcome = search("--out", "a.json")
+    assert outcome.code == 0, outcome.err
+    settled = [line for line in begun.err.splitlines() if line.startswith("D_")]
+    assert settled
+    assert not {*settled[:found]} & {*outcome.err.splitlines()}  # they are not searched again
+    assert {*begun.err.splitlines(), *outcome.err.splitlines()} >= {*whole}
+    assert Path("a.json").read_bytes() == Path("whole.json").read_bytes()
+    assert sorted(os.listdir()) == ["a.json", "whole.json"]
+
+
+def test_a_search_of_other_settings_is_not_gone_on_with(search):
+    with stopped_after(2):
+        assert search("--out", "a.json").code == 130
+    outcome = search("--out", "a.json", "--seed", 7)
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1
+    assert "a.settled is of a search with another" in outcome.err
+    assert search("--out", "a.json").code == 0
+
+
+def test_the_same_command_leaves_its_file_and_another_one_takes_another_name(search):
+    assert search("--out", "a.json").code == 0
+    before = os.stat("a.json").st_mtime_ns
+    again = search("--out", "a.json", "--json")
+    assert again.code == 0
+    assert again.err == ""
+    assert os.stat("a.json").st_mtime_ns == before
+    other = search("--out", "a.json", "--seed", 1)
+    assert other.code == 0
+    assert "a.json is there and holds something else, so it is kept: see a-2.json" in other.err
+    assert os.stat("a.json").st_mtime_ns == before
+    assert Schedule.load("a-2.json").made["seed"] == 1
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(search):
+    cost = search("--out", "a.json", "--dry-run", "--json").json
+    assert cost["dry_run"]
+    assert (cost["images"], cost["held_out_images"], cost["steps"]) == (2, 2, 3)
+    # searched: two searches and their teacher; tried: its teacher and a run of each policy
+    assert cost["evaluations"] in (2 * (6 + 11 + 21 + 12 + 6) + 2 * 18, 2 * (9 + 21) + 2 * 15)
+    assert "evaluations" in search("--out", "a.json", "--dry-run").out
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "a.txt"], "--out: a schedule file ends in .json"),
+        (["--out", "."], "."),
+        (["--steps", 1], "--steps"),
+        (["--limit", 0], "--limit"),
+        (["--limit", 1000], "train prompts: ask for at most so many"),
+        (["--held-out", -1], "--held-out"),
+        (["--held-out", 1000], "validation prompts: ask for at most so many"),
+        (["--seed", -1], "--seed"),
+        (["--batch-size", 0], "--batch-size"),
+        (["--guidance", "nan"], "--guidance"),
+        (["--size", "16x24"], "--size"),
+        (["--size", 17], "17"),
+        (["--split", 1], "split is at least 2"),
+        (["--candidates", 2], "candidates is at least 3"),
+        (["--sweeps", 5000], "at most 1000"),
+        (["--solver", "heun"], "evaluates twice a step"),
+        (["--dataset", "nowhere.txt"], "unknown prompt source"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_a_line(search, options, message):
+    outcome = search("--out", "a.json", *options)
+    assert outcome.code == 2, outcome.err
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.out == ""
+
+
+def test_a_calibrated_policy_takes_what_calibrate_made_alone(asyncdiff, draw, searched, module):
+    assert asyncdiff("calibrate", *searched, "--out", "c.json", "--held-out", 0).code == 0
+    assert asyncdiff("distill", module, *searched, "--out", "d.json", "--held-out", 0).code == 0
+    calibrated = draw("a cat", "--policy", "calibrated:c.json", "--json").json["images"][0]
+    given = draw("a cat", "--policy", "schedule:c.json", "--json").json["images"][0]
+    assert calibrated["cond_sigmas"] == given["cond_sigmas"]
+    refused = draw("a cat", "--policy", "calibrated:d.json")
+    assert refused.code == 2
+    assert "d.json was not made by calibration: name it schedule:d.json" in refused.err
+
+
+def test_of_a_run_its_recipe_says_the_rest(asyncdiff, tmp_path, pipelines, module):
+    run = tmp_path / "run"
+    save_module(run / "tpm")
+    (tmp_path / "prompts.txt").write_text("\n".join(f"a picture of {n}" for n in range(60)))
+    (run / "recipe.yaml").write_text(
+        f"extends: mini\nbackbone: {pipelines['sd3']}\nprompts: {tmp_path / 'prompts.txt'}\n"
+        "num_inference_steps: 4\nguidance_scale: 2.0\nsize: 16\nrewards: {sharpness: 1}\n"
+    )
+    small = SMALL[4:]
+    cost = asyncdiff("distill", run, *small, "--out", "a.json", "--dry-run", "--json")
+    assert cost.code == 0, cost.err
+    assert (cost.json["steps"], cost.json["backbone"]) == (4, str(pipelines["sd3"]))
+    outcome = asyncdiff("distill", run, *small, "--out", "a.json", "--steps", 3, "--json")
+    assert outcome.code == 0, outcome.err
+    assert (outcome.json["steps"], outcome.json["guidance_scale"]) == (3, 2.0)
+    assert outcome.json["made"]["module"] == str(run / "tpm")
+
+
+@pytest.mark.parametrize("source", ["nowhere", "flux", "."])
+def test_what_is_no_module_is_refused(asyncdiff, source):
+    outcome = asyncdiff("distill", source, "--out", "a.json")
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1
