@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from http.client import HTTPException
@@ -11,7 +10,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.files import chunks
+from asyncdiff_cli.engine.hashes import sha256_of_files
 from asyncdiff_cli.engine.text import one_line
 
 CHUNK_BYTES = 2**20
@@ -63,10 +62,7 @@ def download(
 
 def file_sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    for chunk in chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of_files([("", path)])
 
 
 def _fetch(url: str, part: Path, on_progress: OnProgress | None) -> None:

@@ -23,7 +23,7 @@ from asyncdiff_cli.engine.limits import (
     MAX_STEPS,
     MAX_VALUES,
 )
-from asyncdiff_cli.engine.reading import shown
+from asyncdiff_cli.engine.reading import Problem, problems, shown
 
 MAX_SEED = 2**63 - 1
 MAX_PROBLEMS = 8
@@ -121,17 +121,16 @@ def validated(model: type[Validated], values: Mapping[str, Any], where: str = ""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[:MAX_PROBLEMS]
-        problems = [": ".join(_problem(item, where)) for item in first]
-        raise InputError("; ".join(problems)) from None
+        found = problems(error, model)[:MAX_PROBLEMS]
+        raise InputError("; ".join(_placed(problem, where) for problem in found)) from None
 
 
-def _problem(item: Any, where: str) -> list[str]:
-    """Where, which field and what; a problem of the whole rather than of a field names none."""
-    field = str(item["loc"][0]) if item["loc"] else ""
-    if not where:
-        field = option_of(field) if field else ""
-    return [part for part in (where, field, item["msg"].removeprefix("Value error, ")) if part]
+def _placed(problem: Problem, where: str) -> str:
+    """A problem behind the line of a file, or by the option of the command line that it is of."""
+    if where:
+        return f"{where}: {problem}"
+    option = option_of(problem.place.partition(".")[0]) if problem.place else ""
+    return str(problem._replace(place=option))
 
 
 def option_of(field: str) -> str:

@@ -216,13 +216,6 @@ def holds(path: Path, text: str) -> bool:
         return False
 
 
-def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a mebibyte at a time."""
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield chunk
-
-
 def expanded(path: Path | str) -> Path:
     """A path whose leading `~` is the home directory, and `~NAME` that of a user there is.
 

@@ -6,10 +6,11 @@ import os
 import reprlib
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.errors import InputError, of_system
 from asyncdiff_cli.engine.text import shortened
 
@@ -18,6 +19,9 @@ MAX_SETTINGS_BYTES = 16 * MEBIBYTE
 """What settings, recipes and configurations are far below."""
 SHOWN = 120
 """Characters of a value that are shown in a message."""
+
+_SAID = {"value_error", "missing", "json_invalid", "too_short", "too_long"}
+"""Kinds of pydantic's errors whose message tells the value, or that have none."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -100,12 +104,40 @@ def problem(error: ValidationError | RecursionError) -> str:
     """The first thing that a model did not accept, in a line."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] not in ("missing", "value_error", "json_invalid"):
-        message += f", not {shown(first['input'])}"
-    return f"{place}: {message}" if place else message
+    return str(problems(error)[0])
+
+
+class Problem(NamedTuple):
+    """A value that a model did not accept."""
+
+    place: str
+    """The dotted path of its key; "" for a problem of the whole."""
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, self))
+
+
+def problems(error: ValidationError, model: type[BaseModel] | None = None) -> list[Problem]:
+    """All that a model did not accept.
+
+    Args:
+        model: what the values are of; its fields are named where there is none of a key.
+    """
+    return [_problem(item, model) for item in error.errors(include_url=False)]
+
+
+def _problem(item: Any, model: type[BaseModel] | None) -> Problem:
+    path = [str(part) for part in item["loc"] if part != "[key]"]
+    if item["type"] == "extra_forbidden":
+        *parents, key = path
+        group = model.model_fields[parents[0]].annotation if model and parents else model
+        known = getattr(group, "model_fields", ())
+        return Problem(".".join(parents), unknown("key", key, known))
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] not in _SAID:
+        message += f", not {shown(item['input'])}"
+    return Problem(".".join(path), message)
 
 
 def shown(value: Any) -> str:

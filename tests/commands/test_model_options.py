@@ -231,7 +231,7 @@ def test_json_is_one_object_whatever_is_installed(asyncdiff):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
 def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(dry_run, "SMALL", 0)  # so that nothing is loaded to be timed
+    monkeypatch.setattr(dry_run, "SMALL_MODEL", 0)  # so that nothing is loaded to be timed
     weights = pipelines["sd3"] / "transformer" / "diffusion_pytorch_model.safetensors"
     file = tmp_path / f"model{suffix}"
     if suffix == ".gguf":
@@ -258,7 +258,7 @@ def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monk
 
 
 def test_a_dry_run_checks_every_size(asyncdiff, pipelines, tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "SMALL", 0)
+    monkeypatch.setattr(dry_run, "SMALL_MODEL", 0)
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "size": 10}')
     given = ("--prompt-file", "p.jsonl", "--backbone", pipelines["sd3"], "--dry-run")
     refused = asyncdiff("sample", *given, "--size", 16)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from asyncdiff_cli.engine.backbones.lora import LoRA
-from asyncdiff_cli.engine.files import chunks
+from asyncdiff_cli.engine.hashes import sha256_of_files
 
 
 def fingerprint(directory: Path | None, checkpoint: Path | None, lora: Sequence[str]) -> str | None:
@@ -28,12 +27,7 @@ def fingerprint(directory: Path | None, checkpoint: Path | None, lora: Sequence[
 @lru_cache(maxsize=4)
 def _hashed(files: Sequence[tuple[str, Path]], states: Sequence[tuple[int, int]]) -> str:
     """The hash of files of these sizes and times, which takes minutes for a large model."""
-    digest = hashlib.sha256()
-    for name, path in files:
-        digest.update(name.encode() + b"\0")
-        for chunk in chunks(path):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of_files(files)
 
 
 def _weight_files(directory: Path) -> list[tuple[str, Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import cached_property
@@ -22,6 +21,7 @@ from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.hashes import sha256_of_tensors
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
 from asyncdiff_cli.engine.policies.base import StepState
@@ -106,10 +106,7 @@ class LearnedDeviation:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of the weights, as they were when first asked."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.tpm.state_dict().items()):
-            digest.update(name.encode() + b"\0" + weight.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return sha256_of_tensors(self.tpm.state_dict())
 
     @torch.no_grad()
     def __call__(self, state: StepState) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import (
     ValidationError,
 )
 
-from asyncdiff_cli.engine import yaml12
+from asyncdiff_cli.engine import reading, yaml12
 from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded, write_text
@@ -66,22 +66,10 @@ def parse_recipe(
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems += map(_problem, error.errors())
+        problems += map(str, reading.problems(error, Recipe))
     if problems:
         raise InputError(" ".join(f"{where}: {'; '.join(problems)}".split()))
     return recipe
-
-
-def _problem(item: Any) -> str:
-    """One error of pydantic's, with the dotted path of its key."""
-    *parents, key = path = [str(part) for part in item["loc"] if part != "[key]"]
-    if item["type"] == "extra_forbidden":
-        group = Recipe.model_fields[parents[0]].annotation if parents else Recipe
-        return ": ".join([*parents, unknown("key", key, getattr(group, "model_fields", ()))])
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] not in ("value_error", "missing", "too_short", "too_long"):
-        message += f", not {shown(item['input'])}"
-    return f"{'.'.join(path)}: {message}"
 
 
 def names() -> list[str]:

@@ -139,7 +139,7 @@ def test_a_shells_pipe_is_read_and_a_named_one_is_not_waited_for(tmp_path):
         (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", "p.jsonl:1: not JSON"),
         (b'{"prompt": "a"}\nplain', "p.jsonl:2: not JSON"),
         (b'{"prompt": "a"}\n[1]', "p.jsonl:2: a line is an object"),
-        (b'{"prompt": "a", "stepz": 3}', "p.jsonl:1: stepz: Extra inputs"),
+        (b'{"prompt": "a", "stepz": 3}', "p.jsonl:1: unknown key 'stepz'; did you mean 'steps'?"),
         (b'\n{"prompt": "a", "steps": 0}', "p.jsonl:2: steps: Input should be greater"),
         (b'{"prompt": "a", "deviation": 0.9, "bound": 0.5}', "p.jsonl:1: deviation 0.9 is outside"),
         (b'{"prompt": "a", "deviation": 0.1, "schedule": [0.2]}', "p.jsonl:1: give one of"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.set_metrics import get
 from asyncdiff_cli.engine.evaluation.set_metrics.base import SetMetric
-from asyncdiff_cli.engine.files import REFERENCE, chunks, write_atomically
+from asyncdiff_cli.engine.files import REFERENCE, write_atomically
+from asyncdiff_cli.engine.hashes import sha256_of_files
 from asyncdiff_cli.engine.pictures import read_picture, square
 from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.rewards.base import REWARD_BATCH_SIZE
@@ -104,11 +104,8 @@ def find_reference(path: Path) -> Reference:
     files = find_files([path])
     if len(files) < 2:
         raise InputError(f"--reference {path} has one picture, and a set has two or more")
-    digest = hashlib.sha256()
-    for file in files:
-        for chunk in chunks(file):
-            digest.update(chunk)
-    return Reference(path, digest.hexdigest()[:16], len(files), tuple(files))
+    digest = sha256_of_files(("", file) for file in files)
+    return Reference(path, digest[:16], len(files), tuple(files))
 
 
 def default_reference(backbone: str, names: Sequence[str]) -> Path:
