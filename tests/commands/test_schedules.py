@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asyncdiff_cli.engine import Schedule
-from tests.commands.test_sample_tpm import save_module
+from tests.helpers.modules import save_module
 
 SMALL = (
     *("--steps", 3, "--size", 16, "--split", 2, "--candidates", 3, "--batch-size", 2),
