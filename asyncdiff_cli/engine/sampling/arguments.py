@@ -1,4 +1,7 @@
-"""What `sample` refuses before it starts. Every check raises InputError, one line."""
+"""The arguments of `sample`: how texts are given, and what is refused before it starts.
+
+Every check raises InputError, one line.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
+from asyncdiff_cli.engine.checks import check_unicode
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.limits import MAX_TOKENS
 
@@ -13,7 +19,43 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-from asyncdiff_cli.engine.checks import check_unicode
+
+class Embeddings(TypedDict, total=False):
+    """Encoded prompts in place of texts: [B, tokens, channels], pooled [B, channels].
+
+    For Qwen-Image with masks [B, tokens], or none if no token is padding. For Z-Image as that, or
+    as its pipeline takes them, a list of [tokens, channels].
+    """
+
+    prompt_embeds: Tensor | Sequence[Tensor] | None
+    pooled_prompt_embeds: Tensor | None
+    negative_prompt_embeds: Tensor | Sequence[Tensor] | None
+    negative_pooled_prompt_embeds: Tensor | None
+    prompt_embeds_mask: Tensor | None
+    negative_prompt_embeds_mask: Tensor | None
+
+
+class TextOptions(Embeddings, total=False):
+    """What `sample` takes of the texts beside the prompts; what is None is as if left out."""
+
+    negative_prompt: str | Sequence[str] | None
+    """One, or one per image; default the backbone's."""
+    true_cfg_scale: float | None
+    """The classifier-free guidance of FLUX.1 and Qwen-Image with a negative prompt; default
+    `guidance_scale`."""
+    max_sequence_length: int | None
+    """Tokens of the text, for SD3 and FLUX.1 of T5's; default the backbone's, or the pipeline's."""
+
+
+def check_keywords(function: str, options: TextOptions) -> None:
+    """Every option is known.
+
+    Raises:
+        TypeError: for one that is not, as Python itself does.
+    """
+    for name in options:
+        if name not in TextOptions.__optional_keys__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
 def check_length(max_sequence_length: int | None) -> None:
@@ -28,7 +70,7 @@ def check_length(max_sequence_length: int | None) -> None:
         )
 
 
-def check_policy(policy: object) -> None:
+def check_is_policy(policy: object) -> None:
     """A policy can be asked, as an object of its class can."""
     if not callable(policy) or isinstance(policy, type):
         raise InputError(
@@ -38,17 +80,17 @@ def check_policy(policy: object) -> None:
 
 
 def check_generators(
-    generator: torch.Generator | Iterable[torch.Generator],
-) -> torch.Generator | list[torch.Generator]:
-    """One generator for the batch, or a list of one per image."""
+    generator: torch.Generator | Iterable[torch.Generator] | None,
+) -> torch.Generator | list[torch.Generator] | None:
+    """One generator for the batch, or a list of one per image; None for none."""
     import torch
 
-    if isinstance(generator, torch.Generator):
+    if generator is None or isinstance(generator, torch.Generator):
         return generator
-    found = list(generator) if isinstance(generator, Iterable) else [generator]
-    if not all(isinstance(one, torch.Generator) for one in found):
+    generators = list(generator) if isinstance(generator, Iterable) else [generator]
+    if not all(isinstance(item, torch.Generator) for item in generators):
         raise InputError(f"generator is a torch.Generator, or one per image, not {generator!r}")
-    return found
+    return generators
 
 
 def check_text(
@@ -71,7 +113,7 @@ def check_text(
         raise InputError("prompts are strings")
     check_unicode("a prompt", "".join(prompts or ()))
     negatives = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt or ()
-    if not isinstance(negatives, Sequence) or not all(isinstance(one, str) for one in negatives):
+    if not isinstance(negatives, Sequence) or not all(isinstance(text, str) for text in negatives):
         raise InputError("negative prompts are strings")
     check_unicode("a negative prompt", "".join(negatives))
     if negative_prompt is not None and negative is not None:

@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.deferred import DeferredChecks
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies.asking import check_finite, decide, for_run, scaled
 from asyncdiff_cli.engine.policies.base import Policy, StepState
-from asyncdiff_cli.engine.sampling.arguments import check_policy
+from asyncdiff_cli.engine.sampling.arguments import check_is_policy
 from asyncdiff_cli.engine.sampling.sample import stacked
 
 IMAGE_TO_IMAGE: dict[Any, type[Adapter]] = {
@@ -151,7 +151,7 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
     if type(pipe) not in known:
         names = [c.__name__ for c in known]
         raise InputError(unknown_pipeline(type(pipe).__name__, names))
-    check_policy(policy)
+    check_is_policy(policy)
     check_gamma(gamma)
     adapter = known[type(pipe)](pipe)
     scheduler = pipe.scheduler

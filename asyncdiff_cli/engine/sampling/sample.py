@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from asyncdiff_cli.engine import checks
-from asyncdiff_cli.engine.backbones.adapters import Guidance
-from asyncdiff_cli.engine.backbones.adapters.encoding import encode
 from asyncdiff_cli.engine.backbones.backbone import Backbone
-from asyncdiff_cli.engine.backbones.sequences import join_sequences
-from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.sampling import arguments
+from asyncdiff_cli.engine.sampling.arguments import TextOptions
 from asyncdiff_cli.engine.sampling.loop import denoising, integrate
+from asyncdiff_cli.engine.sampling.text_input import TextInput, guidance_of
 
 OUTPUT_TYPES = ("pil", "pt", "latent")
 
@@ -50,18 +48,10 @@ def sample(
     latents: Tensor | None = None,
     output_type: str = "pil",
     *,
-    negative_prompt: str | Sequence[str] | None = None,
-    true_cfg_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
-    prompt_embeds: Tensor | Sequence[Tensor] | None = None,
-    pooled_prompt_embeds: Tensor | None = None,
-    negative_prompt_embeds: Tensor | Sequence[Tensor] | None = None,
-    negative_pooled_prompt_embeds: Tensor | None = None,
-    prompt_embeds_mask: Tensor | None = None,
-    negative_prompt_embeds_mask: Tensor | None = None,
-    max_sequence_length: int | None = None,
     on_step: Callable[[StepState], None] | None = None,
+    **text: Unpack[TextOptions],
 ) -> SampleResult:
     """Draw one image per prompt, each conditioned on its own times.
 
@@ -79,101 +69,47 @@ def sample(
             batch.
         latents: the noise in place of a generator, shaped as in `SampleResult`.
         output_type: "pil", "pt" or "latent".
-        negative_prompt: one, or one per image; default the backbone's.
-        true_cfg_scale: for FLUX.1 and Qwen-Image with a negative prompt, their classifier-free
-            guidance; default `guidance_scale`.
-        prompt_embeds, …: in place of the prompts; [B, tokens, channels], pooled [B, channels]. For
-            Qwen-Image with masks [B, tokens], or none if no token is padding. For Z-Image as that,
-            or as its pipeline takes them, a list of [tokens, channels].
-        max_sequence_length: tokens of the text, for SD3 and FLUX.1 of T5's; default the backbone's,
-            or the pipeline's.
         on_step: called after each evaluation with its state.
+        text: `negative_prompt`, `true_cfg_scale`, `max_sequence_length`, and `prompt_embeds`, … in
+            place of the prompts, as in `TextOptions`.
 
     Raises:
         InputError: for settings that cannot work together or with this backbone.
         AsyncDiffError: for NaN or infinity in the latents, naming the step.
     """
-    adapter, pipe, entry = backbone.adapter, backbone.pipe, backbone.entry
-    chosen = policy or Synchronous()
-    steps = entry.num_inference_steps if num_inference_steps is None else num_inference_steps
-    scale = entry.guidance_scale if guidance_scale is None else guidance_scale
-    length = entry.max_sequence_length if max_sequence_length is None else max_sequence_length
-    guidance = Guidance(scale, scale if true_cfg_scale is None else true_cfg_scale)
+    arguments.check_keywords("sample", text)
+    adapter, pipe, chosen = backbone.adapter, backbone.pipe, policy or Synchronous()
+    steps = num_inference_steps
+    steps = backbone.entry.num_inference_steps if steps is None else steps
     height = backbone.size if height is None else height
     width = backbone.size if width is None else width
-    texts = [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
-    if negative_prompt is None and negative_prompt_embeds is None:
-        negative_prompt = entry.negative_prompt
-    embeds, mask = _batched(prompt_embeds, prompt_embeds_mask)
-    negative_embeds, negative_mask = _batched(negative_prompt_embeds, negative_prompt_embeds_mask)
-    given = {
-        "prompt_embeds": embeds,
-        "pooled_prompt_embeds": pooled_prompt_embeds,
-        "negative_prompt_embeds": negative_embeds,
-        "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
-        "prompt_embeds_mask": mask,
-        "negative_prompt_embeds_mask": negative_mask,
-    }
 
-    if generator is not None:
-        generator = arguments.check_generators(generator)
-
-    arguments.check_policy(chosen)
+    generators = arguments.check_generators(generator)
+    arguments.check_is_policy(chosen)
     checks.check_gamma(gamma)
-    checks.check_number("guidance_scale", guidance.scale)
-    checks.check_number("true_cfg_scale", guidance.true_cfg)
+    guidance = guidance_of(backbone, guidance_scale, text.get("true_cfg_scale"))
     checks.check_steps(steps)
-    arguments.check_length(length)
     checks.check_choice("output_type", output_type, OUTPUT_TYPES)
     backbone.check_size(height, width)
-    batch = arguments.check_text(
-        texts, negative_prompt, given, pooled=adapter.has_pooled, masked=adapter.has_mask
-    )
-    shape = adapter.latents_shape(batch, height, width)
-    negatives = [negative_prompt] * batch if isinstance(negative_prompt, str) else negative_prompt
-    arguments.check_batch(batch, shape, generator, negatives, latents)
-    has_negative = negatives is not None or negative_embeds is not None
-    do_cfg = adapter.does_cfg(guidance, has_negative)
-    if texts is not None or (do_cfg and negative_embeds is None):
-        arguments.check_encoders(pipe, adapter.has_pooled)
+    given = TextInput.of(backbone, prompts, text)
+    shape = adapter.latents_shape(given.batch, height, width)
+    arguments.check_batch(given.batch, shape, generators, given.negatives, latents)
 
-    if not do_cfg and any(text and text != entry.negative_prompt for text in negatives or ()):
-        warnings.warn(
-            f"the negative prompt has no effect: {entry.name} uses none at this guidance",
-            AsyncDiffWarning,
-            stacklevel=3,
-        )
-    text = encode(adapter, texts, negatives, given, do_cfg, length)
-    dtype = text.prompt_embeds.dtype
-    noise = adapter.prepare_latents((batch, height, width), dtype, generator, latents)
+    conditions = given.encode(backbone, guidance)
+    dtype = conditions.prompt_embeds.dtype
+    noise = adapter.prepare_latents((given.batch, height, width), dtype, generators, latents)
     adapter.set_timesteps(steps, noise)
+    grid = adapter.grid(height, width)
     with denoising(adapter) as field:
+        velocity = field(conditions, guidance, height, width)
         final, cond_sigmas, deviations = integrate(
-            field(text, guidance, height, width),
-            pipe.scheduler,
-            noise,
-            chosen,
-            gamma,
-            text,
-            on_step,
-            adapter.grid(height, width),
+            velocity, pipe.scheduler, noise, chosen, gamma, conditions, on_step, grid
         )
     images = final
     if output_type != "latent":  # all at once, as the stock pipeline does: to the bit on any device
-        images = adapter.decode(final, height, width, output_type, at_once=batch)
+        images = adapter.decode(final, height, width, output_type, at_once=given.batch)
     pipe.maybe_free_model_hooks()
-    return SampleResult(images, final, stacked(cond_sigmas), stacked(deviations, batch))
-
-
-def _batched(
-    embeds: Tensor | Sequence[Tensor] | None, mask: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Embeddings as one tensor, and where it is not padding; also those in a list."""
-    if embeds is None or isinstance(embeds, Tensor):
-        return embeds, None if mask is None else mask.bool()
-    if mask is not None:
-        raise InputError("a mask belongs to embeddings in one tensor, not to a list of them")
-    return join_sequences([sequence[None] for sequence in embeds], [None] * len(embeds))
+    return SampleResult(images, final, stacked(cond_sigmas), stacked(deviations, given.batch))
 
 
 def stacked(per_evaluation: list[Tensor], batch: int = 0) -> Tensor:

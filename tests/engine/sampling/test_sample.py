@@ -230,6 +230,11 @@ def test_a_negative_prompt_without_effect_is_told(name: str):
         case.draw(negative_prompt="a dog", true_cfg_scale=1.0, output_type="latent")
 
 
+def test_an_argument_that_is_not_known_is_refused_as_by_python(sd3):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'negative_promt'"):
+        sample(backbone_from_pipeline(sd3), "a cat", negative_promt="a dog")
+
+
 def test_no_prompt_is_refused(sd3):
     for prompts in ([], None):
         with pytest.raises(InputError, match="prompt"):
