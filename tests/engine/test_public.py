@@ -1,3 +1,5 @@
+import doctest
+import inspect
 import subprocess
 import sys
 
@@ -20,3 +22,33 @@ def test_every_public_name_is_there_and_documented(name):
 def test_bad_input_is_also_a_value_error():
     assert issubclass(InputError, ValueError)
     assert (AsyncDiffError.exit_code, InputError.exit_code) == (1, 2)
+
+
+NO_EXAMPLE = {
+    "ADAPTERS",
+    "Adapter",
+    "AsyncDiffError",
+    "AsyncDiffWarning",
+    "Backbone",
+    "InputError",
+    "Policy",
+    "REGISTRY",
+    "Reward",
+    "SampleResult",
+    "StepState",
+    "TextConditions",
+    "Trace",
+}
+"""Errors, tables, what others return, and what a new family, policy or reward derives from."""
+
+
+@pytest.mark.parametrize("name", sorted(set(engine.__all__) - NO_EXAMPLE))
+def test_its_example_is_true(name):
+    """All public names are there, as after `from asyncdiff_cli.engine import *`."""
+    public = {each: getattr(engine, each) for each in engine.__all__}
+    text = inspect.getdoc(public[name])
+    example = doctest.DocTestParser().get_doctest(text, public, name, None, 0)
+    assert example.examples
+    differences = []
+    doctest.DocTestRunner(verbose=False).run(example, out=differences.append)
+    assert not differences, "".join(differences)

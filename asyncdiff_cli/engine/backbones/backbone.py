@@ -136,6 +136,11 @@ def backbone_from_pipeline(pipe: Any) -> Backbone:
 
     Raises:
         InputError: for another class, or a scheduler that cannot integrate a flow.
+
+    Example:
+        >>> pipe = load_backbone("mini", device="cpu").pipe  # or any loaded pipeline
+        >>> backbone_from_pipeline(pipe).adapter.family
+        'sd3'
     """
     for pipeline_class, adapter_class in ADAPTERS.items():
         if type(pipe) is pipeline_class:
@@ -193,6 +198,11 @@ def load_backbone(
             setting, what needs a GPU without one or a package that is not installed, a missing
             file, or a revision where there is no repository.
         AsyncDiffError: if the repository is gated or cannot be reached, or a file is corrupted.
+
+    Example:
+        >>> backbone = load_backbone("mini", device="cpu", scheduler="dpmpp")
+        >>> backbone.entry.num_inference_steps, backbone.dtype, backbone.scheduler
+        (5, torch.float32, 'dpmpp')
     """
     check_choice("parts", parts, PARTS)
     choice = ModelChoice.parse(

@@ -39,7 +39,12 @@ OFFLOADS = ("none", "model", "group", "sequential")
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """What is known about a backbone before it is loaded, and its defaults."""
+    """What is known about a backbone before it is loaded, and its defaults.
+
+    Example:
+        >>> REGISTRY["flux"].repo, REGISTRY["flux"].num_inference_steps
+        ('black-forest-labs/FLUX.1-dev', 10)
+    """
 
     name: str
     family: str

@@ -50,6 +50,11 @@ def make_scheduler(
 
     Raises:
         InputError: as `check_names`.
+
+    Example:
+        >>> scheduler = make_scheduler("dpmpp", "sd3", {"shift": 3.0})
+        >>> type(scheduler).__name__, scheduler.config.flow_shift
+        ('DPMSolverMultistepScheduler', 3.0)
     """
     check_names(name, grid)
     settings = _settings(name, model_shift(config))

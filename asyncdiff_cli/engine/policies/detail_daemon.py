@@ -47,6 +47,11 @@ class DetailDaemon(Described):
 
     Raises:
         InputError: for a value out of its range.
+
+    Example:
+        >>> policy = DetailDaemon(0.2, start=0.0, end=1.0)
+        >>> policy.to_dict()["amount"]
+        0.2
     """
 
     amount: float = 0.1

@@ -18,7 +18,12 @@ from asyncdiff_cli.engine.policies.base import Described, Policy, StepState
 
 @dataclass(frozen=True)
 class Synchronous(Described):
-    """D = 0: the stock pipeline, to the bit."""
+    """D = 0: the stock pipeline, to the bit.
+
+    Example:
+        >>> Synchronous().to_dict()
+        {'name': 'synchronous'}
+    """
 
     name: ClassVar[str] = "synchronous"
     bound: ClassVar[float] = 1.0
@@ -36,6 +41,12 @@ class FixedDeviation(Described):
 
     Raises:
         InputError: for a value outside [-1, 1] or not a number.
+
+    Example:
+        >>> FixedDeviation(0.5).deviation
+        0.5
+        >>> FixedDeviation([0.5, -0.25]).deviation  # one per image
+        (0.5, -0.25)
     """
 
     deviation: float | tuple[float, ...]
@@ -61,6 +72,11 @@ class ScheduledDeviation(Described):
 
     Raises:
         InputError: for an empty list, another bound, or a value outside it or not a number.
+
+    Example:
+        >>> policy = ScheduledDeviation([0.0, 0.5, 1.0])  # for runs of 4 steps
+        >>> policy.resampled(5)
+        (0.0, 0.25, 0.5, 0.75, 1.0)
     """
 
     deviations: tuple[float, ...]

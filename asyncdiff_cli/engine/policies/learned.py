@@ -60,6 +60,11 @@ class LearnedDeviation:
     Args:
         tpm: a trained module. It moves to the device of the latents that it sees.
         source: where it was loaded from, for the provenance.
+
+    Example:
+        >>> policy = LearnedDeviation.load("mini")  # or a directory that `asyncdiff train` made
+        >>> policy.bound
+        0.5
     """
 
     name = "learned"
@@ -206,6 +211,10 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
     Raises:
         InputError: if there is none.
         AsyncDiffError: if it cannot be fetched or is damaged.
+
+    Example:
+        >>> load_tpm("mini:lifted").bound
+        1.0
     """
     path = find_module(str(source)) or _download(str(source))
     try:

@@ -33,6 +33,11 @@ class EachPolicy:
 
     Raises:
         InputError: if there is no image, their numbers differ, or a γ is not a finite number.
+
+    Example:
+        >>> policy = EachPolicy([Synchronous(), FixedDeviation(0.5)], gammas=[1.0, 2.0])
+        >>> policy.to_dict()["gammas"]
+        [1.0, 2.0]
     """
 
     policies: tuple[Policy, ...]

@@ -104,6 +104,11 @@ def parse_policy(text: str, entry: BackboneEntry) -> ChosenPolicy:
     Raises:
         InputError: as `read_policy`, and for a module that is not there or has another bound.
         AsyncDiffError: for a module that cannot be fetched or is damaged.
+
+    Example:
+        >>> label, policy, gamma = parse_policy("velocity-scale:0.8@1.5", REGISTRY["mini"])
+        >>> label, policy, gamma
+        ('velocity-scale:0.8', VelocityScale(scale=0.8), 1.5)
     """
     spec = read_policy(text)
     gamma = 1.0 if spec.gamma is None else spec.gamma

@@ -42,6 +42,12 @@ class SpectralDeviation(Described):
 
     Raises:
         InputError: for a weight that is none.
+
+    Example:
+        >>> import torch
+        >>> policy = SpectralDeviation().for_run(torch.linspace(1, 0, 5), "euler")
+        >>> [round(deviation, 2) for deviation in policy.deviations]
+        [0.63, 0.65, 0.17]
     """
 
     weight: float = WEIGHT

@@ -148,6 +148,10 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
 
     Raises:
         InputError: for an unknown name (with the nearest one) or settings that do not fit.
+
+    Example:
+        >>> policy_from_dict({"name": "fixed", "deviation": 0.5})
+        FixedDeviation(deviation=0.5)
     """
     settings = dict(description)
     name = str(settings.pop("name", None))

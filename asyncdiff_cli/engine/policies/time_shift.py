@@ -38,6 +38,10 @@ class TimeShift(Described):
 
     Raises:
         InputError: for a value out of its range.
+
+    Example:
+        >>> TimeShift(0.25).bound
+        0.25
     """
 
     window: float = 0.5

@@ -37,6 +37,11 @@ class VelocityScale(_Scaled):
 
     Raises:
         InputError: for a value out of its range.
+
+    Example:
+        >>> import torch
+        >>> VelocityScale(0.9).velocity_scale(torch.ones(()), torch.ones(1), gamma=2.0)
+        tensor([0.8000])
     """
 
     scale: float
@@ -61,6 +66,10 @@ class Combined(_Scaled):
 
     Raises:
         InputError: for a value out of its range.
+
+    Example:
+        >>> Combined(0.5, 0.9).to_dict()
+        {'name': 'combined', 'deviation': 0.5, 'scale': 0.9}
     """
 
     deviation: float

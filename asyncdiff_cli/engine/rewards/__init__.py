@@ -122,6 +122,10 @@ def load_reward(
         InputError: for an unknown name, device or dtype, a missing file, or a path for a reward
             that reads none.
         AsyncDiffError: if the checkpoint cannot be fetched, or is damaged.
+
+    Example:
+        >>> load_reward("mini_clip", device="cpu").dtype
+        torch.float32
     """
     from asyncdiff_cli.engine.devices import resolve_device
 
@@ -200,6 +204,11 @@ def score(
 
     A model is loaded once per process. Arguments and errors are those of `load_reward` and
     `Reward.score`.
+
+    Example:
+        >>> from PIL import Image
+        >>> score("sharpness", [Image.new("RGB", (64, 64), "red")] * 2)
+        tensor([0., 0.])
     """
     names = (None if value is None else dtype_name(value) for value in
              (path, device, dtype))  # fmt: skip

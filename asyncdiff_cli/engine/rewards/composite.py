@@ -47,6 +47,12 @@ def composite(
 
     Raises:
         InputError: if a metric that is weighted has no scores.
+
+    Example:
+        >>> import torch
+        >>> scores = {"clip": torch.tensor([0.2, 0.3]), "noise": torch.tensor([-1.0, -1.0])}
+        >>> composite(scores, {"clip": 1.0, "noise": 0.5})
+        tensor([-0.6667,  0.6667], dtype=torch.float64)
     """
     if missing := [name for name in weights if name not in scores]:
         raise InputError(f"there are no scores of {', '.join(missing)}, which the rewards name")

@@ -48,8 +48,8 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         >>> scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
         >>> scheduler.sigmas
         tensor([1.0000, 0.9000, 0.7500, 0.5000, 0.0000])
-        >>> scheduler.timesteps
-        tensor([1000.0000,  850.0000,  675.0000,  375.0000])
+        >>> scheduler.timesteps.round()
+        tensor([1000.,  850.,  675.,  375.])
     """
 
     timesteps: Tensor

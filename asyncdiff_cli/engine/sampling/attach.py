@@ -146,6 +146,14 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
     Raises:
         InputError: for a pipeline or scheduler that is not known, or one attached already.
         AsyncDiffError: from inside a call, as `sample`.
+
+    Example:
+        >>> pipe = load_backbone("mini", device="cpu").pipe  # or any loaded pipeline
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> with attach(pipe, FixedDeviation(0.5), gamma=1.5) as trace:
+        ...     image = pipe("a cat", num_inference_steps=2, height=64, width=64).images[0]
+        >>> trace.deviations
+        tensor([[0.5000]])
     """
     known = {**ADAPTERS, **IMAGE_TO_IMAGE}
     if type(pipe) not in known:

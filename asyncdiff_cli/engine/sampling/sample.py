@@ -76,6 +76,23 @@ def sample(
     Raises:
         InputError: for settings that cannot work together or with this backbone.
         AsyncDiffError: for NaN or infinity in the latents, naming the step.
+
+    Example:
+        >>> import torch
+        >>> backbone = load_backbone("mini", device="cpu")
+        >>> noise = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        >>> result = sample(
+        ...     backbone,
+        ...     ["a cat", "a red rose"],
+        ...     FixedDeviation(0.5),
+        ...     gamma=1.5,
+        ...     num_inference_steps=3,
+        ...     generator=noise,
+        ... )
+        >>> len(result.images), result.images[0].size
+        (2, (128, 128))
+        >>> result.cond_sigmas.shape, result.deviations.shape
+        (torch.Size([2, 3]), torch.Size([2, 2]))
     """
     arguments.check_keywords("sample", text)
     adapter, pipe, chosen = backbone.adapter, backbone.pipe, policy or Synchronous()

@@ -48,6 +48,14 @@ def calibrated_schedule(
     Raises:
         InputError: for settings that cannot be, or a solver that evaluates twice a step.
         AsyncDiffError: for NaN or infinity in the latents.
+
+    Example:
+        >>> from asyncdiff_cli.engine.training.calibration import Search
+        >>> backbone = load_backbone("mini", device="cpu")
+        >>> quick = Search(split=2, candidates=3, sweeps=0)
+        >>> schedule = calibrated_schedule(backbone, ["a cat"], 3, search=quick)
+        >>> schedule.steps, len(schedule.deviations)
+        (3, 2)
     """
     search, steps = search or Search(), num_inference_steps or backbone.entry.num_inference_steps
     seeds = range(len(prompts)) if seeds is None else seeds
