@@ -10,13 +10,14 @@ import asyncdiff_cli
 from asyncdiff_cli import render
 from asyncdiff_cli.commands.backbones import backbones
 from asyncdiff_cli.commands.calibrate import calibrate
+from asyncdiff_cli.commands.command import Call, Command
 from asyncdiff_cli.commands.distill import distill
 from asyncdiff_cli.commands.evaluate import evaluate
 from asyncdiff_cli.commands.explain import explain
+from asyncdiff_cli.commands.groups import ungrouped
 from asyncdiff_cli.commands.histogram import histogram
 from asyncdiff_cli.commands.inspect import inspect
 from asyncdiff_cli.commands.merge import merge
-from asyncdiff_cli.commands.options import Call, Command
 from asyncdiff_cli.commands.panel import panel
 from asyncdiff_cli.commands.recipes import recipes
 from asyncdiff_cli.commands.report import report
@@ -52,7 +53,7 @@ commands: dict[str, Callable[..., None]] = {
     "inspect": inspect,
 }
 for name, command in commands.items():
-    app.command(name, cls=Command)(command)
+    app.command(name, cls=Command)(ungrouped(command))
 app.add_typer(recipes, name="recipes")
 
 

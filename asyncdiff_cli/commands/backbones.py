@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def backbones(
         str | None,
         typer.Argument(
             metavar="NAME",
-            autocompletion=options.complete_backbone,
+            autocompletion=callbacks.complete_backbone,
             help="One backbone in full; for mini also the words that it knows.",
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,61 +11,82 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.groups import in_panel
 from asyncdiff_cli.engine.training.search import CANDIDATES, SPLIT, SWEEPS
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
     from asyncdiff_cli.engine.training.schedule_job import ScheduleJob
 
 Out = Annotated[
     Path,
-    typer.Option(
-        metavar="FILE.json",
-        callback=options.try_file,
-        help="The schedule file. What is there of other settings is kept.",
+    options.file_out(
+        "The schedule file. What is there of other settings is kept.", metavar="FILE.json"
     ),
 ]
-SearchLimit = Annotated[
-    int | None, typer.Option(metavar="N", help="Prompts that are searched on. (default: 32)")
-]
-HeldOut = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Validation prompts that the result is tried on. (default: 32)"),
-]
-Steps = Annotated[int | None, typer.Option(metavar="K", help="(default: the backbone's)")]
-Split = Annotated[
-    int, typer.Option(metavar="M", help="Steps of many in one of the few, for comparison.")
-]
-Candidates = Annotated[int, typer.Option(metavar="N", help="Deviations that a line search tries.")]
-Sweeps = Annotated[
-    int, typer.Option(metavar="N", help="How often all deviations are refined together.")
-]
-SearchBatchSize = Annotated[
-    int | None, typer.Option(metavar="N", help="Images drawn at once. (default: 8)")
-]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Tell the cost in evaluations of the denoiser, no more.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        rich_help_panel=options.OUT,
+        help="Tell the cost in evaluations of the denoiser, no more.",
+    ),
 ]
 
 
-@options.with_model
+@in_panel(options.WHAT)
+@dataclass(frozen=True)
+class SearchPrompts(options.PromptSource):
+    """What a search for a schedule draws."""
+
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Prompts that are searched on. (default: 32)")
+    ] = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Validation prompts that the result is tried on. (default: 32)"
+        ),
+    ] = None
+    seed: options.Seed = 0
+
+
+@in_panel(options.SAMPLING)
+@dataclass(frozen=True)
+class SearchSampling:
+    """How it is drawn."""
+
+    steps: Annotated[int | None, typer.Option(metavar="K", help="(default: the backbone's)")] = None
+    guidance: options.Guidance = None
+    size: options.Size = None
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images drawn at once. (default: 8)")
+    ] = None
+
+
+@in_panel(options.SEARCH)
+@dataclass(frozen=True)
+class SearchOptions:
+    """How thoroughly it is searched."""
+
+    split: Annotated[
+        int, typer.Option(metavar="M", help="Steps of many in one of the few, for comparison.")
+    ] = SPLIT
+    candidates: Annotated[
+        int, typer.Option(metavar="N", help="Deviations that a line search tries.")
+    ] = CANDIDATES
+    sweeps: Annotated[
+        int, typer.Option(metavar="N", help="How often all deviations are refined together.")
+    ] = SWEEPS
+
+
 def calibrate(
-    model: ModelChoice,
+    *,
+    prompts: SearchPrompts,
+    sampling: SearchSampling,
+    search: SearchOptions,
+    model: options.Model,
     out: Out,
-    dataset: options.Dataset = None,
-    limit: SearchLimit = None,
-    held_out: HeldOut = None,
-    prompts: options.PromptsCopy = None,
-    data_dir: options.DataDir = None,
-    steps: Steps = None,
-    guidance: options.Guidance = None,
-    size: options.Size = None,
-    seed: options.Seed = 0,
-    batch_size: SearchBatchSize = None,
-    split: Split = SPLIT,
-    candidates: Candidates = CANDIDATES,
-    sweeps: Sweeps = SWEEPS,
     dry_run: DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -85,10 +107,8 @@ def calibrate(
 
     start = time.perf_counter()
     request = parse_schedule_request(
-        ScheduleRequest, model, out=out, dataset=dataset, limit=limit, held_out=held_out,
-        prompts=prompts, data_dir=data_dir, steps=steps, guidance=guidance, size=size, seed=seed,
-        batch_size=batch_size, split=split, candidates=candidates, sweeps=sweeps,
-    )  # fmt: skip
+        ScheduleRequest, model, out=out, **vars(prompts), **vars(sampling), **vars(search)
+    )
     if dry_run:
         show_cost(search_cost(request, model, request.search.calibrating), json)
         return

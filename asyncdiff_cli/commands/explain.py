@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.groups import in_panel
 from asyncdiff_cli.engine.backbones.registry import GRIDS, SCHEDULER_CLASSES
 
 if TYPE_CHECKING:
@@ -18,25 +19,14 @@ if TYPE_CHECKING:
 POLICIES = "baseline,fixed:0.5,fixed:1"
 
 
+@in_panel(options.SAMPLING)
 def explain(
     policies: Annotated[
         str,
-        typer.Option(
-            "--policy",
-            "--policies",
-            metavar="POLICY,…",
-            callback=options.read_policies,
-            help="As of eval, but for those that choose by the picture.",
+        options.policies(
+            "As of eval, but for those that choose by the picture.", "--policy", "--policies"
         ),
     ] = POLICIES,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=options.complete_backbone,
-            help="Whose grid: as of sample; its weights are not read. (default: --shift's)",
-        ),
-    ] = None,
     shift: Annotated[
         float | None, typer.Option(metavar="SHIFT", help="Of a grid of no backbone. (default: 3)")
     ] = None,
@@ -46,20 +36,33 @@ def explain(
     size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Of which some grids are functions.")
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=options.MODEL,
+            autocompletion=callbacks.complete_backbone,
+            help="Whose grid: as of sample; its weights are not read. (default: --shift's)",
+        ),
+    ] = None,
     solver: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"{', '.join(SCHEDULER_CLASSES)}. (default: its own)"),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=options.MODEL,
+            help=f"{', '.join(SCHEDULER_CLASSES)}. (default: its own)",
+        ),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(metavar="NAME", help=f"{', '.join(GRIDS)}. (default: model)")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=options.MODEL,
+            help=f"{', '.join(GRIDS)}. (default: model)",
+        ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            callback=options.try_file,
-            help="A chart: a .png, .svg or .pdf. (default: none)",
-        ),
+        Path | None, options.file_out("A chart: a .png, .svg or .pdf. (default: none)")
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
-from asyncdiff_cli.commands.evaluate import draw
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.commands.stores import draw
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.evaluation.comparison import Comparison
 
 
+@in_panel(options.WHAT)
 def histogram(
     paths: Annotated[
         list[Path],
         typer.Argument(
             metavar="RUN|STORE…",
-            callback=options.read_paths,
+            callback=callbacks.read_paths,
             help="Training runs, and stores of eval or sweep.",
         ),
     ],
@@ -33,10 +35,7 @@ def histogram(
         typer.Option(metavar="N", help="Prompts that a run's module is evaluated on."),
     ] = None,
     device: options.Device = None,
-    out: Annotated[
-        Path,
-        typer.Option(metavar="FILE", callback=options.try_file, help="A .png, .svg or .pdf."),
-    ] = Path("histogram.png"),
+    out: Annotated[Path, options.file_out("A .png, .svg or .pdf.")] = Path("histogram.png"),
     json: options.Json = False,
 ) -> None:
     """Chart the distribution of the deviation at every step: the paper's Figures 3 and 4.

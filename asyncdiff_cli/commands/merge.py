@@ -8,20 +8,18 @@ from typing import Annotated
 
 import typer
 
-from asyncdiff_cli.commands import options
-from asyncdiff_cli.commands.evaluate import show
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.stores import show
 
 
 def merge(
     stores: Annotated[
         list[Path],
         typer.Argument(
-            metavar="STORE…", callback=options.read_paths, help="Shards of one evaluation."
+            metavar="STORE…", callback=callbacks.read_paths, help="Shards of one evaluation."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", callback=options.try_directory, help="The new store.")
-    ],
+    out: Annotated[Path, options.directory_out("The new store.")],
     json: options.Json = False,
 ) -> None:
     """Put the rows of several stores into a new one, and show its table.

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
-from asyncdiff_cli.commands.evaluate import draw
-
-if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.commands.stores import draw
 
 
-@options.with_model
+@in_panel(options.WHAT)
 def panel(
-    model: ModelChoice,
+    *,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT…", help="A row each.")
     ] = None,
@@ -26,7 +24,7 @@ def panel(
         Path | None,
         typer.Option(
             metavar="DIR",
-            callback=options.read_paths,
+            callback=callbacks.read_paths,
             help="Show the images that an evaluation kept, and draw nothing.",
         ),
     ] = None,
@@ -34,23 +32,17 @@ def panel(
         str | None,
         typer.Option(metavar="N1,N2,…", help="Which prompts of the store. (default: the first 6)"),
     ] = None,
+    seed: options.Seed = 42,
     policies: Annotated[
         str | None,
-        typer.Option(
-            metavar="POLICY,…",
-            callback=options.read_policies,
-            help="The columns, as in eval. (default: baseline, learned at γ = 0.5, 1 and 2, and"
-            " lifted where there is one)",
+        options.policies(
+            "The columns, as in eval. (default: baseline, learned at γ = 0.5, 1 and 2, and lifted"
+            " where there is one)"
         ),
     ] = None,
-    seed: options.Seed = 42,
-    steps: options.StepCounts = None,
-    guidance: options.Guidance = None,
-    size: options.Size = None,
-    batch_size: options.BatchSize = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", callback=options.try_file, help="A .png.")
-    ] = Path("panel.png"),
+    sampling: options.SamplingOptions,
+    model: options.Model,
+    out: Annotated[Path, options.file_out("A .png.")] = Path("panel.png"),
     json: options.Json = False,
 ) -> None:
     """Draw PROMPTs with several policies from the same noise: the paper's Figures 5 and 6.
@@ -71,9 +63,8 @@ def panel(
         from asyncdiff_cli.engine.evaluation.comparison import parse_comparison, provisional_entry
 
         wanted = parse_comparison(
-            model, policies or figure_5(provisional_entry(model.name)), steps=steps,
-            texts=prompts, seed=seed, guidance=guidance, size=size, batch_size=batch_size,
-            rewards="noise", kept_images=len(prompts or ()),
+            model, policies or figure_5(provisional_entry(model.name)), texts=prompts, seed=seed,
+            **vars(sampling), rewards="noise", kept_images=len(prompts or ()),
         )  # fmt: skip
         with TemporaryDirectory() as directory:
             drawn = draw(wanted, Path(directory) / "store")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.command import Command
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.training.recipe import Recipe
@@ -23,14 +24,14 @@ recipes = typer.Typer(
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", autocompletion=options.complete_recipe, help="A shipped recipe."
+        metavar="NAME", autocompletion=callbacks.complete_recipe, help="A shipped recipe."
     ),
 ]
 NameOrPath = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        autocompletion=options.complete_recipe,
+        autocompletion=callbacks.complete_recipe,
         help="A shipped recipe, or a YAML file.",
     ),
 ]
@@ -50,7 +51,7 @@ def group(context: typer.Context) -> None:
         render.line(context.get_help())
 
 
-@recipes.command("list", cls=options.Command)
+@recipes.command("list", cls=Command)
 def list_recipes(json: options.Json = False) -> None:
     """List the shipped recipes."""
     from asyncdiff_cli.engine.training.recipe_files import load_recipe, names
@@ -70,7 +71,7 @@ def list_recipes(json: options.Json = False) -> None:
     render.table(list(columns), [[_cell(row[key]) for key in columns.values()] for row in found])
 
 
-@recipes.command(cls=options.Command)
+@recipes.command(cls=Command)
 def show(name: NameOrPath, overrides: Overrides = None, json: options.Json = False) -> None:
     """Print a recipe with all its settings, those that it leaves to defaults too.
 
@@ -90,7 +91,7 @@ def show(name: NameOrPath, overrides: Overrides = None, json: options.Json = Fal
     render.line(to_yaml(recipe).rstrip())
 
 
-@recipes.command(cls=options.Command)
+@recipes.command(cls=Command)
 def copy(
     name: Name,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file.")],
@@ -109,7 +110,7 @@ def copy(
         render.line(str(path))
 
 
-@recipes.command(cls=options.Command)
+@recipes.command(cls=Command)
 def validate(name: NameOrPath, overrides: Overrides = None, json: options.Json = False) -> None:
     """Check a recipe, and say what it costs. All its problems are reported at once.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
 
 
 def report(
@@ -16,16 +16,11 @@ def report(
         Path,
         typer.Argument(
             metavar="RUN|STORE",
-            callback=options.read_paths,
+            callback=callbacks.read_paths,
             help="A training run, or a store of eval or sweep.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", callback=options.try_file, help="(default: report.html beside the data)"
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.file_out("(default: report.html beside the data)")] = None,
     json: options.Json = False,
 ) -> None:
     """Write tables, charts, images and settings as one HTML file that needs nothing else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,18 +11,22 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.policies.table import usages
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.choice import ModelChoice
     from asyncdiff_cli.engine.drawing.request import Request
 
 
-@options.with_model
-def sample(
-    model: ModelChoice,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw.")
-    ] = None,
+@in_panel(options.WHAT)
+@dataclass(frozen=True)
+class _Prompts:
+    """What is drawn, as fields of a request."""
+
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw.")] = (
+        None
+    )
     prompt_file: Annotated[
         Path | None,
         typer.Option(
@@ -29,7 +34,7 @@ def sample(
             help="Prompts, one a line; or JSON objects, one a line, with options of their own"
             ' ({"prompt": …, "seed": 7, "gamma": 1.5}); - is stdin.',
         ),
-    ] = None,
+    ] = None
     source: Annotated[
         Path | None,
         typer.Option(
@@ -37,41 +42,28 @@ def sample(
             metavar="IMAGE",
             help="Draw this image again; with other options, its noise with these.",
         ),
-    ] = None,
+    ] = None
     num_images: Annotated[
         int | None,
         typer.Option("--num-images", "-n", metavar="N", help="Images per prompt. (default: 1)"),
-    ] = None,
+    ] = None
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="SEED", help="Of the first image; the next one has the next seed. (default: 0)"
         ),
-    ] = None,
+    ] = None
     negative: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="What not to draw."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="(default: the backbone's)"),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SCALE",
-            help="Classifier-free guidance; for FLUX the embedded one, and with --negative both."
-            " (default: the backbone's)",
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="PIXELS", help="One side, or WIDTHxHEIGHT. (default: the backbone's)"),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Images drawn at once. (default: 4)"),
-    ] = None,
+    ] = None
+
+
+@in_panel(options.TIME)
+@dataclass(frozen=True)
+class _Deviations:
+    """Which conditioning time the model is told, as fields of a request."""
+
     deviation: Annotated[
         float | None,
         typer.Option(
@@ -79,13 +71,13 @@ def sample(
             help="How far ahead of the noise the model is told to be, in steps: 0 is the stock"
             " sampler, 1 one whole step cleaner. (default: the backbone's)",
         ),
-    ] = None,
+    ] = None
     schedule: Annotated[
         str | None,
         typer.Option(
             metavar="D1,D2,…", help="A deviation after each step, resampled to the number of steps."
         ),
-    ] = None,
+    ] = None
     tpm: Annotated[
         str | None,
         typer.Option(
@@ -93,38 +85,72 @@ def sample(
             help="Deviations by a trained module: what `asyncdiff train` wrote, a hub repository,"
             " or a backbone that ships one.",
         ),
-    ] = None,
+    ] = None
     policy: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:VALUE][@γ]",
-            help="Instead of those three, a policy by name: baseline, fixed:D, schedule:D1/D2/…,"
-            " spectral[:WEIGHT], learned[:DIR], lifted[:DIR], detail-daemon[:AMOUNT],"
-            " velocity-scale[:OMEGA], time-shift[:WINDOW] or combined:D/OMEGA.",
+            help=f"Instead of those three, a policy by name: {usages()}.",
         ),
-    ] = None,
+    ] = None
     gamma: Annotated[
         float | None,
         typer.Option(metavar="γ", help="What deviations are multiplied by. (default: 1)"),
-    ] = None,
+    ] = None
     bound: Annotated[
         float | None,
         typer.Option(metavar="B", help="Deviations must be in [-B, B]: 0.5 or 1. (default: 1)"),
-    ] = None,
+    ] = None
     compare: Annotated[
         str | None,
         typer.Option(
             metavar="γ1,γ2,…", help="Draw the same noise at each γ, and a panel of them per prompt."
         ),
-    ] = None,
+    ] = None
+
+
+@in_panel(options.SAMPLING)
+@dataclass(frozen=True)
+class _Sampling:
+    """How it is drawn, as fields of a request."""
+
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="(default: the backbone's)"),
+    ] = None
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCALE",
+            help="Classifier-free guidance; for FLUX the embedded one, and with --negative both."
+            " (default: the backbone's)",
+        ),
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS", help="One side, or WIDTHxHEIGHT. (default: the backbone's)"),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Images drawn at once. (default: 4)"),
+    ] = None
+
+
+def sample(
+    *,
+    prompts: _Prompts,
+    deviations: _Deviations,
+    sampling: _Sampling,
+    model: options.Model,
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Where the PNG files go."),
+        typer.Option(metavar="DIR", rich_help_panel=options.OUT, help="Where the PNG files go."),
     ] = Path("outputs"),
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
+            rich_help_panel=options.OUT,
             help="Write nothing; tell what would be drawn, and the memory and time it needs.",
         ),
     ] = False,
@@ -141,12 +167,7 @@ def sample(
     from asyncdiff_cli.engine.drawing.request import parse_request
     from asyncdiff_cli.engine.locks import hold
 
-    request = parse_request(
-        prompts=prompts, prompt_file=prompt_file, source=source, num_images=num_images, seed=seed,
-        negative=negative, steps=steps, guidance=guidance, size=size, batch_size=batch_size,
-        deviation=deviation, schedule=schedule, tpm=tpm, policy=policy, gamma=gamma, bound=bound,
-        compare=compare,
-    )  # fmt: skip
+    request = parse_request(**vars(prompts), **vars(deviations), **vars(sampling))
     if dry_run:
         _forecast(request, model, out, json)
         return

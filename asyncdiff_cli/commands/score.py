@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.groups import in_panel
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.evaluation.scoring import Scores
 
 
+@in_panel(options.SCORING)
 def score(
     paths: Annotated[
         list[Path],
         typer.Argument(
             metavar="PATH",
             readable=False,
-            callback=options.read_paths,
+            callback=callbacks.read_paths,
             help="Pictures, and directories of them.",
         ),
     ],
@@ -32,7 +34,7 @@ def score(
         Path | None,
         typer.Option(
             metavar="FILE",
-            callback=options.read_paths,
+            callback=callbacks.read_paths,
             help='Prompts, one a line, in the order of the pictures; or {"image": …, "prompt": …},'
             " one a line. (default: the prompt that a picture of `asyncdiff sample` carries)",
         ),
@@ -41,19 +43,13 @@ def score(
         str | None,
         typer.Option(
             metavar="A,B,…",
-            callback=options.read_rewards,
-            autocompletion=options.complete_reward,
+            callback=callbacks.read_rewards,
+            autocompletion=callbacks.complete_reward,
             help="image_reward, hpsv2, hpsv2.1, clip, pickscore, mini_clip, mini_quality, noise,"
             " sharpness. (default: the last four, which need no download)",
         ),
     ] = None,
     reward_path: options.RewardPath = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv", metavar="FILE", callback=options.try_file, help="Write all scores here."
-        ),
-    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", help="Pictures scored at once. (default: 16)")
     ] = None,
@@ -62,10 +58,12 @@ def score(
         str | None,
         typer.Option(
             metavar="DTYPE",
-            autocompletion=options.complete_dtype,
+            rich_help_panel=options.MODEL,
+            autocompletion=callbacks.complete_dtype,
             help="fp32, bf16 or fp16. (default: the reward's own, which is fp32)",
         ),
     ] = None,
+    csv: Annotated[Path | None, options.file_out("Write all scores here.")] = None,
     json: options.Json = False,
 ) -> None:
     """Score pictures, each for its prompt, and print the mean and its standard error.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
-from asyncdiff_cli.commands.evaluate import draw, show
-
-if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.commands.stores import draw, show
 
 
-@options.with_model
+@in_panel(options.TIME)
 def sweep(
-    model: ModelChoice,
-    context: typer.Context,
+    *,
+    prompts: options.PromptOptions,
     gammas: Annotated[
         str | None, typer.Option(metavar="γ1,γ2,…", help="What deviations are multiplied by.")
     ] = None,
@@ -29,34 +28,22 @@ def sweep(
         str | None,
         typer.Option(metavar="B1,B2", help="0.5 for the module, 1 for the lifted one."),
     ] = None,
-    steps: options.StepCounts = None,
     policies: Annotated[
         str | None,
-        typer.Option(
-            metavar="POLICY,…",
-            callback=options.read_policies,
-            help="What γ or the steps are swept of, as in eval. (default: learned, and lifted"
-            " beside it where there is one)",
+        options.policies(
+            "What γ or the steps are swept of, as in eval. (default: learned, and lifted beside it"
+            " where there is one)"
         ),
     ] = None,
-    dataset: options.Dataset = None,
-    limit: options.Limit = None,
-    seed: options.Seed = 42,
-    guidance: options.Guidance = None,
-    size: options.Size = None,
-    rewards: options.Rewards = None,
-    reward_path: options.RewardPath = None,
-    reward_dtype: options.RewardDtype = None,
-    offload_rewards: options.OffloadRewards = False,
-    set_metrics: options.SetMetrics = None,
-    reference: options.Reference = None,
-    prompts: options.PromptsCopy = None,
-    data_dir: options.DataDir = None,
-    images: options.KeptImages = 6,
-    batch_size: options.BatchSize = None,
-    shard: options.Shard = "0/1",
-    processes: options.Processes = 1,
-    out: options.StoreDirectory = None,
+    sampling: options.SamplingOptions,
+    scoring: options.ScoringOptions,
+    model: options.Model,
+    processes: options.Processes,
+    kept_images: options.KeptImages = 6,
+    out: Annotated[
+        Path | None,
+        options.directory_out("The store. What is there is kept. (default: in evals/)"),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Chart the metrics against γ, the deviation or the steps: the paper's Figures 2 and 5.
@@ -70,7 +57,6 @@ def sweep(
     from asyncdiff_cli.engine.evaluation.comparison import parse_comparison, provisional_entry
     from asyncdiff_cli.engine.fields import parse_numbers
     from asyncdiff_cli.engine.figures.sweep import sweep_axis, write_sweep
-    from asyncdiff_cli.engine.processes import launch, must_launch
 
     start = time.perf_counter()
     axis = sweep_axis(
@@ -78,18 +64,15 @@ def sweep(
         parse_numbers("--gammas", gammas, float),
         parse_numbers("--deviations", deviations, float),
         parse_numbers("--bounds", bounds, float),
-        parse_numbers("--steps", steps, int),
+        parse_numbers("--steps", sampling.steps, int),
         provisional_entry(model.name),
     )
     wanted = parse_comparison(
-        model, axis.policies, gammas, steps, rewards, reward_path, shard, set_metrics,
-        dataset=dataset, limit=limit, seed=seed, guidance=guidance, size=size,
-        reward_dtype=reward_dtype, offload_rewards=offload_rewards, reference=reference,
-        prompts=prompts, data_dir=data_dir, kept_images=images, batch_size=batch_size,
+        model, axis.policies, gammas, kept_images=kept_images,
+        **vars(prompts), **vars(sampling), **vars(scoring),
     )  # fmt: skip
     out = out or wanted.default_out.with_name(f"{wanted.default_out.name}-{axis.name}")
-    if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj.arguments, model.device))
+    processes.launch(model.device)
     drawn = draw(wanted, out)
     if drawn is None:
         return

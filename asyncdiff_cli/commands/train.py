@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.groups import in_panel
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
     from asyncdiff_cli.engine.training.trainer import Trainer
 
 
-@options.with_model
+@in_panel(options.TRAINING)
 def train(
-    model: ModelChoice,
-    context: typer.Context,
+    *,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]…", help="Settings of the recipe to change."),
@@ -27,48 +26,46 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            autocompletion=options.complete_recipe,
+            autocompletion=callbacks.complete_recipe,
             help="A recipe of `asyncdiff recipes list`, or a YAML file. (default: the backbone's)",
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            callback=options.read_paths,
-            help="A text or JSONL file of prompts; or a local copy of what the recipe downloads"
-            " (COCO's captions as .json, or a directory).",
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where prompts are downloaded to. (default: the cache)"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="SEED", help="(default: the recipe's)")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", callback=options.try_directory, help="Of the run. (default: runs/RECIPE)"
         ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            callback=options.read_paths,
+            callback=callbacks.read_paths,
             help="Go on with this run from its last checkpoint.",
         ),
     ] = None,
-    processes: Annotated[
-        int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")
-    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option(metavar="SEED", help="(default: the recipe's)")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            rich_help_panel=options.WHAT,
+            callback=callbacks.read_paths,
+            help="A text or JSONL file of prompts; or a local copy of what the recipe downloads"
+            " (COCO's captions as .json, or a directory).",
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    model: options.Model,
+    processes: options.Processes,
+    out: Annotated[Path | None, options.directory_out("Of the run. (default: runs/RECIPE)")] = None,
     tracker: Annotated[
-        str | None, typer.Option(metavar="NAME", help="tensorboard or wandb.")
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=options.OUT, help="tensorboard or wandb."),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object per iteration and evaluation.")
+        bool,
+        typer.Option(
+            "--json",
+            rich_help_panel=options.OUT,
+            help="Print a JSON object per iteration and evaluation.",
+        ),
     ] = False,
 ) -> None:
     """Train the module that chooses the conditioning times, by GRPO around a frozen backbone.
@@ -86,10 +83,7 @@ def train(
     changes += overrides or ()
     chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)
 
-    from asyncdiff_cli.engine.processes import launch, must_launch
-
-    if must_launch(processes):
-        raise typer.Exit(launch(processes, context.obj.arguments, model.device))
+    processes.launch(model.device)
     with hold(path):
         with render.status("Loading the models") as downloading:
             from asyncdiff_cli.engine.training.start import open_trainer
