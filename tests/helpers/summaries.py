@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from asyncdiff_cli.engine.evaluation.summary import Result, Setting, Summary
+from asyncdiff_cli.engine.evaluation.setting import Setting
+from asyncdiff_cli.engine.evaluation.summary import Result, Summary
 from asyncdiff_cli.engine.statistics import Difference
 
 IMAGES = 4

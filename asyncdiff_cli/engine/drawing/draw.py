@@ -77,6 +77,10 @@ def draw(
 ) -> list[tuple[str, Image.Image, Provenance]]:
     """Draw a batch and return those of its images that have a file.
 
+    All prompts are encoded at once, as the stock pipeline does, whose bits a synchronous image has.
+    `Canvas` encodes each by itself, so that an image keeps its own in another company. The last
+    bits depend on how many texts there are, so neither way can take the other's place.
+
     The noise comes from generators on the CPU, whatever the device, and is the same on each.
     """
     prompts = [drawn.prompt for drawn in batch.drawn]

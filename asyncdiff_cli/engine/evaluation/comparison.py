@@ -29,7 +29,7 @@ from asyncdiff_cli.engine.evaluation.set_metrics.reference import (
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
-from asyncdiff_cli.engine.policies.specs import make_policy, read_policy
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy, make_policy, read_policy
 from asyncdiff_cli.engine.prompts.lines import check_options
 from asyncdiff_cli.engine.prompts.load import (
     EVALUATED,
@@ -136,7 +136,8 @@ class Comparison:
             gammas = (1.0,) if spec.label == BASELINE else self.gammas
             gammas = gammas if spec.gamma is None else (spec.gamma,)
             found += [
-                Contender(spec.label, policy, g, k) for k, g in itertools.product(steps, gammas)
+                Contender(ChosenPolicy(spec.label, policy, gamma), count)
+                for count, gamma in itertools.product(steps, gammas)
             ]
         if not any(c.label == BASELINE for c in found):
             raise InputError("there is nothing to compare with: add baseline to --policies")

@@ -27,10 +27,11 @@ from asyncdiff_cli.engine.drawing.provenance import Provenance, save_png
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
+from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import IMAGES, Key, Store, described, features_of
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.per_image import EachPolicy
-from asyncdiff_cli.engine.policies.specs import plain, takes_module
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy, plain, takes_module
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
@@ -45,10 +46,28 @@ PLACE = 60
 class Contender:
     """What each prompt is drawn with: a row of the table."""
 
-    label: str
-    policy: Policy
-    gamma: float
+    chosen: ChosenPolicy
     steps: int
+
+    @property
+    def label(self) -> str:
+        """The policy as it was asked for, without its γ."""
+        return self.chosen.label
+
+    @property
+    def policy(self) -> Policy:
+        """The policy itself."""
+        return self.chosen.policy
+
+    @property
+    def gamma(self) -> float:
+        """What its deviations are multiplied by."""
+        return self.chosen.gamma
+
+    @property
+    def setting(self) -> Setting:
+        """What a store knows it by."""
+        return Setting(self.label, self.gamma, float(self.policy.bound), self.steps)
 
     @property
     def description(self) -> str:
@@ -96,9 +115,8 @@ def remove_encoded(store: Path, shard: tuple[int, int]) -> None:
 
 def key(seed: int, cell: Cell) -> Key:
     """The key of an image's row in an evaluation with this seed."""
-    own = cell.contender
-    noise, bound = noise_seed(seed, EVALUATION, cell.prompt_id), float(own.policy.bound)
-    return Key(cell.prompt_id, noise, own.label, own.gamma, bound, own.steps)
+    noise = noise_seed(seed, EVALUATION, cell.prompt_id)
+    return Key(cell.prompt_id, noise, *cell.contender.setting)
 
 
 def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.evaluation.setting import SETTING, Setting
 from asyncdiff_cli.engine.evaluation.store import Store, features_of
 from asyncdiff_cli.engine.files import REFERENCE
 from asyncdiff_cli.engine.prompts.compbench import T2I_CATEGORIES
@@ -23,36 +24,6 @@ BASELINE = "baseline"
 """The label of the synchronous policy."""
 AT_BOUND = 0.999
 """A deviation of this share of its bound counts as at it."""
-
-
-class Setting(NamedTuple):
-    """What the images of a table's row were drawn with."""
-
-    policy: str
-    gamma: float
-    bound: float
-    """Infinite for a policy that has none, such as detail-daemon."""
-    steps: int
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Setting:
-        """The setting of a store's row."""
-        return cls(*(row[name] for name in SETTING))
-
-    @property
-    def label(self) -> str:
-        """The policy, with γ where it is not 1: "learned", "learned, γ = 0.5"."""
-        return self.policy if self.gamma == 1 else f"{self.policy}, γ = {self.gamma:g}"
-
-
-SETTING = ("policy", "gamma", "bound", "num_inference_steps")
-"""The store's columns that a setting is made of."""
-
-
-def labels(settings: Sequence[Setting]) -> list[str]:
-    """The labels of settings beside one another, with the number of steps where it differs."""
-    several = len({setting.steps for setting in settings}) > 1
-    return [f"{s.label}, {s.steps} steps" if several else s.label for s in settings]
 
 
 @dataclass(frozen=True)

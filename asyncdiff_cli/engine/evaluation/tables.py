@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asyncdiff_cli.engine.evaluation import paper
 from asyncdiff_cli.engine.evaluation.set_metrics import NAMES as SET_METRICS
-from asyncdiff_cli.engine.evaluation.summary import Result, Setting, Summary
+from asyncdiff_cli.engine.evaluation.setting import Setting
+from asyncdiff_cli.engine.evaluation.summary import Result, Summary
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.rewards import GUARD, entry
 from asyncdiff_cli.engine.statistics import Difference

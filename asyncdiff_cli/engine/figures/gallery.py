@@ -12,8 +12,9 @@ from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.panel import LABEL, make_panel
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.evaluation.setting import Setting, labels
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.summary import BASELINE, Setting, labels
+from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.text import shortened
 

@@ -35,7 +35,7 @@ from asyncdiff_cli.engine.evaluation.comparison import (
 from asyncdiff_cli.engine.evaluation.evaluation import Cell, Contender, Evaluation, key
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store, merge
-from asyncdiff_cli.engine.policies.specs import load_learned
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy, load_learned
 from asyncdiff_cli.engine.prompts import load
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES
 from asyncdiff_cli.engine.prompts.compbench import T2I_CATEGORIES
@@ -472,7 +472,9 @@ class Counted(Evaluation):
 
 
 CONTENDERS = [
-    Contender(name, Synchronous(), 1.0, steps) for name in ("a", "b", "c") for steps in (2, 5)
+    Contender(ChosenPolicy(name, Synchronous(), 1.0), steps)
+    for name in ("a", "b", "c")
+    for steps in (2, 5)
 ]
 
 
@@ -556,7 +558,10 @@ def test_the_images_of_the_first_prompts_are_kept(opened, count):
     ],
 )
 def test_no_two_policies_share_a_file(one, other):
-    names = [Contender(label, Synchronous(), gamma, 2).file for label, gamma in (one, other)]
+    names = [
+        Contender(ChosenPolicy(label, Synchronous(), gamma), 2).file
+        for label, gamma in (one, other)
+    ]
     assert names[0] != names[1]
     assert all(name.isascii() and len(name) < 200 and "/" not in name for name in names)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from asyncdiff_cli.engine import InputError
+from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.summary import Setting, summarize
+from asyncdiff_cli.engine.evaluation.summary import summarize
 from asyncdiff_cli.engine.statistics import paired
 from tests.helpers.stores import SETTINGS, row
 

@@ -1,0 +1,41 @@
+"""What the images of a row of a table were drawn with: the policy, γ, the bound and the steps.
+
+A policy comes here in stages. `PolicySpec` is what was typed, `ChosenPolicy` has the policy that it
+makes, and `Contender` has that at a number of steps. `Setting` is what a store knows of it, and
+`Key` is a setting with a prompt and its noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Setting(NamedTuple):
+    """What the images of a table's row were drawn with."""
+
+    policy: str
+    gamma: float
+    bound: float
+    """Infinite for a policy that has none, such as detail-daemon."""
+    steps: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Setting:
+        """The setting of a store's row."""
+        return cls(*(row[name] for name in SETTING))
+
+    @property
+    def label(self) -> str:
+        """The policy, with γ where it is not 1: "learned", "learned, γ = 0.5"."""
+        return self.policy if self.gamma == 1 else f"{self.policy}, γ = {self.gamma:g}"
+
+
+SETTING = ("policy", "gamma", "bound", "num_inference_steps")
+"""The store's columns that a setting is made of."""
+
+
+def labels(settings: Sequence[Setting]) -> list[str]:
+    """The labels of settings beside one another, with the number of steps where it differs."""
+    several = len({setting.steps for setting in settings}) > 1
+    return [f"{s.label}, {s.steps} steps" if several else s.label for s in settings]
