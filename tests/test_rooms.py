@@ -50,7 +50,7 @@ LIGHT = {
 TO_RENAME = {"BATCH_SIZE", "Block", "COLOURS", "Cell", "Compared", "DECIMALS", "EVALUATION"}
 TO_RENAME |= {"FORMAT", "HEIGHT", "LARGE", "LIFTED", "NOISE", "POLICIES", "PUBLISHED"}
 TO_RENAME |= {"Picture", "ROWS", "Request", "Reward", "Row", "SMALL", "STEPS", "SUFFIXES"}
-TO_RENAME |= {"Settings", "Text", "columns", "read_prompts"}
+TO_RENAME |= {"Text", "read_prompts"}
 """Names that two modules give to different things; none is to be added."""
 NO_NOUN = re.compile(r"(Of|As|Those|That|From|In|By|With|While|So|On|Over|Such|Per|Up|At|To)\b")
 """What no docstring begins with: it is half of a phrase whose other half is the name."""

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.drawing import dry_run
-from asyncdiff_cli.engine.drawing.plan import Settings
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
+from asyncdiff_cli.engine.drawing.settings import BatchSettings
 from asyncdiff_cli.engine.evaluation import start as evaluation_start
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.store import Store
@@ -76,7 +76,7 @@ def test_json_names_every_option_in_force(asyncdiff, pipelines):
         assert found["model"].keys() == set(ModelChoice.options())
         assert {name: found["model"][name] for name in RECORDED} == RECORDED
         (own,) = found["settings"]
-        assert own.keys() == {field.name for field in fields(Settings)}
+        assert own.keys() == {field.name for field in fields(BatchSettings)}
         assert (own["num_inference_steps"], own["negative_prompt"]) == (2, "a dog")
     assert drawn["model"] == dry["model"]
     usual = asyncdiff("sample", *given, "--dry-run").out

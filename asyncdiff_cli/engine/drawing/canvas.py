@@ -16,7 +16,8 @@ from asyncdiff_cli.engine.backbones.adapters.encoding import encode
 from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.sequences import join_sequences
 from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
-from asyncdiff_cli.engine.drawing.provenance import Provenance, describe
+from asyncdiff_cli.engine.drawing.provenance import Drawn, Provenance, describe
+from asyncdiff_cli.engine.drawing.settings import BatchSettings
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
@@ -51,8 +52,8 @@ class Canvas:
     @property
     def scale(self) -> float:
         """The guidance that is drawn with."""
-        own = self.guidance_scale
-        return self.backbone.entry.guidance_scale if own is None else own
+        usual = self.backbone.entry.guidance_scale
+        return usual if self.guidance_scale is None else self.guidance_scale
 
     @property
     def pixels(self) -> int:
@@ -95,16 +96,23 @@ class Canvas:
         """
         return sample(
             self.backbone,
-            policy=policy,
-            gamma=gamma,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=self.scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="latent",
+            on_step=on_step,
+            **vars(self._settings(policy, num_inference_steps, gamma)),
+            **joined(text),
+        )
+
+    def _settings(self, policy: Policy, num_inference_steps: int, gamma: float) -> BatchSettings:
+        return BatchSettings(
+            policy,
+            gamma,
+            num_inference_steps,
+            self.scale,
             height=self.pixels,
             width=self.pixels,
-            on_step=on_step,
-            **joined(text),
+            negative_prompt=None,
+            max_sequence_length=self.backbone.entry.max_sequence_length,
         )
 
     def draw(
@@ -134,19 +142,9 @@ class Canvas:
         gamma: float = 1.0,
     ) -> list[Provenance]:
         """The provenance of each image that `draw` returned."""
-        return describe(
-            self.backbone,
-            result,
-            prompts,
-            seeds,
-            policy=policy,
-            gamma=gamma,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=self.scale,
-            height=self.pixels,
-            width=self.pixels,
-            max_sequence_length=self.backbone.entry.max_sequence_length,
-        )
+        drawn = [Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)]
+        settings = self._settings(policy, num_inference_steps, gamma)
+        return describe(self.backbone, result, drawn, settings)
 
     def draw_if_it_fits(
         self,
@@ -177,7 +175,7 @@ def joined(text: Sequence[TextConditions]) -> dict[str, Any]:
     columns: dict[str, Any] = dict.fromkeys(f.name for f in fields(TextConditions))
     for branch in ("", "negative_"):
         embeds, pooled, mask = (
-            [getattr(each, branch + name) for each in text]
+            [getattr(conditions, branch + name) for conditions in text]
             for name in ("prompt_embeds", "pooled_prompt_embeds", "prompt_embeds_mask")
         )
         if embeds[0] is not None:

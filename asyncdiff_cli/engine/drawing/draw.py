@@ -83,21 +83,19 @@ def draw(
 
     The noise comes from generators on the CPU, whatever the device, and is the same on each.
     """
-    prompts = [drawn.prompt for drawn in batch.drawn]
-    seeds = [drawn.seed for drawn in batch.drawn]
     settings: dict[str, Any] = vars(batch.settings)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(drawn.seed) for drawn in batch.drawn]
     try:
         text = _text(batch, backbone)
         result = sample(backbone, generator=generators, on_step=on_step, **text, **settings)
     except torch.OutOfMemoryError:
         raise AsyncDiffError(
-            f"out of memory with {len(seeds)} images at once: use a smaller --batch-size or --size,"
-            " --quantize or --offload"
+            f"out of memory with {len(generators)} images at once: use a smaller --batch-size or"
+            " --size, --quantize or --offload"
         ) from None
-    records = describe(backbone, result, prompts, seeds, **settings)
-    each = zip(batch.files, result.images, records, strict=True)
-    return [(file, image, record) for file, image, record in each if file is not None]
+    records = describe(backbone, result, batch.drawn, batch.settings)
+    images = zip(batch.files, result.images, records, strict=True)
+    return [(file, image, record) for file, image, record in images if file is not None]
 
 
 def _text(batch: Batch, backbone: Backbone) -> dict[str, Any]:

@@ -13,45 +13,18 @@ from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.provenance import Drawn
 from asyncdiff_cli.engine.drawing.request import Picture, Request, pictures
-from asyncdiff_cli.engine.policies.base import Policy
-from asyncdiff_cli.engine.policies.given import FixedDeviation, ScheduledDeviation, Synchronous
-from asyncdiff_cli.engine.policies.specs import load_learned, parse_policy, plain
-from asyncdiff_cli.engine.prompts.lines import Options
+from asyncdiff_cli.engine.drawing.settings import BatchSettings, defaults, resolve
+from asyncdiff_cli.engine.policies.specs import plain
 
-
-def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:
-    """The batch of a plan that takes the most memory."""
-    batch = max(batches, key=lambda b: len(b.drawn) * b.settings.height * b.settings.width)
-    own = batch.settings
-    negative = own.negative_prompt or entry.negative_prompt
-    size = own.height, own.width
-    tokens = own.max_sequence_length
-    return Work(len(batch.drawn), *size, own.guidance_scale, negative is not None, tokens)
-
-
-BATCH_SIZE = 4
+DRAWN_AT_ONCE = 4
 """Images that are drawn at once, unless asked otherwise."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the images of one batch share; named as the arguments of `sample` and `describe`."""
-
-    policy: Policy
-    gamma: float
-    num_inference_steps: int
-    guidance_scale: float
-    height: int
-    width: int
-    negative_prompt: str | None
-    max_sequence_length: int | None
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images that are drawn in one call, and the files that they go to; None for no file."""
 
-    settings: Settings
+    settings: BatchSettings
     drawn: tuple[Drawn, ...]
     files: tuple[str | None, ...]
 
@@ -85,13 +58,28 @@ class Plan:
     def settings(self) -> list[dict[str, Any]]:
         """The distinct settings of the batches, as JSON values."""
         distinct = dict.fromkeys(batch.settings for batch in self.batches)
-        return [{**vars(each), "policy": each.policy.to_dict()} for each in distinct]
+        return [{**vars(settings), "policy": settings.policy.to_dict()} for settings in distinct]
 
     @property
     def files(self) -> list[str]:
         """What will be written."""
         images = [file for batch in self.batches for file in batch.files if file is not None]
         return ([] if self.only_panels else images) + [panel.file for panel in self.panels]
+
+
+def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:
+    """The batch of a plan that takes the most memory."""
+    batch = max(batches, key=lambda b: len(b.drawn) * b.settings.height * b.settings.width)
+    settings = batch.settings
+    negative = settings.negative_prompt or entry.negative_prompt
+    return Work(
+        len(batch.drawn),
+        settings.height,
+        settings.width,
+        settings.guidance_scale,
+        negative is not None,
+        settings.max_sequence_length,
+    )
 
 
 def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
@@ -106,15 +94,15 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     base = defaults(entry, size)
     settings = [resolve(p.options, base, entry) for p in wanted]
     gammas = [
-        columns(request, p.options.gamma) or (chosen.gamma,)
+        compared_gammas(request, p.options.gamma) or (chosen.gamma,)
         for p, chosen in zip(wanted, settings, strict=True)
     ]
-    together: dict[tuple[Settings, tuple[float, ...]], list[Picture]] = {}
+    together: dict[tuple[BatchSettings, tuple[float, ...]], list[Picture]] = {}
     for picture in wanted:
         key = settings[picture.number], gammas[picture.number]
         together.setdefault(key, []).append(picture)
 
-    step = request.batch_size or BATCH_SIZE
+    step = request.batch_size or DRAWN_AT_ONCE
     batches = [
         Batch(
             settings=replace(chosen, gamma=gamma),
@@ -137,63 +125,11 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     return Plan(tuple(batches), tuple(panels))
 
 
-def defaults(entry: BackboneEntry, size: int) -> Settings:
-    """What a backbone does unless asked otherwise."""
-    return Settings(
-        policy=load_learned(entry.name) if entry.tpm else _fixed(entry.deviation),
-        gamma=1.0,
-        num_inference_steps=entry.num_inference_steps,
-        guidance_scale=entry.guidance_scale,
-        height=size,
-        width=size,
-        negative_prompt=None,
-        max_sequence_length=entry.max_sequence_length,
-    )
-
-
-def resolve(options: Options, base: Settings, entry: BackboneEntry) -> Settings:
-    """The options where there are any, else `base`."""
-    changed: dict[str, Any] = {
-        name: getattr(options, option)
-        for option, name in ARGUMENTS.items()
-        if getattr(options, option) is not None
-    }
-    if options.size is not None:
-        changed["width"], changed["height"] = options.size
-    if (policy := chosen_policy(options, entry)) is not None:
-        changed["policy"] = policy
-    return replace(base, **changed)
-
-
-def chosen_policy(options: Options, entry: BackboneEntry) -> Policy | None:
-    """The policy that is asked for; None where it is left to the backbone."""
-    if options.policy is not None:
-        return parse_policy(options.policy, entry).policy
-    if options.deviation is not None:
-        return _fixed(options.deviation)
-    if options.schedule is not None:
-        return ScheduledDeviation(options.schedule, options.bound or 1.0)
-    return None if options.tpm is None else load_learned(options.tpm)
-
-
-ARGUMENTS = {
-    "gamma": "gamma",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "negative": "negative_prompt",
-}
-"""Options, and the settings that they are as they stand."""
-
-
-def columns(request: Request, gamma: float | None) -> tuple[float, ...]:
+def compared_gammas(request: Request, gamma: float | None) -> tuple[float, ...]:
     """The γ of a comparison, ascending: one that is asked for by itself too is one more."""
     if not request.compare:
         return ()
     return tuple(sorted({*request.compare, *(() if gamma is None else (gamma,))}))
-
-
-def _fixed(deviation: float) -> Policy:
-    return FixedDeviation(deviation) if deviation else Synchronous()
 
 
 def _file(picture: Picture, gamma: float | None = None) -> str:

@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.reading import MAX_SETTINGS_BYTES, problem
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.backbone import Backbone
-    from asyncdiff_cli.engine.policies.base import Policy
+    from asyncdiff_cli.engine.drawing.settings import BatchSettings
     from asyncdiff_cli.engine.sampling.sample import SampleResult
 
 
@@ -89,7 +89,7 @@ class Provenance(RecordedSettings):
         return self.batch[self.index].seed
 
 
-Row = Annotated[tuple[Provenance, ...], Field(min_length=1)]
+PanelRow = Annotated[tuple[Provenance, ...], Field(min_length=1)]
 
 
 class PanelProvenance(BaseModel):
@@ -97,7 +97,7 @@ class PanelProvenance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cells: Annotated[tuple[Row, ...], Field(min_length=1)]
+    cells: Annotated[tuple[PanelRow, ...], Field(min_length=1)]
     """A row per noise, a column per policy or γ."""
     columns: tuple[str, ...] | None = None
     """Labels above the columns; None for their γ."""
@@ -108,33 +108,19 @@ class PanelProvenance(BaseModel):
 def describe(
     backbone: Backbone,
     result: SampleResult,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    policy: Policy,
-    gamma: float,
-    num_inference_steps: int,
-    guidance_scale: float,
-    height: int,
-    width: int,
-    negative_prompt: str | None = None,
-    max_sequence_length: int | None = None,
+    drawn: Sequence[Drawn],
+    settings: BatchSettings,
 ) -> list[Provenance]:
-    """The provenance of each image of one call of `sample`, whose arguments these were."""
+    """The provenance of each image of one call of `sample`, which drew these so."""
     shared: dict[str, Any] = {  # asked for once: a pipeline walks its modules for its device
+        **vars(settings),
+        "policy": settings.policy.to_dict(),
         "backbone": backbone.place,
         "revision": backbone.revision,
         "fingerprint": backbone.fingerprint,
-        "batch": tuple(Drawn(prompt=p, seed=s) for p, s in zip(prompts, seeds, strict=True)),
-        "negative_prompt": negative_prompt,
-        "num_inference_steps": num_inference_steps,
-        "guidance_scale": guidance_scale,
-        "height": height,
-        "width": width,
-        "max_sequence_length": max_sequence_length,
+        "batch": tuple(drawn),
         **backbone.recorded,
         "device": backbone.device_name,
-        "policy": policy.to_dict(),
-        "gamma": gamma,
         "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **versions()},
     }
     return [
@@ -144,7 +130,7 @@ def describe(
             cond_sigmas=tuple(result.cond_sigmas[index].tolist()),
             deviations=tuple(result.deviations[index].tolist()),
         )
-        for index in range(len(prompts))
+        for index in range(len(drawn))
     ]
 
 

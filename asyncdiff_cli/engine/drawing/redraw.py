@@ -9,18 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice, RecordedSettings
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
-from asyncdiff_cli.engine.drawing.plan import (
-    Batch,
-    Panel,
-    Plan,
-    Settings,
-    chosen_policy,
-    columns,
-    resolve,
-    slug,
-)
+from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan, compared_gammas, slug
 from asyncdiff_cli.engine.drawing.provenance import Drawn, PanelProvenance, Provenance
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.settings import BatchSettings, chosen_policy, resolve
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fields import GuidanceScale, Seed, Steps, validated
 from asyncdiff_cli.engine.files import expanded
@@ -90,20 +82,20 @@ def plan_redraw(
     stem += "".join(f"-{name}{_value(name, value)}" for name, value in changes.items())
     if not request.compare:
         return Plan((_redrawn(record, settings, f"{stem}.png"),))
-    files = {g: f"{stem}-gamma{plain(g)}.png" for g in columns(request, request.gamma)}
+    files = {g: f"{stem}-gamma{plain(g)}.png" for g in compared_gammas(request, request.gamma)}
     batches = [_redrawn(record, replace(settings, gamma=g), file) for g, file in files.items()]
     panel = Panel(f"{stem}-compare.png", (tuple(files.values()),))
     return Plan(tuple(batches), (panel,))
 
 
-def _redrawn(record: Provenance, settings: Settings, file: str) -> Batch:
+def _redrawn(record: Provenance, settings: BatchSettings, file: str) -> Batch:
     files = (file if index == record.index else None for index in range(len(record.batch)))
     return Batch(settings, record.batch, tuple(files))
 
 
 def _plan_panel(record: PanelProvenance, file: str) -> Plan:
     """The panel's batches, each drawn once for all of its images that the panel shows."""
-    files: dict[tuple[Settings, tuple[Drawn, ...]], list[str | None]] = {}
+    files: dict[tuple[BatchSettings, tuple[Drawn, ...]], list[str | None]] = {}
     names = []
     for i, row in enumerate(record.cells):
         names.append(tuple(f"{i}-{j}" for j in range(len(row))))
@@ -144,10 +136,10 @@ def check_drawable(where: object, record: Provenance) -> None:
     validated(Drawable, values, f"the record of {where}")
 
 
-def recorded_settings(record: Provenance, policy: Policy | None = None) -> Settings:
+def recorded_settings(record: Provenance, policy: Policy | None = None) -> BatchSettings:
     """The settings of the batch that an image was drawn in, with another policy if given."""
-    values = {field.name: getattr(record, field.name) for field in fields(Settings)}
-    return Settings(**{**values, "policy": policy or policy_from_dict(record.policy)})
+    values = {field.name: getattr(record, field.name) for field in fields(BatchSettings)}
+    return BatchSettings(**{**values, "policy": policy or policy_from_dict(record.policy)})
 
 
 def _value(name: str, value: Any) -> str:

@@ -123,7 +123,7 @@ class Compared(Read):
     reference_images: int
 
 
-class Settings(Versioned):
+class StoreSettings(Versioned):
     """A settings.json: what all rows share."""
 
     __pydantic_extra__: dict[str, Value]
@@ -372,7 +372,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         version = parse_json(text, Versioned, SETTINGS).format
         if version == FORMAT:
-            parse_json(text, Settings, SETTINGS)
+            parse_json(text, StoreSettings, SETTINGS)
     except InputError as error:
         raise InputError(_no_evaluation(path, error)) from None
     if version != FORMAT:

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from asyncdiff_cli.engine import AsyncDiffError, FixedDeviation, InputError, policy_from_dict
-from asyncdiff_cli.engine.drawing.provenance import CHUNK, describe, read_provenance, save_png
+from asyncdiff_cli.engine.drawing.provenance import (
+    CHUNK,
+    Drawn,
+    describe,
+    read_provenance,
+    save_png,
+)
+from asyncdiff_cli.engine.drawing.settings import BatchSettings
 from tests.conftest import PROMPTS, make_case
 
 
@@ -15,18 +22,9 @@ def drawn():
     case = make_case("sd3")
     policy = FixedDeviation([0.5, 0.25])
     result = case.draw(policy, 1.5, output_type="pil")
-    records = describe(
-        case.backbone,
-        result,
-        prompts=PROMPTS,
-        seeds=[0, 1],
-        policy=policy,
-        gamma=1.5,
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        height=16,
-        width=24,
-    )
+    drawn = [Drawn(prompt=prompt, seed=seed) for seed, prompt in enumerate(PROMPTS)]
+    settings = BatchSettings(policy, 1.5, 4, 5.0, 16, 24, None, None)
+    records = describe(case.backbone, result, drawn, settings)
     return result, records
 
 
