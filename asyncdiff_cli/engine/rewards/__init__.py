@@ -28,6 +28,7 @@ class RewardEntry(NamedTuple):
     """What is known about a reward before it is imported."""
 
     module: str
+    """The module of its class, beside this one or with all its packages."""
     class_name: str
     higher_is_better: bool = True
     dtype: str = "float32"
@@ -99,7 +100,8 @@ def reward_class(name: str) -> type[Reward]:
         InputError: as `entry`.
     """
     own = entry(name)
-    return getattr(importlib.import_module(f"{__name__}.{own.module}"), own.class_name)
+    module = own.module if "." in own.module else f"{__name__}.{own.module}"
+    return getattr(importlib.import_module(module), own.class_name)
 
 
 def load_reward(
