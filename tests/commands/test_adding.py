@@ -1,14 +1,18 @@
 """What CONTRIBUTING.md promises: a policy is a class and a row, and so is a reward."""
 
+import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+from typing_extensions import Self
 
-from asyncdiff_cli.engine import Reward, policy_from_dict, rewards
+from asyncdiff_cli.engine import Reward, StepState, policy_from_dict, rewards
 from asyncdiff_cli.engine.checks import check_deviation
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
 from asyncdiff_cli.engine.policies.base import Described
@@ -18,29 +22,33 @@ from asyncdiff_cli.engine.rewards import RewardEntry
 
 @dataclass(frozen=True)
 class Alternating(Described):
-    """Ahead and behind in turn."""
+    """Ahead and behind in turn.
+
+    Args:
+        swing: D of the first decision, in [-1, 1].
+    """
 
     swing: float
 
-    name: ClassVar[str] = "alternating"
+    name: ClassVar[str] = "alternating"  # in records: never change it
     bound: ClassVar[float] = 1.0
 
-    def __call__(self, state):
+    def __call__(self, state: StepState) -> Tensor:
         return torch.tensor(self.swing * (-1) ** state.index)
 
 
 class Brightness(Reward):
     """Mean value of the pixels, of 255."""
 
-    name = "brightness"
-    range = (0.0, 255.0)
-    reads_prompt = False
+    name: ClassVar[str] = "brightness"
+    range: ClassVar[tuple[float, float]] = (0.0, 255.0)
+    reads_prompt: ClassVar[bool] = False
 
     @classmethod
-    def load(cls, path=None, revision=None):
-        return cls()
+    def load(cls, path: str | Path | None = None, revision: str | None = None) -> Self:
+        return cls()  # a formula has nothing to load
 
-    def _score(self, images, prompts):
+    def _score(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
         return torch.tensor([float(np.asarray(image).mean()) for image in images])
 
 
@@ -75,3 +83,9 @@ def test_a_new_reward_scores(asyncdiff, tmp_path):
     done = asyncdiff("score", "plain.png", "--rewards", "brightness", "--json")
     (image,) = done.json["images"]
     assert image["scores"] == {"brightness": 60}
+
+
+@pytest.mark.parametrize("shown", [Alternating, Brightness])
+def test_it_is_what_the_guide_shows(shown):
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert inspect.getsource(shown) in guide

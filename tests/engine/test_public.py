@@ -2,11 +2,13 @@ import doctest
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from asyncdiff_cli import engine
 from asyncdiff_cli.engine import AsyncDiffError, InputError
+from tests.helpers import api
 
 
 def test_the_package_itself_is_instant():
@@ -17,6 +19,14 @@ def test_the_package_itself_is_instant():
 @pytest.mark.parametrize("name", engine.__all__)
 def test_every_public_name_is_there_and_documented(name):
     assert name == "REGISTRY" or getattr(engine, name).__doc__
+
+
+def test_the_page_of_the_api_is_that_of_its_signatures():
+    """`python -m tests.helpers.api > docs/api.md` writes it."""
+    names = [name for group in api.GROUPS.values() for name in group.split()]
+    assert sorted(names) == sorted(engine.__all__)
+    docs = Path(__file__).parents[2] / "docs"
+    assert (docs / "api.md").read_text(encoding="utf-8") == api.page()
 
 
 def test_bad_input_is_also_a_value_error():
