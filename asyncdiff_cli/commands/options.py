@@ -6,22 +6,13 @@ Annotations are evaluated here, so that a group of another module can inherit fi
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from asyncdiff_cli.commands import callbacks
 from asyncdiff_cli.commands.groups import in_panel
-from asyncdiff_cli.engine.backbones.registry import (
-    GRIDS,
-    OFFLOADS,
-    QUANTIZATIONS,
-    REGISTRY,
-    SCHEDULER_CLASSES,
-)
-
-if TYPE_CHECKING:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.choice import ModelChoice, Option
 
 TRAINING = "Training"
 WHAT = "What to draw"
@@ -71,109 +62,43 @@ Device = Annotated[
     typer.Option(
         metavar="DEVICE",
         rich_help_panel=MODEL,
-        help="cpu, cuda or cuda:N. (default: CUDA where there is one)",
+        help=ModelChoice.options()["device"].help,
     ),
 ]
 
 
-@in_panel(MODEL)
-def _model(
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=callbacks.complete_backbone,
-            help=f"{', '.join(REGISTRY)}, a pipeline directory or a hub repository."
-            " (default: mini)",
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
-    ] = None,
-    model_path: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Load the backbone from this directory, or its transformer from this .safetensors"
-            " or .gguf file.",
-        ),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            "--solver",
-            "--scheduler",
-            metavar="NAME",
-            autocompletion=callbacks.completing(SCHEDULER_CLASSES),
-            help=f"{', '.join(SCHEDULER_CLASSES)}. (default: model, its own)",
-        ),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=callbacks.completing(GRIDS),
-            help=f"Where the steps lie: {', '.join(GRIDS)}. (default: model)",
-        ),
-    ] = None,
-    device: Device = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DTYPE",
-            autocompletion=callbacks.complete_dtype,
-            help="fp32, bf16 or fp16. (default: the backbone's on CUDA, fp32 on a CPU)",
-        ),
-    ] = None,
-    quantize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BITS",
-            autocompletion=callbacks.completing(QUANTIZATIONS),
-            help=f"Hold the transformer and large text encoders as {', '.join(QUANTIZATIONS)}."
-            " (default: none)",
-        ),
-    ] = None,
-    offload: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHAT",
-            autocompletion=callbacks.completing(OFFLOADS),
-            help=f"What waits on the CPU for its turn: {', '.join(OFFLOADS)}. (default: none)",
-        ),
-    ] = None,
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SOURCE[@SCALE]",
-            help="A LoRA of a file or repository; repeatable. (default: none)",
-        ),
-    ] = None,
-    compile: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compile the transformer's repeated blocks. (default: no)",
-        ),
-    ] = None,
-    attention: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="diffusers' attention backend, such as flash or sage. (default: none given)",
-        ),
-    ] = None,
-) -> Any:
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+def _model_option(name: str, option: Option) -> inspect.Parameter:
+    """The option of a setting of a model, as its field in `ModelChoice` has it."""
+    kind = ModelChoice.model_fields[name].annotation
+    complete = {"backbone": callbacks.complete_backbone, "dtype": callbacks.complete_dtype}
+    listed = callbacks.completing(option.known) if option.known else None
+    said = typer.Option(
+        *option.flags,
+        metavar=option.metavar or None,
+        autocompletion=complete.get(name, listed),
+        help=option.help,
+    )
+    annotation: Any = Annotated[_TYPED.get(kind, kind), said]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
 
-    given = {name: value for name, value in locals().items() if name in _MODEL}
-    choice = ModelChoice.parse(**{**given, "lora": tuple(lora) if lora else None})
+
+_TYPED: dict[Any, Any] = {bool: bool | None, tuple[str, ...]: list[str] | None}
+"""What a setting is on the command line, where that is another type: None is not given."""
+
+
+@in_panel(MODEL)
+def _model(**given: Any) -> ModelChoice:
+    choice = ModelChoice.parse(**{**given, "lora": tuple(given["lora"] or ()) or None})
     choice.check()
     return choice
 
 
-_MODEL = inspect.signature(_model).parameters
-Model = Annotated["ModelChoice", _model]
+_model.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [_model_option(name, option) for name, option in ModelChoice.options().items()]
+)
+Model = Annotated[ModelChoice, _model]
 
 
 @in_panel(MODEL)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice, RecordedSettings, flag
+from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.drawing import dry_run
-from asyncdiff_cli.engine.drawing.provenance import read_provenance
+from asyncdiff_cli.engine.drawing.provenance import Provenance, read_provenance
 from asyncdiff_cli.engine.drawing.settings import BatchSettings
 from asyncdiff_cli.engine.evaluation import start as evaluation_start
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
@@ -88,8 +89,16 @@ def test_json_names_every_option_in_force(asyncdiff, pipelines):
     }
 
 
-def test_a_recipe_has_every_option_of_a_model():
-    assert set(ModelChoice.options()) - {"device"} <= Recipe.model_fields.keys()
+@pytest.mark.parametrize("command", ["sample", "eval", "sweep", "train", "panel"])
+def test_an_option_of_a_model_is_one_field(asyncdiff, command):
+    """Commands show what the field says; recipes, records of pictures and `Setup` inherit it."""
+    shown = " ".join(asyncdiff(command, "--help").out.replace("│", " ").split())
+    for name, option in ModelChoice.options().items():
+        assert f"{flag(name)}" in shown
+        assert " ".join(option.help.split()) in shown
+    settings = ModelChoice.options().keys() - {"device"}
+    assert settings <= Recipe.model_fields.keys() & Setup.model_fields.keys()
+    assert RecordedSettings.model_fields.keys() <= Provenance.model_fields.keys()
 
 
 def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path, monkeypatch):
