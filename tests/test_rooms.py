@@ -44,10 +44,10 @@ LIGHT = {
     "drawing": "panel provenance request seeds",
     "training": "distill_request journal recipe recipe_files run run_options schedule_request"
     " search",
-    "evaluation": "paper reproduce set_metrics.__init__ store summary tables",
+    "evaluation": "merge paper reproduce set_metrics.__init__ store summary tables",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""
-TO_RENAME = {"BATCH_SIZE", "Block", "COLOURS", "Cell", "Compared", "DECIMALS", "EVALUATION"}
+TO_RENAME = {"BATCH_SIZE", "Block", "COLOURS", "Cell", "DECIMALS", "EVALUATION"}
 TO_RENAME |= {"FORMAT", "HEIGHT", "LARGE", "LIFTED", "NOISE", "POLICIES", "PUBLISHED"}
 TO_RENAME |= {"Picture", "ROWS", "Request", "Reward", "Row", "SMALL", "STEPS", "SUFFIXES"}
 TO_RENAME |= {"Text", "read_prompts"}

@@ -26,7 +26,7 @@ def merge(
 
     asyncdiff merge evals/shard-0 evals/shard-1 --out evals/all
     """
-    from asyncdiff_cli.engine.evaluation.store import merge as merge_stores
+    from asyncdiff_cli.engine.evaluation.merge import merge as merge_stores
 
     start = time.perf_counter()
     show(merge_stores(stores, out), 0, {}, start, json)

@@ -40,3 +40,8 @@ def begun(path, **changes):
     store = Store.open(path, {**SETTINGS, **changes})
     store.begin()
     return store
+
+
+def rows_of(store):
+    """All rows, as dictionaries."""
+    return store.read(store.schema.names).to_pylist()

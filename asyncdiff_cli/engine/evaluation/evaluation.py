@@ -28,7 +28,8 @@ from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
 from asyncdiff_cli.engine.evaluation.setting import Setting
-from asyncdiff_cli.engine.evaluation.store import IMAGES, Key, Store, described, features_of
+from asyncdiff_cli.engine.evaluation.store import IMAGES, Store
+from asyncdiff_cli.engine.evaluation.store_rows import Key, described, features_of
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.per_image import EachPolicy
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, plain, takes_module

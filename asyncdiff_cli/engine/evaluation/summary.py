@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.setting import SETTING, Setting
-from asyncdiff_cli.engine.evaluation.store import Store, features_of
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.store_rows import features_of
 from asyncdiff_cli.engine.files import REFERENCE
 from asyncdiff_cli.engine.prompts.compbench import T2I_CATEGORIES
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation.store import SETTINGS, Store
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.store_settings import SETTINGS
 from asyncdiff_cli.engine.evaluation.summary import Result, Summary, summarize
 from asyncdiff_cli.engine.figures.histogram import histogram_csv, histogram_figure
 from asyncdiff_cli.engine.figures.style import check_suffix, save_chart

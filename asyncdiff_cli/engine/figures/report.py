@@ -22,7 +22,8 @@ import asyncdiff_cli
 from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.reproduce import UNRECORDED, Origin, eval_commands, origins
-from asyncdiff_cli.engine.evaluation.store import Store, described
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.store_rows import described
 from asyncdiff_cli.engine.evaluation.summary import BASELINE, Summary, summarize
 from asyncdiff_cli.engine.evaluation.tables import (
     OURS,

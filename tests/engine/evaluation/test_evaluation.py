@@ -33,8 +33,9 @@ from asyncdiff_cli.engine.evaluation.comparison import (
     parse_comparison,
 )
 from asyncdiff_cli.engine.evaluation.evaluation import Cell, Contender, Evaluation, key
+from asyncdiff_cli.engine.evaluation.merge import merge
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
-from asyncdiff_cli.engine.evaluation.store import Store, merge
+from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, load_learned
 from asyncdiff_cli.engine.prompts import load
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES
