@@ -166,6 +166,7 @@ def load_backbone(
     compile: bool = False,
     attention: str | None = None,
     parts: str = "all",
+    **more: Any,
 ) -> Backbone:
     """Load a backbone. Everything that can be refused is refused before weights are read.
 
@@ -192,6 +193,7 @@ def load_backbone(
             which leaves it to diffusers.
         parts: "all"; "text" for what encodes prompts, or "image" for all else, so that never both
             are in memory.
+        more: any other field of `ModelChoice`.
 
     Raises:
         InputError: for an unknown name, pipeline class, scheduler, grid, dtype, device or other
@@ -216,6 +218,7 @@ def load_backbone(
         lora=(lora,) if isinstance(lora, str) else tuple(lora),
         compile=compile,
         attention=attention,
+        **more,
     )
     return load_outline(Outline.of(choice, device, dtype), parts)
 

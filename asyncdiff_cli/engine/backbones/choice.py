@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.backbones.lora import LoRA
@@ -27,6 +27,7 @@ from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.dtypes import DTYPES
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.reading import problems
 
 DEFAULT_BACKBONE = "mini"
 
@@ -204,12 +205,19 @@ class ModelChoice(ModelSettings):
 
     @classmethod
     def parse(cls, **given: Any) -> Self:
-        """What is typed, with the words of `NEUTRAL`; None is what was not given."""
+        """The choice that is typed, with the words of `NEUTRAL`; None is what was not given.
+
+        Raises:
+            InputError: for what is no setting of a model, or of another type.
+        """
         off = frozenset(name for name, word in NEUTRAL.items() if given.get(name) == word)
         said = {k: v for k, v in given.items() if k not in off and v is not None}
         if "model_path" in said:
             said["model_path"] = expanded(said["model_path"])
-        return cls(**said, off=off)
+        try:
+            return cls(**said, off=off)
+        except ValidationError as error:
+            raise InputError("; ".join(map(str, problems(error, cls)))) from None
 
     @property
     def name(self) -> str:

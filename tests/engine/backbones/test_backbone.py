@@ -349,3 +349,10 @@ def test_offline_without_the_files(cached_repository):
         load_backbone("someone/else")
     with pytest.raises(AsyncDiffError, match="cannot be reached"):
         load_backbone("someone/tiny-sd3", revision="other")
+
+
+def test_settings_that_are_none_are_named():
+    with pytest.raises(InputError, match="unknown key 'quantise'; did you mean 'quantize'"):
+        load_backbone("mini", quantise="int8")
+    with pytest.raises(InputError, match="revision: Input should be a valid string, not 5"):
+        load_backbone("mini", revision=5)
