@@ -47,10 +47,9 @@ LIGHT = {
     "evaluation": "merge paper reproduce set_metrics.__init__ store summary tables",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""
-TO_RENAME = {"BATCH_SIZE", "Block", "COLOURS", "Cell", "DECIMALS", "EVALUATION"}
-TO_RENAME |= {"FORMAT", "HEIGHT", "LARGE", "LIFTED", "NOISE", "POLICIES", "PUBLISHED"}
-TO_RENAME |= {"Picture", "ROWS", "Request", "Reward", "Row", "SMALL", "STEPS", "SUFFIXES"}
-TO_RENAME |= {"Text", "read_prompts"}
+TO_RENAME = {"BATCH_SIZE", "Block", "COLOURS", "Cell", "DECIMALS", "EVALUATION", "FORMAT"}
+TO_RENAME |= {"HEIGHT", "LIFTED", "NOISE", "POLICIES", "PUBLISHED", "Picture", "ROWS", "Request"}
+TO_RENAME |= {"Row", "SMALL", "STEPS", "SUFFIXES", "Text", "read_prompts"}
 """Names that two modules give to different things; none is to be added."""
 NO_NOUN = re.compile(r"(Of|As|Those|That|From|In|By|With|While|So|On|Over|Such|Per|Up|At|To)\b")
 """What no docstring begins with: it is half of a phrase whose other half is the name."""

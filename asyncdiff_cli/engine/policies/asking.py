@@ -15,7 +15,7 @@ def for_run(policy: Policy, sigmas: Tensor, solver: str) -> Policy:
     """The policy of one run: what its `for_run` makes for the run's grid and solver, or itself.
 
     Args:
-        sigmas: t of each of the run's evaluations, and a last one that is not evaluated.
+        sigmas: t of the run's evaluations and a last one that is not evaluated, [evaluations + 1].
         solver: its name.
     """
     own = getattr(policy, "for_run", None)

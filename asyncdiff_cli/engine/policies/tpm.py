@@ -22,7 +22,8 @@ LOWEST = -80.0
 def excess(x: Tensor) -> Tensor:
     """φ(x) − 1 > 0 (Eq. 17): 1 + x + x²/2 above 0, eˣ below; continuous with its derivative.
 
-    φ itself would round eˣ away next to the 1, and a mode of two such parameters is 0/0.
+    φ itself would round eˣ away next to the 1, and a mode of two such parameters is 0/0. `x` may be
+    of any shape.
     """
     positive = x.clamp(min=0)
     negative = torch.where(x > 0, 0.0, x)  # clamp(max=0) passes no gradient at 0, the start
@@ -66,6 +67,7 @@ class Block(nn.Module):
                 out.bias.zero_()
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """The tokens [B, tokens, width] after the layer."""
         q, k, v = self.project(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # written out: a GPU's fused kernels are not the same to the bit with and without gradients
         attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
@@ -214,6 +216,6 @@ class TimestepPredictionModule(
 
 
 def compress(x: Tensor) -> Tensor:
-    """asinh in fp32: about x below 1, and few above 10. Text encoders have channels in the
-    hundreds, and there is no normalisation that would bring them back."""
+    """asinh in fp32, of any shape: about x below 1, and few above 10. Text encoders have channels
+    in the hundreds, and there is no normalisation that would bring them back."""
     return x.float().asinh()

@@ -37,6 +37,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.weight)  # starts as the shortcut alone
 
     def forward(self, x: Tensor) -> Tensor:
+        """Feature maps as `x`, [N, C, H, W]."""
         return torch.relu(x + self.second(torch.relu(self.first(x))))
 
 

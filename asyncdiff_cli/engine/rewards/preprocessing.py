@@ -21,6 +21,9 @@ def crop(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:
 
     PIL resizes the shorter side with its bicubic filter, before the conversion to RGB, and the
     centre is cut out; a resize of tensors would move ImageReward by 1.4e-3.
+
+    Returns:
+        [N, 3, size, size], normalised as CLIP's.
     """
     return torch.stack([_crop(image, size) for image in images])
 
@@ -41,6 +44,9 @@ def pad(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:
 
     The longer side is resized on the float tensor, bicubic with antialiasing and without
     clamping, and black fills the rest before the normalisation; nothing is cut off.
+
+    Returns:
+        [N, 3, size, size], normalised as CLIP's.
     """
     return torch.stack([_pad(image, size) for image in images])
 

@@ -160,6 +160,12 @@ class Adapter:
         """Encode the prompts, or pass on the fields of the conditions given in their place.
 
         The default encodes each branch by `encode_branch`, and "" where there is no negative.
+
+        Args:
+            prompts, negative: one per image, or None where embeddings are given.
+            given: the fields of `TextConditions` by name: [B, tokens, channels] and [B, channels].
+            do_cfg: whether the negative branch is needed.
+            max_sequence_length: tokens of the large text encoder; None for the default.
         """
 
         def branch(prompts: Sequence[str] | None, prefix: str) -> TextConditions:
@@ -189,7 +195,7 @@ class Adapter:
         given: Mapping[str, Tensor | None],
         max_sequence_length: int | None,
     ) -> TextConditions:
-        """One branch of `encode`, without a negative one of its own."""
+        """One branch of `encode`, without a negative one: [B, tokens, channels] and the rest."""
         raise NotImplementedError
 
     def readers(self, max_sequence_length: int | None) -> list[Reader]:
@@ -223,7 +229,11 @@ class Adapter:
         generator: Sequence[torch.Generator] | torch.Generator | None,
         latents: Tensor | None,
     ) -> Tensor:
-        """Draw the noise for (batch, height, width), or move the given latents into place."""
+        """Draw the noise for (batch, height, width), or move the given latents into place.
+
+        Returns:
+            [B, C, H, W], or packed [B, tokens, channels], as the family's loop takes them.
+        """
         batch, height, width = shape
         device = self.pipe._execution_device
         if latents is not None:
@@ -234,7 +244,7 @@ class Adapter:
         return drawn[0] if isinstance(drawn, tuple) else drawn  # FLUX adds the places of the tokens
 
     def set_timesteps(self, num_inference_steps: int, latents: Tensor) -> None:
-        """Set the scheduler's grid; the default leaves it to the scheduler."""
+        """Set the scheduler's grid for latents [B, …]; the default leaves it to the scheduler."""
         patch = self.size_multiple // self.pipe.vae_scale_factor
         rows, columns = (side // patch for side in latents.shape[-2:])
         self._set_grid(num_inference_steps, latents, None, self._shift(rows * columns))
@@ -256,7 +266,7 @@ class Adapter:
     def decode(
         self, latents: Tensor, height: int, width: int, output_type: str, at_once: int = SLICE
     ) -> Any:
-        """Decode the loop's latents as `decode_in_slices` does."""
+        """Decode latents, [B, …] as `prepare_latents` makes them, by `decode_in_slices`."""
 
         def decode(some: Tensor) -> Tensor:
             return self.decode_latents(some, height, width)

@@ -82,10 +82,12 @@ def counts(chances: Sequence[float]) -> list[float]:
 
 
 def at_least(chances: Tensor, count: int) -> float:
+    """The probability of so many or more, of independent things with such chances, [P]."""
     return sum(counts(chances.tolist())[count:])
 
 
 def exactly(chances: Tensor, count: int) -> float:
+    """The probability of just so many, of independent things with such chances, [P]."""
     return dict(enumerate(counts(chances.tolist()))).get(count, 0.0)
 
 

@@ -33,6 +33,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, outputs, H/stride, W/stride] of `x` [B, inputs, H, W]."""
         inner = functional.silu(self.norms[0](self.first(x)))
         return functional.silu(self.shortcut(x) + self.norms[1](self.second(inner)))
 
@@ -84,7 +85,7 @@ class JudgeNet(nn.Module):
         self.whole = nn.Linear(last + third, len(GROUNDS) + len(COLOURS))
 
     def levels(self, pictures: Tensor) -> list[Tensor]:
-        """Feature maps at a half, a quarter, an eighth and a sixteenth of the resolution."""
+        """Feature maps [B, C, H/s, W/s] of pictures [B, 3, H, W]: s is 2, 4, 8 and 16."""
         maps = [functional.silu(self.stem(pictures))]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
