@@ -193,3 +193,13 @@ def test_nothing_imports_tests_but_tests_their_helpers():
             names = (node.module or "").split(".") if isinstance(node, ast.ImportFrom) else []
             assert not any(name.startswith("test_") for name in names), path
             assert names[:1] != ["tests"] or root / "tests" in path.parents, path
+
+
+def test_the_map_in_the_readme_shows_what_is_there():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("## Map of the code")[2].partition("\n## ")[0]
+    rooms = dict(re.findall(r"^ {8}(\w+)/ +(.*)$", shown, re.M))
+    assert set(rooms) == set().union(*FLOORS) - {"version", "ground", "public", "commands"}
+    for name, line in rooms.items():
+        for file in re.findall(r"\w+\.py", line):
+            assert (ENGINE / name / file).is_file(), f"{name}/{file}"
