@@ -19,6 +19,7 @@ from asyncdiff_cli.engine.checks import (
     check_window,
 )
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.reading import shown
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
@@ -162,8 +163,6 @@ def policy_from_dict(description: dict[str, Any]) -> Policy:
     except AsyncDiffError:
         raise
     except TypeError:  # of which the message names classes
-        from asyncdiff_cli.engine.reading import shown  # with pydantic, which help does without
-
         raise InputError(f"policy {name} is not made of the settings {shown(settings)}") from None
     except (ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise InputError(f"policy {name}: {error}") from None
