@@ -44,12 +44,12 @@ LIGHT = {
     "drawing": "panel provenance request seeds",
     "training": "distill_request journal recipe recipe_files run run_options schedule_request"
     " search",
-    "evaluation": "merge paper reproduce set_metrics.__init__ store summary tables",
+    "evaluation": "merge paper reproduce set_metrics.__init__ store summary"
+    " table_data table_files table_markup table_terminal tables",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""
-TO_RENAME = {"BATCH_SIZE", "Block", "COLOURS", "Cell", "DECIMALS", "EVALUATION", "FORMAT"}
-TO_RENAME |= {"HEIGHT", "LIFTED", "NOISE", "POLICIES", "PUBLISHED", "Picture", "ROWS", "Request"}
-TO_RENAME |= {"Row", "SMALL", "STEPS", "SUFFIXES", "Text", "read_prompts"}
+TO_RENAME = {"BATCH_SIZE", "COLOURS", "DECIMALS", "EVALUATION", "HEIGHT", "LIFTED", "NOISE"}
+TO_RENAME |= {"PUBLISHED", "ROWS", "Request", "SMALL", "STEPS", "Text"}
 """Names that two modules give to different things; none is to be added."""
 NO_NOUN = re.compile(r"(Of|As|Those|That|From|In|By|With|While|So|On|Over|Such|Per|Up|At|To)\b")
 """What no docstring begins with: it is half of a phrase whose other half is the name."""

@@ -49,7 +49,9 @@ def show(
 ) -> None:
     """Print a store's table, and write it in the other formats."""
     from asyncdiff_cli.engine.evaluation.summary import summarize
-    from asyncdiff_cli.engine.evaluation.tables import to_json, to_rich, write_tables
+    from asyncdiff_cli.engine.evaluation.table_data import to_json
+    from asyncdiff_cli.engine.evaluation.table_files import write_tables
+    from asyncdiff_cli.engine.evaluation.table_terminal import to_rich
 
     summary = summarize(store)
     for note in summary.notes:

@@ -87,7 +87,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PendingImage:
     """One image to draw."""
 
     prompt_id: int
@@ -109,12 +109,12 @@ def remove_encoded(store: Path, shard: tuple[int, int]) -> None:
     """Remove what dead processes encoded of prompts that a shard has drawn since."""
     index, count = shard
     for path in store.glob(".text-*-*"):
-        found = re.fullmatch(r"\.text-(\d+)-(\d+)", path.name)
-        if found and int(found[2]) % count == 0 and int(found[1]) % count == index:
+        shard_of = re.fullmatch(r"\.text-(\d+)-(\d+)", path.name)
+        if shard_of and int(shard_of[2]) % count == 0 and int(shard_of[1]) % count == index:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def key(seed: int, cell: Cell) -> Key:
+def key(seed: int, cell: PendingImage) -> Key:
     """The key of an image's row in an evaluation with this seed."""
     noise = noise_seed(seed, EVALUATION, cell.prompt_id)
     return Key(cell.prompt_id, noise, *cell.contender.setting)
@@ -126,9 +126,9 @@ def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:
     Raises:
         InputError: naming the label that does not, such as a module that was trained on.
     """
-    own = {c.label: c.description for c in contenders}
+    descriptions = {c.label: c.description for c in contenders}
     for label, settings in described(store.read(["policy_settings"])):
-        if own.get(label, settings) != settings:
+        if descriptions.get(label, settings) != settings:
             raise InputError(
                 f"in {store.path} {label} was another policy ({settings}): give another --out"
             )
@@ -168,12 +168,16 @@ class Evaluation:
     def __post_init__(self) -> None:
         self.clock = Stopwatch(self.canvas.backbone.device)
 
-    def pending(self) -> list[Cell]:
+    def pending(self) -> list[PendingImage]:
         """What this process has still to draw, prompt by prompt."""
-        done, place = self.store.keys(), self.accelerator
-        own = places(len(self.order), self.shard)[place.process_index :: place.num_processes]
-        cells = (Cell(prompt_id, contender) for prompt_id in own for contender in self.contenders)
-        return [cell for cell in cells if key(self.seed, cell) not in done]
+        done, first = self.store.keys(), self.accelerator.process_index
+        mine = places(len(self.order), self.shard)[first :: self.accelerator.num_processes]
+        images = (
+            PendingImage(prompt_id, contender)
+            for prompt_id in mine
+            for contender in self.contenders
+        )
+        return [image for image in images if key(self.seed, image) not in done]
 
     def finish(self, drawn: int) -> int | None:
         """Wait for the other processes, and tidy up.
@@ -193,7 +197,7 @@ class Evaluation:
         self.store.compact()
         return total
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[int]:
+    def run(self, cells: Sequence[PendingImage]) -> Iterator[int]:
         """Draw, score and store; yields how many rows each new file has.
 
         Raises:
@@ -210,25 +214,25 @@ class Evaluation:
                         left = left[len(batch) :]
                         yield len(rows)
 
-    def _encoded(self, chunks: Iterable[list[Cell]]) -> Iterator[list[Cell]]:
+    def _encoded(self, chunks: Iterable[list[PendingImage]]) -> Iterator[list[PendingImage]]:
         """The same, of whose prompts those of the next ones are encoded, so many at a time."""
-        waiting: list[list[Cell]] = []
+        waiting: list[list[PendingImage]] = []
         for chunk in chunks:
             waiting.append(chunk)
-            if len({cell.prompt_id for each in waiting for cell in each}) >= AHEAD:
+            if len({cell.prompt_id for held in waiting for cell in held}) >= AHEAD:
                 yield from self._with_text(waiting)
                 waiting = []
         yield from self._with_text(waiting)
 
-    def _with_text(self, chunks: Sequence[list[Cell]]) -> Sequence[list[Cell]]:
+    def _with_text(self, chunks: Sequence[list[PendingImage]]) -> Sequence[list[PendingImage]]:
         places = dict.fromkeys(cell.prompt_id for chunk in chunks for cell in chunk)
         if self.encode is not None:
             self.encode(self.canvas, [self.text(place) for place in places])
         return chunks
 
-    def _chunks(self, cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    def _chunks(self, cells: Sequence[PendingImage]) -> Iterator[list[PendingImage]]:
         """The cells of as many whole prompts as fit into a batch of each number of steps."""
-        chunk: list[Cell] = []
+        chunk: list[PendingImage] = []
         for _, same_prompt in itertools.groupby(cells, key=lambda cell: cell.prompt_id):
             more = list(same_prompt)
             counts = Counter(cell.contender.steps for cell in chunk + more)
@@ -239,7 +243,7 @@ class Evaluation:
         if chunk:
             yield chunk
 
-    def _rows(self, batch: list[Cell]) -> list[dict[str, Any]] | None:
+    def _rows(self, batch: list[PendingImage]) -> list[dict[str, Any]] | None:
         """The rows of a batch of equal steps; None if it did not fit."""
         # images of equal policies lie side by side, so that a policy is asked once for all of them
         batch.sort(key=lambda cell: self.contenders.index(cell.contender))
@@ -283,7 +287,7 @@ class Evaluation:
             for n, cell in enumerate(batch)
         ]
 
-    def _keep(self, cell: Cell, image: Image.Image, record: Provenance) -> str | None:
+    def _keep(self, cell: PendingImage, image: Image.Image, record: Provenance) -> str | None:
         """Write an image that is kept; its path in the store."""
         if cell.prompt_id >= self.kept_images:
             return None

@@ -64,10 +64,10 @@ def _put_together(stores: Sequence[Store], out: Path) -> Store:
 
 
 def _find(name: str, stores: Sequence[Store]) -> Path:
-    found = next((file for store in stores if (file := store.image(name)).is_file()), None)
-    if found is None:
+    image = next((file for store in stores if (file := store.image(name)).is_file()), None)
+    if image is None:
         raise AsyncDiffError(f"the image {name} is in none of the stores")
-    if found.stat().st_size > LARGEST_IMAGE:
-        raise AsyncDiffError(f"{found} has more than {LARGEST_IMAGE // MEBIBYTE} MiB: no image has")
-    found.open("rb").close()  # what cannot be read is not said of its copy
-    return found
+    if image.stat().st_size > LARGEST_IMAGE:
+        raise AsyncDiffError(f"{image} has more than {LARGEST_IMAGE // MEBIBYTE} MiB: no image has")
+    image.open("rb").close()  # what cannot be read is not said of its copy
+    return image

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 METRICS = ("image_reward", "hpsv2", "clip", "pickscore")
 """The paper's metrics by the names of our rewards."""
-POLICIES = {"baseline": None, "learned": 0.5, "lifted": 1.0}
+PAPER_POLICIES = {"baseline": None, "learned": 0.5, "lifted": 1.0}
 """The paper's methods by the names of our policies, each with its bound: the base model,
 0.5 + r* and 2 × r*."""
 
 
-class Row(NamedTuple):
+class PaperRow(NamedTuple):
     """A method's line in a table of the paper."""
 
     policy: str
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     mean_deviation: float
 
 
-class Cell(NamedTuple):
+class PaperResults(NamedTuple):
     """A backbone on a dataset in a table of the paper."""
 
     table: int
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
     dataset: str
     """The data set as the paper writes it, like the model."""
     steps: int
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
 
 
 _TABLES = {"sd35": (1, "SD3.5-Medium", 15), "flux": (2, "FLUX.1-dev", 10)}
@@ -59,7 +59,7 @@ _NUMBERS = {  # METRICS and the mean deviation, a line per policy
 }
 
 
-def reported(backbone: str, dataset: str) -> Cell | None:
+def reported(backbone: str, dataset: str) -> PaperResults | None:
     """What the paper reports of a backbone on a dataset; None for what it has not measured.
 
     Args:
@@ -71,7 +71,7 @@ def reported(backbone: str, dataset: str) -> Cell | None:
         return None
     table, model, steps = _TABLES[backbone]
     rows = (
-        Row(policy, bound, dict(zip(METRICS, own, strict=False)), own[-1])
-        for (policy, bound), own in zip(POLICIES.items(), numbers, strict=True)
+        PaperRow(policy, bound, dict(zip(METRICS, line, strict=False)), line[-1])
+        for (policy, bound), line in zip(PAPER_POLICIES.items(), numbers, strict=True)
     )
-    return Cell(table, model, _DATASETS[dataset], steps, tuple(rows))
+    return PaperResults(table, model, _DATASETS[dataset], steps, tuple(rows))

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.rewards.base import Reward
 
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ScoredPicture:
     """A file and the prompt that it is scored for; None if it has none and none is read."""
 
     path: Path
@@ -50,7 +50,7 @@ class Picture:
 class Scores:
     """What was scored, and what could not be."""
 
-    pictures: list[Picture]
+    pictures: list[ScoredPicture]
     values: dict[str, list[float]] = field(default_factory=dict)
     """The scores of each reward, one per picture."""
     details: dict[str, list[Any]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Scores:
                     "prompt": picture.prompt,
                     "scores": {name: values[i] for name, values in self.values.items()},
                     **(
-                        {"details": {name: own[i] for name, own in self.details.items()}}
+                        {"details": {name: values[i] for name, values in self.details.items()}}
                         if self.details
                         else {}
                     ),
@@ -103,18 +103,18 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: for a path that does not exist, or if there is no picture.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
-            found += [file for file in inside if not is_panel(file)]
+            pictures = sorted(f for f in path.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
+            files += [file for file in pictures if not is_panel(file)]
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise InputError(f"there is no file or directory {path}")
-    if not found:
-        raise InputError(f"there are no pictures ({', '.join(SUFFIXES)}) in what was given")
-    return list(dict.fromkeys(found))
+    if not files:
+        raise InputError(f"there are no pictures ({', '.join(PICTURE_SUFFIXES)}) in what was given")
+    return list(dict.fromkeys(files))
 
 
 class Pairing(BaseModel):
@@ -125,7 +125,7 @@ class Pairing(BaseModel):
     prompt: Prompt
 
 
-def read_prompts(file: Path, pictures: Sequence[Path]) -> list[str]:
+def prompts_of_pictures(file: Path, pictures: Sequence[Path]) -> list[str]:
     """The prompts of pictures: one a line in their order, or by `{"image": …, "prompt": …}`.
 
     Raises:
@@ -143,7 +143,7 @@ def read_prompts(file: Path, pictures: Sequence[Path]) -> list[str]:
 
 def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> list[str]:
     """The prompts of pictures whose paths are in the entries; entries of others are left alone."""
-    found: dict[Path, tuple[str, str]] = {}
+    by_picture: dict[Path, tuple[str, str]] = {}
     places = list(dict.fromkeys(path.resolve() for path in pictures))
     for where, values in entries:
         pairing = validated(Pairing, values, where)
@@ -151,12 +151,12 @@ def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> 
         if len(meant) > 1:
             raise InputError(f"{where}: {pairing.image} may be {meant[0]} or {meant[1]}")
         for place in meant:
-            if place in found:
-                raise InputError(f"{where}: {pairing.image} has a prompt at {found[place][0]}")
-            found[place] = where, pairing.prompt
-    if missing := [path for path in pictures if path.resolve() not in found]:
+            if place in by_picture:
+                raise InputError(f"{where}: {pairing.image} has a prompt at {by_picture[place][0]}")
+            by_picture[place] = where, pairing.prompt
+    if missing := [path for path in pictures if path.resolve() not in by_picture]:
         raise InputError(f"{file} has no prompt for {missing[0]} (of {len(missing)} without)")
-    return [found[path.resolve()][1] for path in pictures]
+    return [by_picture[path.resolve()][1] for path in pictures]
 
 
 def _meant(image: Path, file: Path, places: Sequence[Path]) -> list[Path]:
@@ -168,7 +168,7 @@ def _meant(image: Path, file: Path, places: Sequence[Path]) -> list[Path]:
 
 def open_pictures(
     files: Sequence[Path], prompts: Sequence[str] | None, rewards: Sequence[type[Reward]]
-) -> tuple[list[Picture], dict[Path, str]]:
+) -> tuple[list[ScoredPicture], dict[Path, str]]:
     """The pictures that can be scored, with their prompts, and the others with the reason.
 
     Args:
@@ -187,7 +187,7 @@ def open_pictures(
         except InputError as error:
             skipped[path] = str(error).removeprefix(f"{path} ")
         else:
-            pictures.append(Picture(path, prompt))
+            pictures.append(ScoredPicture(path, prompt))
     return pictures, skipped
 
 
@@ -233,7 +233,7 @@ def score_files(
     files = find_files(paths)
     texts = [prompt] * len(files) if prompt is not None else None
     if prompts is not None:
-        texts = read_prompts(prompts, files)
+        texts = prompts_of_pictures(prompts, files)
     pictures, skipped = open_pictures(files, texts, [reward_class(name) for name in names])
     result = Scores(pictures, skipped=skipped)
     if not pictures:

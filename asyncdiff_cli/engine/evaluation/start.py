@@ -23,9 +23,9 @@ from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.evaluation.comparison import Comparison, provisional_entry
 from asyncdiff_cli.engine.evaluation.evaluation import (
     AHEAD,
-    Cell,
     Contender,
     Evaluation,
+    PendingImage,
     check_descriptions,
     encoded_at,
     key,
@@ -165,7 +165,7 @@ def _undrawn(
     return [
         texts.texts[order[place]]
         for place in places(len(order), wanted.shard)
-        if not done >= {key(wanted.seed, Cell(place, contender)) for contender in contenders}
+        if not done >= {key(wanted.seed, PendingImage(place, each)) for each in contenders}
     ]
 
 

@@ -95,5 +95,5 @@ def distinct_rows(table: pa.Table) -> pa.Table:
 def described(table: pa.Table) -> list[tuple[str, str]]:
     """The distinct policies of rows, each with its settings."""
     columns = ["policy", "policy_settings"]
-    found = table.select(columns).group_by(columns).aggregate([]).to_pylist()
-    return [(row["policy"], row["policy_settings"]) for row in found]
+    policies = table.select(columns).group_by(columns).aggregate([]).to_pylist()
+    return [(row["policy"], row["policy_settings"]) for row in policies]

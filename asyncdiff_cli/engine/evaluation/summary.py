@@ -127,11 +127,11 @@ def _categories(store: Store, table: pa.Table) -> dict[str, Summary]:
     """The categories that can be compared yet, in the order of the set that has them."""
     names = set(table["category"].unique().to_pylist()) - {None}
     known = [name for name in (*T2I_CATEGORIES, *NEEDS) if name in names]
-    found = {}
+    parts = {}
     for name in [*known, *sorted(names - {*known})]:
         with suppress(InputError):  # not all policies have drawn a prompt of it yet
-            found[name] = _category(store, table, name)
-    return found
+            parts[name] = _category(store, table, name)
+    return parts
 
 
 def _category(store: Store, table: pa.Table, name: str) -> Summary:
@@ -165,8 +165,8 @@ def _summarize(
     )
     prompts = int(complete.sum())
     partial = len(complete) - prompts
-    own = tuple(sets)
-    return Summary(store.settings, store.rewards, results, prompts, partial, own, notes)
+    names = tuple(sets)
+    return Summary(store.settings, store.rewards, results, prompts, partial, names, notes)
 
 
 def _measure_sets(
@@ -213,19 +213,21 @@ def _metrics(
         InputError: if a number of steps has none.
     """
     baselines = {
-        setting.steps: own for setting, own in scores.items() if setting.policy == BASELINE
+        setting.steps: by_metric
+        for setting, by_metric in scores.items()
+        if setting.policy == BASELINE
     }
     if lacking := [setting.steps for setting in scores if setting.steps not in baselines]:
         raise InputError(
             f"{store.path} has no baseline of {lacking[0]} steps to compare with: evaluate"
             " with --policies baseline,…"
         )
-    cells = [(setting, name) for setting, own in scores.items() for name in own]
+    cells = [(setting, name) for setting, by_metric in scores.items() for name in by_metric]
     pairs = [(scores[setting][name], baselines[setting.steps][name]) for setting, name in cells]
-    found: dict[Setting, dict[str, Difference]] = {setting: {} for setting in scores}
+    differences: dict[Setting, dict[str, Difference]] = {setting: {} for setting in scores}
     for (setting, name), difference in zip(cells, all_paired(pairs), strict=True):
-        found[setting][name] = difference
-    return found
+        differences[setting][name] = difference
+    return differences
 
 
 def _settings(table: pa.Table) -> list[Setting]:
@@ -241,11 +243,11 @@ def _of(setting: Setting) -> pc.Expression:
 
 def _result(
     setting: Setting,
-    own: pa.Table,
+    rows: pa.Table,
     scores: Mapping[str, np.ndarray],
     metrics: Mapping[str, Difference],
     grid: tuple[float, ...],
 ) -> Result:
-    deviations = pc.list_flatten(own["deviations"]).to_numpy().astype(np.float32)
-    seconds = float(own["seconds"].to_numpy().mean())
-    return Result(setting, metrics, scores, deviations.reshape(len(own), -1), seconds, grid)
+    deviations = pc.list_flatten(rows["deviations"]).to_numpy().astype(np.float32)
+    seconds = float(rows["seconds"].to_numpy().mean())
+    return Result(setting, metrics, scores, deviations.reshape(len(rows), -1), seconds, grid)

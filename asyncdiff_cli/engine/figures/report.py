@@ -21,21 +21,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import asyncdiff_cli
 from asyncdiff_cli.engine import yaml12
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation.reproduce import UNRECORDED, Origin, eval_commands, origins
-from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.store_rows import described
-from asyncdiff_cli.engine.evaluation.summary import BASELINE, Summary, summarize
-from asyncdiff_cli.engine.evaluation.tables import (
-    OURS,
-    Block,
+from asyncdiff_cli.engine.evaluation.cells import (
     Cell,
-    blocks,
-    category_blocks,
     deviation_cell,
     digits_of,
     heading,
     metric_cell,
 )
+from asyncdiff_cli.engine.evaluation.reproduce import UNRECORDED, Origin, eval_commands, origins
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.store_rows import described
+from asyncdiff_cli.engine.evaluation.summary import BASELINE, Summary, summarize
+from asyncdiff_cli.engine.evaluation.tables import OURS, TableBlock, blocks, category_blocks
 from asyncdiff_cli.engine.figures.distributions import CHOOSING, EVALUATION, is_store
 from asyncdiff_cli.engine.figures.histogram import histogram_figure
 from asyncdiff_cli.engine.figures.scaling import AXES, noise_figure, scaling_figure
@@ -86,11 +83,11 @@ class StorePart:
 
     title: str
     summary: Summary
-    blocks: Sequence[Block]
+    blocks: Sequence[TableBlock]
     charts: Sequence[Chart]
-    by_category: Sequence[Block]
+    by_category: Sequence[TableBlock]
     """A block per reward, with a column per category."""
-    categories: Mapping[str, Block]
+    categories: Mapping[str, TableBlock]
     grid: Grid
     places: int
     """Prompts with rows, also of some policies only."""
@@ -106,7 +103,7 @@ class RunPart:
 
     facts: Mapping[str, Any]
     charts: Sequence[Chart]
-    held_out: Sequence[Block]
+    held_out: Sequence[TableBlock]
     warnings: Sequence[str]
     grid: Grid
     recipe: str
@@ -306,7 +303,7 @@ def _run_facts(recipe: str, done: int, best: int | None) -> dict[str, Any]:
     return facts if best is None else facts | {"best by held-out reward": f"iteration {best:,}"}
 
 
-def _held_out(rows: Sequence[Mapping[str, Any]], best: int | None) -> list[Block]:
+def _held_out(rows: Sequence[Mapping[str, Any]], best: int | None) -> list[TableBlock]:
     """The run's evaluations as a table, the baseline first."""
     found = [row for row in rows if "held_out" in row]
     metrics = list(dict.fromkeys(name for row in found for name in row["held_out"]))
@@ -323,7 +320,7 @@ def _held_out(rows: Sequence[Mapping[str, Any]], best: int | None) -> list[Block
         " The composite is in standard deviations of the baseline"
     )
     columns = ["iteration", "mean_deviation", *metrics]
-    return [Block.of(OURS, title, columns, table)] if found else []
+    return [TableBlock.of(OURS, title, columns, table)] if found else []
 
 
 def _iteration(row: Mapping[str, Any], best: int | None) -> str:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation.tables import heading
+from asyncdiff_cli.engine.evaluation.cells import heading
 from asyncdiff_cli.engine.files import holds, unused, write_atomically, write_text
 from asyncdiff_cli.engine.rewards import GUARD
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.evaluation.cells import Cell, digits_of, signed
 from asyncdiff_cli.engine.evaluation.setting import Setting, labels
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import Summary
-from asyncdiff_cli.engine.evaluation.tables import Cell, digits_of, signed
 from asyncdiff_cli.engine.pictures import opened
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.training.run import RunDirectory

@@ -7,13 +7,9 @@ import pytest
 
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import summarize
-from asyncdiff_cli.engine.evaluation.tables import (
-    category_blocks,
-    to_csv,
-    to_json,
-    to_latex,
-    to_markdown,
-)
+from asyncdiff_cli.engine.evaluation.table_data import to_csv, to_json
+from asyncdiff_cli.engine.evaluation.table_markup import to_latex, to_markdown
+from asyncdiff_cli.engine.evaluation.tables import category_blocks
 from asyncdiff_cli.engine.figures.report import write_report
 from tests.helpers.reporting import SETTINGS, store_row
 

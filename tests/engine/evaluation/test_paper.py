@@ -3,7 +3,7 @@
 import pytest
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
-from asyncdiff_cli.engine.evaluation.paper import METRICS, POLICIES, reported
+from asyncdiff_cli.engine.evaluation.paper import METRICS, PAPER_POLICIES, reported
 from asyncdiff_cli.engine.prompts.load import SOURCES
 from asyncdiff_cli.engine.rewards import AVAILABLE
 
@@ -45,7 +45,7 @@ def test_every_cell_has_its_table_steps_and_mean_deviations(
     cell = reported(backbone, dataset)
     assert (cell.table, cell.steps) == (table, steps)
     assert [row.mean_deviation for row in cell.rows] == deviations
-    assert [row.policy for row in cell.rows] == list(POLICIES)
+    assert [row.policy for row in cell.rows] == list(PAPER_POLICIES)
     assert [row.bound for row in cell.rows] == [None, 0.5, 1.0]
     assert all(tuple(row.metrics) == METRICS for row in cell.rows)
 

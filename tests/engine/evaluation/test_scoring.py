@@ -11,10 +11,10 @@ from PIL import Image
 from asyncdiff_cli.engine import AsyncDiffError, InputError, rewards
 from asyncdiff_cli.engine.drawing.request import parse_request, pictures
 from asyncdiff_cli.engine.evaluation.scoring import (
-    Picture,
+    ScoredPicture,
     Scores,
     find_files,
-    read_prompts,
+    prompts_of_pictures,
     score_files,
     write_csv,
 )
@@ -79,10 +79,10 @@ def test_files_and_directories_are_found_once_and_in_order(folder):
 def test_prompts_go_by_line_or_by_name(folder, tmp_path):
     files, prompts = find_files([folder]), tmp_path / "prompts.txt"
     prompts.write_text("a cat\n\na dog\nan owl\n")
-    assert read_prompts(prompts, files) == ["a cat", "a dog", "an owl"]
+    assert prompts_of_pictures(prompts, files) == ["a cat", "a dog", "an owl"]
     lines = [{"image": f"pictures/{i}.png", "prompt": f"picture {i}"} for i in (3, 1, 2)]
     prompts.write_text("\n".join(map(json.dumps, lines)))
-    assert read_prompts(prompts, files) == ["picture 1", "picture 2", "picture 3"]
+    assert prompts_of_pictures(prompts, files) == ["picture 1", "picture 2", "picture 3"]
 
 
 ONE = '{"image": "1.png", "prompt": "a"}'
@@ -140,7 +140,7 @@ def test_one_reader_for_every_command(tmp_path, encoding, end):
     file = tmp_path / "color_val.txt"
     expected = ["a café", "a\x0cform\u2028feed", "a dog"]
     assert [p.prompt for p in pictures(parse_request(prompt_file=file))] == expected
-    assert read_prompts(file, [Path()] * 3) == expected
+    assert prompts_of_pictures(file, [Path()] * 3) == expected
     assert load_evaluation_prompts(str(file)).texts == tuple(expected)
     t2i = load_evaluation_prompts("t2i-compbench", path=tmp_path)
     assert t2i.texts == tuple(expected * len(T2I_CATEGORIES))
@@ -190,7 +190,10 @@ def test_a_score_that_is_no_number_names_the_picture(folder, monkeypatch):
 
 
 def test_csv_is_complete_or_not_there(tmp_path, monkeypatch):
-    pictures = [Picture(tmp_path / "a.png", 'a "cat", sitting'), Picture(tmp_path / "b.png", None)]
+    pictures = [
+        ScoredPicture(tmp_path / "a.png", 'a "cat", sitting'),
+        ScoredPicture(tmp_path / "b.png", None),
+    ]
     scores = Scores(pictures, {"noise": [-0.1, -2 / 3]})
     write_csv(scores, tmp_path / "out" / "scores.csv")
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:

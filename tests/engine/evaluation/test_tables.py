@@ -11,19 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from asyncdiff_cli.engine.evaluation import paper, tables
-from asyncdiff_cli.engine.evaluation.tables import (
-    blocks,
+from asyncdiff_cli.engine.evaluation import cells, paper
+from asyncdiff_cli.engine.evaluation.cells import marks
+from asyncdiff_cli.engine.evaluation.table_data import to_csv, to_json
+from asyncdiff_cli.engine.evaluation.table_files import write_tables
+from asyncdiff_cli.engine.evaluation.table_markup import (
     escape_latex,
     escape_markdown,
-    marks,
-    to_csv,
-    to_json,
     to_latex,
     to_markdown,
-    to_rich,
-    write_tables,
 )
+from asyncdiff_cli.engine.evaluation.table_terminal import to_rich
+from asyncdiff_cli.engine.evaluation.tables import blocks
 from asyncdiff_cli.engine.rewards import GUARD
 from tests.helpers.summaries import result, summary, swept
 
@@ -80,7 +79,7 @@ UNDERLINED = {
 def test_the_paper_s_second_best_is_what_the_paper_underlines(cell):
     rows = paper.reported(*cell).rows
     for metric in paper.METRICS:
-        found = marks([r.metrics[metric] for r in rows], tables.DIGITS.get(metric, 4))
+        found = marks([r.metrics[metric] for r in rows], cells.digits_of(metric))
         second = [r.policy for r, mark in zip(rows, found, strict=True) if mark == "second"]
         assert second == [p for m, p in UNDERLINED[cell].items() if m == metric]
 
@@ -98,13 +97,13 @@ def test_best_is_among_the_rows_of_as_many_steps():
 
 @pytest.mark.parametrize("metric", [GUARD, "sharpness"])
 def test_what_is_only_reported_has_no_best(metric):
-    assert not tables.has_best(metric)
+    assert not cells.has_best(metric)
     (block,) = blocks(summary(result("baseline", **{metric: 1.0}), result("a", **{metric: 2.0})))
     assert [row[-1].mark for row in block.rows] == ["", ""]
 
 
 def test_other_metrics_have_one():
-    assert all(map(tables.has_best, [*paper.METRICS, "mini_clip", "mini_quality"]))
+    assert all(map(cells.has_best, [*paper.METRICS, "mini_clip", "mini_quality"]))
 
 
 @pytest.mark.parametrize(
