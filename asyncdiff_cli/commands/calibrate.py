@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
-from asyncdiff_cli.engine.training.search import CANDIDATES, SPLIT, SWEEPS
+from asyncdiff_cli.engine.training.search import CANDIDATES, OBJECTIVES, SPLIT, SWEEPS
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
@@ -39,6 +39,15 @@ DryRun = Annotated[
 class SearchPrompts(options.PromptSource):
     """What a search for a schedule draws."""
 
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            callback=callbacks.read_paths,
+            help="A text or JSONL file of prompts; or a local copy of the set in place of the"
+            " download.",
+        ),
+    ] = None
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Prompts that are searched on. (default: 32)")
     ] = None
@@ -78,6 +87,14 @@ class SearchOptions:
     sweeps: Annotated[
         int, typer.Option(metavar="N", help="How often all deviations are refined together.")
     ] = SWEEPS
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=callbacks.completing(OBJECTIVES),
+            help="What is to come closest: latents, or spectrum, how much there is at each scale.",
+        ),
+    ] = OBJECTIVES[0]
 
 
 def calibrate(
@@ -159,13 +176,13 @@ def show(schedule: Schedule) -> None:
     )
     rows: Any = schedule.held_out.get("policies", [])
     if rows:
-        headings = "policy", "distance to many steps", "difference", "95 % interval"
-        render.table(headings, [_row(row["policy"], row) for row in rows])
+        headings = "policy", "distance to many steps", "difference", "95 % interval", "of spectra"
+        first, *others = [[*_row(row), f"{row['spectrum']:.4g}"] for row in rows]
+        render.table(headings, [[*first[:2], "", "", first[-1]], *others])
     if adds:
-        _, _, *difference = _row("", adds)
-        render.line(f"module over its schedule: {' '.join(difference)}")
+        render.line(f"the module's distance beside its schedule's: {' '.join(_row(adds)[2:])}")
 
 
-def _row(name: str, row: Any) -> list[str]:
-    interval = f"[{row['low']:+.4g}, {row['high']:+.4g}]"
-    return [name, f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]
+def _row(row: Any) -> list[str]:
+    interval = "" if row["n"] == 1 else f"[{row['low']:+.4g}, {row['high']:+.4g}]"
+    return [row.get("policy", ""), f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]

@@ -1,6 +1,7 @@
 """`asyncdiff calibrate` and `asyncdiff distill` by running them on a tiny pipeline."""
 
 import os
+import shlex
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def test_it_prints_a_table_of_held_out_prompts(search):
     assert all(name in outcome.out for name in names)
     assert {row["n"] for row in rows} == {2}
     assert all(row["low"] <= row["difference"] <= row["high"] for row in rows)
+    assert all(row["spectrum"] >= 0 for row in rows)
     assert names[-1] == "module" or [name.partition(":")[0] for name in names[1:]] == [
         *("spectral", "fixed", "calibrated"),
     ]
@@ -162,7 +164,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(search):
         (["--size", 17], "17"),
         (["--split", 1], "split is at least 2"),
         (["--candidates", 2], "candidates is at least 3"),
-        (["--sweeps", 5000], "at most 1000"),
+        (["--objective", "x"], "unknown objective 'x'"),
         (["--solver", "heun"], "evaluates twice a step"),
         (["--dataset", "nowhere.txt"], "unknown prompt source"),
     ],
@@ -173,6 +175,33 @@ def test_what_cannot_be_searched_is_refused_in_a_line(search, options, message):
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert outcome.out == ""
+
+
+def test_the_detail_at_each_scale_can_be_the_objective(search):
+    """Its error is below that of no deviation in the units of the objective."""
+    outcome = search("--out", "a.json", "--objective", "spectrum", "--held-out", 0)
+    assert outcome.code == 0, outcome.err
+    made = Schedule.load("a.json").made
+    assert made["objective"] == "spectrum"
+    assert 0 <= made["error"] <= made["synchronous_error"]
+    assert "--objective spectrum" in made["command"]
+
+
+def test_a_file_of_prompts_is_one_by_either_option(asyncdiff, searched, tmp_path):
+    """A command is recorded so that it can be given again, wherever the result goes."""
+    at = searched.index("--dataset")
+    prompts, others = searched[at + 1], (*searched[:at], *searched[at + 2 :])
+    for option in ("--dataset", "--prompts"):
+        given = asyncdiff("calibrate", *others, option, prompts, "--out", f"{option[2:]}.json",
+                          "--held-out", 0)  # fmt: skip
+        assert given.code == 0, given.err
+    assert Path("dataset.json").read_bytes() == Path("prompts.json").read_bytes()
+    words = shlex.split(Schedule.load("dataset.json").made["command"])
+    assert asyncdiff(*words[1:], "--out", "again.json").code == 0
+    assert Path("again.json").read_bytes() == Path("dataset.json").read_bytes()
+    refused = asyncdiff("calibrate", "--prompts", prompts, "--dataset", "mini", "--out", "a.json")
+    assert refused.code == 2
+    assert "'mini' is not downloaded" in refused.err
 
 
 def test_a_calibrated_policy_takes_what_calibrate_made_alone(asyncdiff, draw, searched, module):

@@ -50,7 +50,7 @@ def calibrated_schedule(
         AsyncDiffError: for NaN or infinity in the latents.
 
     Example:
-        >>> from asyncdiff_cli.engine.training.calibration import Search
+        >>> from asyncdiff_cli.engine.training.search import Search
         >>> backbone = load_backbone("mini", device="cpu")
         >>> quick = Search(split=2, candidates=3, sweeps=0)
         >>> schedule = calibrated_schedule(backbone, ["a cat"], 3, search=quick)

@@ -71,8 +71,8 @@ def _tried(
     if bench.held_out is None:
         return {}
     with bench.held_out.calibration(bench.search) as calibration:
-        measures = {
-            name: partial(calibration.distances, deviations) for name, deviations in rivals.items()
+        draws = {
+            name: partial(calibration.drawn, deviations) for name, deviations in rivals.items()
         }
-        distances = bench.measure(measures, on_line)
-    return {"images": len(bench.held_out.prompts), "policies": compared(distances)}
+        found = bench.measure(calibration, draws, on_line)
+    return {"images": len(bench.held_out.prompts), "policies": compared(found)}

@@ -22,6 +22,8 @@ from torch import Tensor
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.asking import not_finite
+from asyncdiff_cli.engine.policies.observation import unpacked
+from asyncdiff_cli.engine.policies.spectra import Spectrum
 from asyncdiff_cli.engine.sampling.loop import Velocity
 from asyncdiff_cli.engine.training.search import Search
 
@@ -36,6 +38,8 @@ class Images:
     velocity: Velocity
     latents: Tensor
     """Noise at t_0, [B, …]."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of packed latents."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Settled:
     """0 while they are found one by one."""
     deviation: float
     error: float
-    """Mean square of what the next latents lack to the teacher's, in a sweep the last ones."""
+    """What the next latents lack to the teacher's by the objective, in a sweep the last ones."""
 
     @property
     def line(self) -> str:
@@ -133,15 +137,18 @@ class Calibration:
         """No deviation at all."""
         return (0.0,) * (self.steps - 1)
 
+    def drawn(self, deviations: Sequence[float]) -> list[Tensor]:
+        """The last latents of each batch, with such deviations."""
+        students = self._begin()
+        for k, deviation in enumerate(deviations, start=1):
+            students = self._advance(students, k, deviation)
+        return [student.latents for student in students]
+
     def error(self, deviations: Sequence[float]) -> float:
-        """Mean square of what the last latents lack to the aims, with such deviations."""
-        return _mean_square(self._drawn(deviations), self._aims(self.steps - 1))
+        """What the last latents lack to the aims by the objective, with such deviations."""
+        return self._lack(self.drawn(deviations), self._aims(self.steps - 1))
 
-    def distances(self, deviations: Sequence[float]) -> list[float]:
-        """The `error` of each image by itself, in their order."""
-        return self.distances_of(self._drawn(deviations))
-
-    def distances_of(self, latents: Sequence[Tensor]) -> list[float]:
+    def distances(self, latents: Sequence[Tensor]) -> list[float]:
         """Mean square of what each image's last latents, given by batch, lack to the aims.
 
         Raises:
@@ -152,6 +159,14 @@ class Calibration:
         if not apart.isfinite().all():
             raise not_finite(f"step {self.steps} of {self.steps}")
         return apart.tolist()
+
+    def spectral_error(self, latents: Sequence[Tensor]) -> float:
+        """Mean squared error of how much there is at each radial frequency, of all images at once.
+
+        Args:
+            latents: the last ones, by batch; [B, C, H, W], or packed.
+        """
+        return self._spectral_lack(latents, self._aims(self.steps - 1))
 
     def run(self, settled: Iterable[Settled] = ()) -> Iterator[Settled]:
         """Search, and tell each deviation as it is settled; the last of each counts.
@@ -210,12 +225,22 @@ class Calibration:
             return self.aims
         return [teacher[k] for teacher in self.teachers]
 
-    def _drawn(self, deviations: Sequence[float]) -> list[Tensor]:
-        """The last latents of each batch."""
-        students = self._begin()
-        for k, deviation in enumerate(deviations, start=1):
-            students = self._advance(students, k, deviation)
-        return [student.latents for student in students]
+    def _lack(self, latents: Sequence[Tensor], aims: Sequence[Tensor]) -> float:
+        """What latents lack to aims by the objective; infinite where one is not a number."""
+        if not all(own.isfinite().all() for own in latents):
+            return math.inf
+        if self.search.objective == "spectrum":
+            return self._spectral_lack(latents, aims)
+        return _mean_square(latents, aims)
+
+    def _spectral_lack(self, latents: Sequence[Tensor], aims: Sequence[Tensor]) -> float:
+        own, aim = (
+            Spectrum.of_latents(
+                torch.cat([unpacked(x, i.grid) for x, i in zip(each, self.images, strict=True)])
+            )
+            for each in (latents, aims)
+        )
+        return float(aim.error(own.std))
 
     def _begin(self) -> list[_Student]:
         """Begin after the first evaluation, which there is nothing to decide about."""
@@ -238,7 +263,7 @@ class Calibration:
             moved = self._advance(students, k, deviation)
             for later in range(k + 1, last + 1):
                 moved = self._advance(moved, later, deviations[later - 1])
-            return _mean_square([student.latents for student in moved], aims)
+            return self._lack([student.latents for student in moved], aims)
 
         best, least = _least(error, deviations[k - 1], self.search.candidates)
         if math.isinf(least):
@@ -296,7 +321,6 @@ def _squares(latents: Tensor, aim: Tensor) -> Tensor:
 
 
 def _mean_square(latents: Sequence[Tensor], aims: Sequence[Tensor]) -> float:
-    """The mean square of all elements of all images; infinite where one is not a number."""
+    """The mean square of all elements of all images."""
     apart = [_squares(own, aim) for own, aim in zip(latents, aims, strict=True)]
-    value = sum(float(each.sum()) for each in apart) / sum(each.numel() for each in apart)
-    return value if math.isfinite(value) else math.inf
+    return sum(float(each.sum()) for each in apart) / sum(each.numel() for each in apart)

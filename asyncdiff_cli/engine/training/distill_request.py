@@ -35,7 +35,7 @@ def parse_distill_request(
     Raises:
         InputError: as `find_module` and `parse_schedule_request`, or for a damaged run.
     """
-    run = expanded(source)
+    run, own = expanded(source), {}
     if _holds_module(run / "tpm"):
         recipe = load_recipe(str(run / "recipe.yaml"))
         own = {
@@ -44,7 +44,6 @@ def parse_distill_request(
             "guidance": recipe.guidance_scale,
             "size": recipe.size,
         }
-        values = {k: own.get(k) if v is None else v for k, v in values.items()}
         model = over(recipe.model(), choice)
         check_model(run, model, choice)
         source, choice = str(run / "tpm"), model
@@ -52,7 +51,7 @@ def parse_distill_request(
     shipped = source.removesuffix(LIFTED)
     if choice.backbone is None and shipped in REGISTRY:
         choice = choice.changed(backbone=shipped)
-    return parse_schedule_request(DistillRequest, choice, module=source, **values), choice
+    return parse_schedule_request(DistillRequest, choice, own, module=source, **values), choice
 
 
 def over(model: ModelChoice, choice: ModelChoice) -> ModelChoice:

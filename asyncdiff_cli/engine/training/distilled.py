@@ -111,16 +111,17 @@ def _tried(
         return {}
     drawn = bench.held_out.drawn_by(policy)
     with bench.held_out.calibration(bench.search) as calibration:
-        measures = {
-            "baseline": partial(calibration.distances, calibration.synchronous),
-            "distilled": partial(calibration.distances, deviations),
-            "module": partial(calibration.distances_of, _last(drawn)),
+        draws = {
+            "baseline": partial(calibration.drawn, calibration.synchronous),
+            "distilled": partial(calibration.drawn, deviations),
+            "module": partial(_last, drawn),
         }
-        distances = bench.measure(measures, on_line)
+        found = bench.measure(calibration, draws, on_line)
+    adds = paired(found["module"]["distances"], found["distilled"]["distances"])
     return {
         "images": len(bench.held_out.prompts),
-        "policies": compared(distances),
-        "module_over_schedule": asdict(paired(distances["module"], distances["distilled"])),
+        "policies": compared(found),
+        "module_over_schedule": asdict(adds),
     }
 
 

@@ -75,9 +75,13 @@ class Journal:
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first setting that is not as it was, in words; None if all are."""
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            return f"{name} ({shown(before.get(name))}, not {shown(now.get(name))})"
+    for name in [*now, *(before.keys() - now.keys())]:
+        was, is_now = before.get(name), now.get(name)
+        if was == is_now:
+            continue
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
+            return difference(was, is_now)
+        return f"{name} ({shown(was)}, not {shown(is_now)})"
     return None
 
 

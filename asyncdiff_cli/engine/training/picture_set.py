@@ -135,4 +135,4 @@ class PictureSet:
             self.on_evaluation(len(latents))
             return result
 
-        return Images(told, noise)
+        return Images(told, noise, adapter.grid(side, side))

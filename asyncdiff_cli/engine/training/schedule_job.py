@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import asyncdiff_cli
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.footprint import ALONE
@@ -25,7 +27,7 @@ from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.statistics import all_paired
-from asyncdiff_cli.engine.training.calibration import Settled
+from asyncdiff_cli.engine.training.calibration import Calibration, Settled
 from asyncdiff_cli.engine.training.journal import Journal, difference
 from asyncdiff_cli.engine.training.picture_set import OnEvaluation, PictureSet, ignore
 from asyncdiff_cli.engine.training.schedule_request import (
@@ -74,14 +76,32 @@ class Workbench:
         self.journal.keep(SETTLED, [asdict(one) for one in settled])
 
     def measure(
-        self, policies: Mapping[str, Callable[[], list[float]]], on_line: OnLine
-    ) -> dict[str, list[float]]:
-        """The distances of policies on held-out prompts, by their names, each measured once."""
-        distances = {}
-        for name, measure in policies.items():
-            distances[name] = found = self.journal.once(f"held-out {name}", measure)
-            on_line(f"{name}: held-out distance {sum(found) / len(found):.4g}")
-        return distances
+        self,
+        calibration: Calibration,
+        policies: Mapping[str, Callable[[], list[Tensor]]],
+        on_line: OnLine,
+    ) -> dict[str, dict[str, Any]]:
+        """How close policies come to many steps on held-out prompts, each measured once.
+
+        Args:
+            calibration: of the held-out pictures.
+            policies: what draws the last latents of each batch, by name.
+
+        Returns:
+            By name, the `distances` of the images and their `spectrum`'s error.
+        """
+
+        def look(draw: Callable[[], list[Tensor]]) -> dict[str, Any]:
+            latents = draw()
+            distances = calibration.distances(latents)
+            return {"distances": distances, "spectrum": calibration.spectral_error(latents)}
+
+        found = {}
+        for name, draw in policies.items():
+            found[name] = own = self.journal.once(f"held-out {name}", partial(look, draw))
+            mean = sum(own["distances"]) / len(own["distances"])
+            on_line(f"{name}: held-out distance {mean:.4g}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -215,17 +235,17 @@ def _is_made_by(path: Path, settings: Mapping[str, Any]) -> bool:
     return difference({**made, **fields}, settings) is None
 
 
-def compared(distances: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+def compared(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Policies by their mean distances from many steps, beside the first of them.
 
     Args:
-        distances: of each policy, one per image; the images are the same.
+        found: what `Workbench.measure` tells of them.
     """
-    first = next(iter(distances.values()))
-    found = all_paired([(own, first) for own in distances.values()])
+    first = next(iter(found.values()))
+    beside = all_paired([(own["distances"], first["distances"]) for own in found.values()])
     return [
-        {"policy": name, **asdict(difference)}
-        for name, difference in zip(distances, found, strict=True)
+        {"policy": name, **asdict(difference), "spectrum": own["spectrum"]}
+        for (name, own), difference in zip(found.items(), beside, strict=True)
     ]
 
 
@@ -245,12 +265,12 @@ def _settings(
         "width": side,
         **asdict(request.search),
         "dataset": request.source(outline.choice.name),
-        "images": len(prompts),
-        "prompts_sha256": PromptSet("drawn", ALL, prompts).fingerprint,
-        "held_out_images": len(held_out),
-        "held_out_sha256": PromptSet("drawn", ALL, held_out).fingerprint,
         "seed": request.seed,
+        "images": len(prompts),
+        "held_out_images": len(held_out),
         "batch_size": request.batch_size,
+        "prompts_sha256": PromptSet("drawn", ALL, prompts).fingerprint,
+        "held_out_sha256": PromptSet("drawn", ALL, held_out).fingerprint,
         "model": outline.in_force().to_dict(),
         "fingerprint": outline.fingerprint,
         "versions": {"asyncdiff-cli": asyncdiff_cli.__version__, **versions()},

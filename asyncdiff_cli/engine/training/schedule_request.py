@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -16,6 +17,7 @@ from asyncdiff_cli.engine.fields import Count, GuidanceScale, Seed, Size, valida
 from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.prompts.load import DOWNLOADED, default_source, load_prompts
+from asyncdiff_cli.engine.training.run_options import is_copy
 from asyncdiff_cli.engine.training.search import Search
 
 PROMPTS = 32
@@ -116,21 +118,32 @@ class ScheduleRequest(BaseModel):
 Request = TypeVar("Request", bound=ScheduleRequest)
 
 
-def parse_schedule_request(kind: type[Request], choice: ModelChoice, **values: Any) -> Request:
+def parse_schedule_request(
+    kind: type[Request],
+    choice: ModelChoice,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    **values: Any,
+) -> Request:
     """The request made of a command line's options; None is one that was not given.
 
     Args:
         kind: the class of request.
+        defaults: what takes the place of options that were not given.
+        values: `prompts` may be a file of prompts, too, in the place of `dataset`.
 
     Raises:
         InputError: for options that cannot be, on one line.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    search = Search(**{k: given.pop(k) for k in ("split", "candidates", "sweeps") if k in given})
+    search = Search(**{k: given.pop(k) for k in vars(Search()) if k in given})
+    if "dataset" not in given and "prompts" in given and not is_copy(given["prompts"]):
+        given["dataset"] = str(given.pop("prompts"))
+    given = {**{name: value for name, value in defaults.items() if value is not None}, **given}
     if choice.scheduler == TWO_EVALUATIONS:
         raise InputError(two_evaluations(f"--solver {TWO_EVALUATIONS}"))
     request = validated(kind, {**given, "search": search})
-    request.source(choice.name)
+    if request.source(choice.name) not in DOWNLOADED:
+        request.draw(choice.name)
     return request
 
 
@@ -152,7 +165,7 @@ def command_line(words: Sequence[str], choice: ModelChoice, options: Mapping[str
     for option, value in given.items():
         if value is True:
             line.append(option)
-        elif value not in (None, False) and value != []:
+        elif value is not None and value is not False:
             for each in value if isinstance(value, list) else [value]:
                 line += [option, str(each)]
     return shlex.join(line)

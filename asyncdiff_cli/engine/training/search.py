@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.limits import MAX_VALUES
 
@@ -12,6 +13,8 @@ SPLIT = 10
 CANDIDATES = 6
 """Evaluations of a line search: in one deviation the error is close to a parabola."""
 SWEEPS = 1
+OBJECTIVES = "latents", "spectrum"
+"""What is to come closest: the latents themselves, or how much of them is at each scale."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,19 @@ class Search:
         split: steps of the teacher in one of the student's, at least 2.
         candidates: evaluations of a line search, at least 3.
         sweeps: how often all deviations are refined on the last latents, at least 0.
+        objective: one of `OBJECTIVES`.
 
     Raises:
-        InputError: for a number outside its range.
+        InputError: for a number outside its range, or another objective.
     """
 
     split: int = SPLIT
     candidates: int = CANDIDATES
     sweeps: int = SWEEPS
+    objective: str = OBJECTIVES[0]
 
     def __post_init__(self) -> None:
+        check_choice("objective", self.objective, OBJECTIVES)
         for name, least in (("split", 2), ("candidates", 3), ("sweeps", 0)):
             if not least <= getattr(self, name) <= MAX_VALUES:
                 raise InputError(

@@ -11,10 +11,10 @@ from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficien
 from asyncdiff_cli.engine.training.calibration import (
     Calibration,
     Images,
-    Search,
     deviations_of,
     teach,
 )
+from asyncdiff_cli.engine.training.search import Search
 from tests.helpers.spectra import told
 
 STD = torch.logspace(0.5, -1.5, 24, dtype=torch.float64)
@@ -73,6 +73,31 @@ def test_it_finds_the_optimum(solver):
     assert float(error(solver, torch.tensor(found))) <= 1.02 * optimum(solver)
     refined = [one.error for one in settled if one.sweep]
     assert refined == sorted(refined, reverse=True)
+
+
+def test_the_spectrum_has_the_same_optimum_in_a_world_of_frequencies():
+    """Each is multiplied by a number, so that what the spectrum lacks is what the latents lack."""
+    side = torch.fft.fftfreq(8, 1 / 8).double()
+    std = 4 / (side[:, None].square() + side.square() + 1).sqrt()
+
+    def velocity(latents, timestep, sigma, cond_sigma):
+        factor = velocity_coefficient(cond_sigma.double()[:, None], std.flatten())
+        spectrum = torch.fft.fft2(latents) * factor.reshape(-1, 1, 8, 8)
+        return torch.fft.ifft2(spectrum).real
+
+    latents = torch.randn(2, 3, 8, 8, generator=torch.manual_seed(0)).double()
+    found = []
+    for objective in ("latents", "spectrum"):
+        search = Search(candidates=9, sweeps=1, objective=objective)
+        calibration = Calibration([Images(velocity, latents)], made, search)
+        found.append(deviations_of(calibration.run()))
+    assert found[0] == pytest.approx(found[1], abs=5e-3)
+    assert max(map(abs, found[0])) > 0.1
+    aims = [teacher[-1] for teacher in calibration.teachers]
+    moved = [aim.roll(1, -1) for aim in aims]  # the same spectrum, of other latents
+    assert calibration.spectral_error(moved) == pytest.approx(0, abs=1e-20)
+    assert min(calibration.distances(moved)) > 1e-3
+    assert calibration.spectral_error([2 * aim for aim in aims]) > 1e-3
 
 
 def test_the_first_pass_alone_is_better_than_half_a_step():
@@ -135,7 +160,16 @@ def test_heun_is_refused():
         Calibration([Images(Field(), noise())], lambda: scheduler)
 
 
-@pytest.mark.parametrize("settings", [{"split": 1}, {"candidates": 2}, {"sweeps": -1}])
-def test_a_search_that_is_none_is_refused(settings):
-    with pytest.raises(InputError, match="is at least"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": 1}, "split is at least 2"),
+        ({"candidates": 2}, "candidates is at least 3"),
+        ({"sweeps": -1}, "sweeps is at least 0"),
+        ({"sweeps": 5000}, "at most 1000"),
+        ({"objective": "spectra"}, "unknown objective 'spectra'; did you mean 'spectrum'"),
+    ],
+)
+def test_a_search_that_is_none_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
         Search(**settings)

@@ -31,7 +31,7 @@ def test_what_was_found_is_found_once(tmp_path):
     ("changed", "message"),
     [
         ({"steps": 5}, r"another steps \(4, not 5\)"),
-        ({"model": {"dtype": "fp16"}}, "another model"),
+        ({"model": {"dtype": "fp16"}}, r"another dtype \('fp32', not 'fp16'\)"),
         ({"seed": 1}, r"another seed \(None, not 1\)"),
     ],
 )
