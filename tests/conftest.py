@@ -367,6 +367,16 @@ def quiet(pipe: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Directories of tiny pipelines by family; leave them as they are."""
+    paths = {}
+    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
+        paths[name] = tmp_path_factory.mktemp(name)
+        make().save_pretrained(paths[name])
+    return paths
+
+
+@pytest.fixture(scope="session")
 def judge_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow judge of mini's world with random weights, as `python -m mini export` writes it."""
     path = tmp_path_factory.mktemp("mini_judge")

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from asyncdiff_cli.engine.evaluation.store import Store
-from tests.conftest import tiny_sd3
 from tests.helpers.evaluations import rows as stored
 from tests.helpers.processes import KILL_AT, Forked
 from tests.helpers.training import rows as logged
@@ -21,10 +20,8 @@ WRITES = 8
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sd3")
-    tiny_sd3().save_pretrained(path)
-    return "--backbone", path, "--device", "cpu"
+def model(pipelines):
+    return "--backbone", pipelines["sd3"], "--device", "cpu"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.evaluation.store import FAN_IN, Store
 from asyncdiff_cli.engine.sampling.sample import SampleResult
-from tests.conftest import tiny_sd3
 from tests.helpers.processes import server
 
 PROMPTS = int(os.environ.get("LOAD_PROMPTS", 100_000))
@@ -113,10 +112,8 @@ def in_process(*given):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sd3")
-    tiny_sd3().save_pretrained(path)
-    return path
+def model(pipelines):
+    return pipelines["sd3"]
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(PROMPTS, marks=pytest.mark.slow)])

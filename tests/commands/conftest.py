@@ -11,17 +11,6 @@ import pytest
 
 from asyncdiff_cli.app import run
 from asyncdiff_cli.engine import TimestepPredictionModule
-from tests.conftest import tiny_flux, tiny_sd3
-
-
-@pytest.fixture(scope="session")
-def pipelines(tmp_path_factory) -> dict[str, Path]:
-    """Directories of tiny pipelines by family."""
-    paths = {}
-    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
-        paths[name] = tmp_path_factory.mktemp(name)
-        make().save_pretrained(paths[name])
-    return paths
 
 
 @dataclass(frozen=True)

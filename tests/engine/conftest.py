@@ -2,11 +2,7 @@
 
 import pytest
 
-from tests.conftest import tiny_sd3
-
 
 @pytest.fixture(scope="session")
-def sd3_directory(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sd3")
-    tiny_sd3().save_pretrained(path)
-    return path
+def sd3_directory(pipelines):
+    return pipelines["sd3"]

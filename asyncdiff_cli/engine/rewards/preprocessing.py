@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -12,8 +12,6 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 INPUT_SIZE = 224
-
-Preprocessing = Callable[[Sequence[Image.Image]], Tensor]
 
 
 def crop(images: Sequence[Image.Image], size: int = INPUT_SIZE) -> Tensor:

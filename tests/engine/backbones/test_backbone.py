@@ -33,19 +33,10 @@ from asyncdiff_cli.engine.devices import resolve_device
 from tests.conftest import PROMPTS, seeded, tiny_flux, tiny_sd3, tiny_z_image
 
 
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory) -> dict[str, Path]:
-    paths = {}
-    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
-        paths[name] = tmp_path_factory.mktemp(name)
-        make().save_pretrained(paths[name])
-    return paths
-
-
 @pytest.fixture
-def directory(directories, tmp_path) -> Path:
+def directory(pipelines, tmp_path) -> Path:
     """A copy of the SD3 pipeline that a test may damage."""
-    return Path(shutil.copytree(directories["sd3"], tmp_path / "sd3"))
+    return Path(shutil.copytree(pipelines["sd3"], tmp_path / "sd3"))
 
 
 def draw(backbone, **settings):
@@ -61,8 +52,8 @@ def draw(backbone, **settings):
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
-def test_a_directory_loads_to_the_pipeline_that_it_holds(directories, family):
-    backbone = load_backbone(str(directories[family]))
+def test_a_directory_loads_to_the_pipeline_that_it_holds(pipelines, family):
+    backbone = load_backbone(str(pipelines[family]))
     assert (backbone.dtype, backbone.device.type) == (torch.float32, "cpu")
     assert backbone.adapter.family == family
     assert backbone.entry.num_inference_steps == {"sd3": 15, "flux": 10}[family]
@@ -81,37 +72,37 @@ def test_a_pipeline_may_do_without_t5(tmp_path):
     assert short.shape[1] == 48 + 8
 
 
-def test_the_fingerprint_follows_the_weights(directories, directory):
-    one = load_backbone(str(directories["sd3"])).fingerprint
+def test_the_fingerprint_follows_the_weights(pipelines, directory):
+    one = load_backbone(str(pipelines["sd3"])).fingerprint
     assert one == load_backbone(str(directory)).fingerprint
-    assert one != load_backbone(str(directories["flux"])).fingerprint
+    assert one != load_backbone(str(pipelines["flux"])).fingerprint
     weights = directory / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     assert one != load_backbone(str(directory)).fingerprint
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "bfloat16", torch.bfloat16])
-def test_the_dtype_is_the_one_asked_for(directories, dtype):
-    backbone = load_backbone(str(directories["flux"]), dtype=dtype)
+def test_the_dtype_is_the_one_asked_for(pipelines, dtype):
+    backbone = load_backbone(str(pipelines["flux"]), dtype=dtype)
     assert backbone.dtype is torch.bfloat16
     assert draw(backbone, height=16, width=16).isfinite().all()
 
 
 @pytest.mark.parametrize("scheduler", ["heun", "dpmpp", "unipc"])
-def test_the_scheduler_is_the_one_asked_for(directories, scheduler):
-    backbone = load_backbone(str(directories["sd3"]), scheduler=scheduler)
+def test_the_scheduler_is_the_one_asked_for(pipelines, scheduler):
+    backbone = load_backbone(str(pipelines["sd3"]), scheduler=scheduler)
     assert draw(backbone).isfinite().all()
     with attach(backbone.pipe, FixedDeviation(0.5)) as trace:
         backbone.pipe("a cat", num_inference_steps=3)
     assert trace.cond_sigmas.shape == (1, 5 if scheduler == "heun" else 3)
 
 
-def test_a_named_backbone_loads_from_a_directory(directories):
-    backbone = load_backbone("sd35", model_path=directories["sd3"])
+def test_a_named_backbone_loads_from_a_directory(pipelines):
+    backbone = load_backbone("sd35", model_path=pipelines["sd3"])
     assert backbone.entry is REGISTRY["sd35"]
     assert backbone.size == 512
     with pytest.raises(InputError, match="holds a FluxPipeline, which is not sd35"):
-        load_backbone("sd35", model_path=directories["flux"])
+        load_backbone("sd35", model_path=pipelines["flux"])
 
 
 def test_mini_is_in_the_package():
@@ -193,12 +184,12 @@ def test_a_pipeline_without_a_name_has_the_dtype_of_its_family(gpu, tmp_path, mo
 
 
 @pytest.fixture
-def changed(directories, tmp_path):
+def changed(pipelines, tmp_path):
     """Changes the weights of a component of a copy, which is returned."""
 
     def change(component, change):
         path = tmp_path / "changed"
-        shutil.copytree(directories["sd3"], path)
+        shutil.copytree(pipelines["sd3"], path)
         (file,) = (path / component).glob("*.safetensors")
         weights = load_file(file)
         change(weights)
@@ -223,9 +214,9 @@ def test_a_weight_that_no_model_has_is_told(changed, component):
         load_backbone(path)
 
 
-def test_a_setting_that_a_model_does_not_know_is_told(directories, tmp_path):
+def test_a_setting_that_a_model_does_not_know_is_told(pipelines, tmp_path):
     path = tmp_path / "newer"
-    shutil.copytree(directories["sd3"], path)
+    shutil.copytree(pipelines["sd3"], path)
     file = path / "transformer" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "guided_by": "time"}))
     with pytest.warns(AsyncDiffWarning, match="attributes.*guided_by.*ignored"):
@@ -246,7 +237,7 @@ def test_a_revision_belongs_to_a_repository(directory):
         load_backbone(str(directory), revision="main")
 
 
-def test_refused_before_any_weights_are_read(directories, tmp_path):
+def test_refused_before_any_weights_are_read(pipelines, tmp_path):
     for family, index in (("flux", "FluxPipeline"), ("other", "StableDiffusionPipeline")):
         (tmp_path / family).mkdir()
         (tmp_path / family / "model_index.json").write_text(json.dumps({"_class_name": index}))
@@ -323,11 +314,11 @@ def test_a_repository_that_cannot_be_had(monkeypatch, error, lines):
 
 
 @pytest.fixture
-def cached_repository(directories, tmp_path, monkeypatch) -> str:
+def cached_repository(pipelines, tmp_path, monkeypatch) -> str:
     """The SD3 pipeline as the hub's cache holds it, offline; answers with its commit."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--someone--tiny-sd3"
-    shutil.copytree(directories["sd3"], repository / "snapshots" / commit)
+    shutil.copytree(pipelines["sd3"], repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):

@@ -39,15 +39,6 @@ FAMILIES = ("sd3", "flux")
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="bitsandbytes needs a GPU")
 
 
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory):
-    paths = {}
-    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
-        paths[name] = tmp_path_factory.mktemp(name)
-        make().save_pretrained(paths[name])
-    return paths
-
-
 def load(path, **settings):
     return load_backbone(str(path), device="cpu", **settings)
 
@@ -75,10 +66,10 @@ def family(request):
 
 @pytest.mark.parametrize("quantize", ["int8", "fp8"])
 def test_the_transformer_and_t5_are_quantized_and_draw_about_the_same(
-    directories, family, quantize, monkeypatch
+    pipelines, family, quantize, monkeypatch
 ):
     monkeypatch.setattr(loading, "QUANTIZED_FROM", 1)
-    backbone = load(directories[family], quantize=quantize)
+    backbone = load(pipelines[family], quantize=quantize)
     pipe = backbone.pipe
     t5 = pipe.text_encoder_3 if family == "sd3" else pipe.text_encoder_2
     for module, whether in (
@@ -91,14 +82,14 @@ def test_the_transformer_and_t5_are_quantized_and_draw_about_the_same(
             if isinstance(layer, torch.nn.Linear):
                 quantized = type(layer.weight).__module__.startswith("torchao")
                 assert quantized == (whether and not (module is t5 and name.endswith(".wo"))), name
-    drawn, full = draw(backbone), draw(load(directories[family]))
+    drawn, full = draw(backbone), draw(load(pipelines[family]))
     error = (drawn - full).abs().mean()
     assert 0 < error < 0.02
     assert (backbone.setup.quantize, backbone.dtype) == (quantize, torch.float32)
 
 
-def test_a_small_text_encoder_is_left_as_it_is(directories):
-    t5 = load(directories["sd3"], quantize="int8").pipe.text_encoder_3
+def test_a_small_text_encoder_is_left_as_it_is(pipelines):
+    t5 = load(pipelines["sd3"], quantize="int8").pipe.text_encoder_3
     assert {type(p) for p in t5.parameters()} == {torch.nn.Parameter}
 
 
@@ -120,15 +111,15 @@ def test_nf4_is_asked_of_bitsandbytes(library, source):
 
 
 @NEEDS_GPU
-def test_nf4_draws_about_the_same(directories, family):
+def test_nf4_draws_about_the_same(pipelines, family):
     pytest.importorskip("bitsandbytes")
-    drawn = draw(load_backbone(str(directories[family]), device="cuda", quantize="nf4"))
-    assert (drawn.cpu() - draw(load(directories[family]))).abs().mean() < 0.1
+    drawn = draw(load_backbone(str(pipelines[family]), device="cuda", quantize="nf4"))
+    assert (drawn.cpu() - draw(load(pipelines[family]))).abs().mean() < 0.1
 
 
-def test_t5_keeps_what_overflows_under_fp16(directories, family, monkeypatch):
+def test_t5_keeps_what_overflows_under_fp16(pipelines, family, monkeypatch):
     monkeypatch.setattr(outline_module, "resolve_device", lambda *_: (CPU, torch.float16))
-    pipe = load(directories[family]).pipe
+    pipe = load(pipelines[family]).pipe
     t5 = pipe.text_encoder_3 if family == "sd3" else pipe.text_encoder_2
     dtypes = {name: p.dtype for name, p in t5.named_parameters()}
     kept = {name for name, dtype in dtypes.items() if dtype is torch.float32}
@@ -198,24 +189,24 @@ def test_compiled_blocks_draw_the_same_and_are_compiled_once(family, backend, mo
 
 
 @pytest.mark.parametrize("attention", ["native", "_native_math"])
-def test_an_attention_backend_draws_the_same(directories, family, attention):
-    drawn = draw(load(directories[family], attention=attention))
-    assert_rounded(drawn, draw(load(directories[family])), make_case(family).terms)
+def test_an_attention_backend_draws_the_same(pipelines, family, attention):
+    drawn = draw(load(pipelines[family], attention=attention))
+    assert_rounded(drawn, draw(load(pipelines[family])), make_case(family).terms)
 
 
-def test_an_attention_backend_is_of_one_model(directories):
-    plain = load(directories["sd3"])
+def test_an_attention_backend_is_of_one_model(pipelines):
+    plain = load(pipelines["sd3"])
     before = _AttentionBackendRegistry.get_active_backend()
-    load(directories["sd3"], attention="_native_math")
+    load(pipelines["sd3"], attention="_native_math")
     assert _AttentionBackendRegistry.get_active_backend() == before
     assert draw(plain).isfinite().all()
 
 
-def test_an_attention_backend_that_is_not_installed_is_named(directories):
+def test_an_attention_backend_that_is_not_installed_is_named(pipelines):
     if importlib.util.find_spec("sageattention"):
         pytest.skip("sageattention is installed")
     with pytest.raises(InputError, match=r"--attention sage does not work here: .*sageattention"):
-        load(directories["sd3"], attention="sage")
+        load(pipelines["sd3"], attention="sage")
 
 
 # adapters
@@ -238,42 +229,42 @@ def loras(tmp_path_factory):
     return paths
 
 
-def test_a_lora_changes_what_is_drawn_by_its_scale(directories, loras, family):
-    plain = draw(load(directories[family]))
+def test_a_lora_changes_what_is_drawn_by_its_scale(pipelines, loras, family):
+    plain = draw(load(pipelines[family]))
     half, whole = (
-        draw(load(directories[family], lora=f"{loras[family]}{at}")) for at in ("@0.5", "")
+        draw(load(pipelines[family], lora=f"{loras[family]}{at}")) for at in ("@0.5", "")
     )
-    none = draw(load(directories[family], lora=f"{loras[family]}@0"))
+    none = draw(load(pipelines[family], lora=f"{loras[family]}@0"))
     assert_rounded(none, plain, make_case(family).terms)
     assert 0 < (half - plain).abs().mean() < (whole - plain).abs().mean()
 
 
-def test_loras_add_up(directories, loras, family):
-    twice = draw(load(directories[family], lora=[f"{loras[family]}@0.5"] * 2))
-    once = draw(load(directories[family], lora=(str(loras[family]),)))
+def test_loras_add_up(pipelines, loras, family):
+    twice = draw(load(pipelines[family], lora=[f"{loras[family]}@0.5"] * 2))
+    once = draw(load(pipelines[family], lora=(str(loras[family]),)))
     assert_rounded(twice, once, make_case(family).terms)
 
 
-def test_a_lora_is_a_part_of_the_fingerprint(directories, loras):
-    plain, with_lora = load(directories["sd3"]), load(directories["sd3"], lora=str(loras["sd3"]))
+def test_a_lora_is_a_part_of_the_fingerprint(pipelines, loras):
+    plain, with_lora = load(pipelines["sd3"]), load(pipelines["sd3"], lora=str(loras["sd3"]))
     assert plain.fingerprint != with_lora.fingerprint
     assert with_lora.setup.lora == (str(loras["sd3"]),)
 
 
-def test_a_directory_of_several_loras_is_refused_with_their_names(directories, loras, tmp_path):
+def test_a_directory_of_several_loras_is_refused_with_their_names(pipelines, loras, tmp_path):
     for name in ("a", "b"):
         shutil.copy(loras["sd3"], tmp_path / f"{name}.safetensors")
     with pytest.raises(InputError, match=r"holds a\.safetensors, b\.safetensors: give a file"):
-        load(directories["sd3"], lora=str(tmp_path))
+        load(pipelines["sd3"], lora=str(tmp_path))
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
     with pytest.raises(InputError, match="holds none: give a file"):
-        load(directories["sd3"], lora=str(tmp_path))
+        load(pipelines["sd3"], lora=str(tmp_path))
 
 
-def test_a_directory_may_hold_a_lora(directories, loras):
-    from_file = draw(load(directories["sd3"], lora=str(loras["sd3"])))
-    assert torch.equal(draw(load(directories["sd3"], lora=str(loras["sd3"].parent))), from_file)
+def test_a_directory_may_hold_a_lora(pipelines, loras):
+    from_file = draw(load(pipelines["sd3"], lora=str(loras["sd3"])))
+    assert torch.equal(draw(load(pipelines["sd3"], lora=str(loras["sd3"].parent))), from_file)
 
 
 @pytest.mark.parametrize(
@@ -307,9 +298,9 @@ def test_a_lora_is_a_source_and_a_scale(text, source, scale):
         ("style@10.5", "10.5 is outside"),
     ],
 )
-def test_a_lora_that_is_not_there_is_named(directories, lora, line):
+def test_a_lora_that_is_not_there_is_named(pipelines, lora, line):
     with pytest.raises(InputError, match=line):
-        load(directories["sd3"], lora=lora)
+        load(pipelines["sd3"], lora=lora)
 
 
 def test_a_lora_may_have_an_at_in_its_name(tmp_path):
@@ -329,19 +320,19 @@ def renamed_lora(file, tmp_path, every):
     return path, sum("others" in key for key in weights), len(weights)
 
 
-def test_what_of_a_lora_does_not_fit_is_told(directories, loras, family, tmp_path):
+def test_what_of_a_lora_does_not_fit_is_told(pipelines, loras, family, tmp_path):
     path, left, count = renamed_lora(loras[family], tmp_path, 2)
     with pytest.warns(AsyncDiffWarning, match=rf"{left} of its {count} weights do not fit the"):
-        some = draw(load(directories[family], lora=str(path)))
+        some = draw(load(pipelines[family], lora=str(path)))
     assert 0 < left < count
-    assert not torch.equal(some, draw(load(directories[family], lora=str(loras[family]))))
-    assert not torch.equal(some, draw(load(directories[family])))
+    assert not torch.equal(some, draw(load(pipelines[family], lora=str(loras[family]))))
+    assert not torch.equal(some, draw(load(pipelines[family])))
 
 
-def test_a_lora_of_which_nothing_fits_is_refused(directories, loras, family, tmp_path):
+def test_a_lora_of_which_nothing_fits_is_refused(pipelines, loras, family, tmp_path):
     path, _, count = renamed_lora(loras[family], tmp_path, 1)
     with pytest.raises(InputError, match=rf"made for another model: none of its {count} weights"):
-        load(directories[family], lora=str(path))
+        load(pipelines[family], lora=str(path))
 
 
 def changed(weights, change, some=("to_q.lora_A",)):
@@ -369,56 +360,56 @@ LAYER = "transformer.transformer_blocks.0.attn.to_q"
         (lambda _: None, ("lora_B",), f"{LAYER} has no lora_B"),
     ],
 )
-def test_a_lora_of_other_shapes_is_refused(directories, loras, tmp_path, change, some, line):
+def test_a_lora_of_other_shapes_is_refused(pipelines, loras, tmp_path, change, some, line):
     file = tmp_path / "other.safetensors"
     save_file(changed(load_file(loras["sd3"]), change, some), file)
     with pytest.raises(InputError, match=rf"--lora .* does not fit the SD3Trans.*{line}") as caught:
-        load(directories["sd3"], lora=str(file))
+        load(pipelines["sd3"], lora=str(file))
     assert "\n" not in str(caught.value)
     assert "size mismatch" not in str(caught.value)
 
 
-def test_a_lora_that_lacks_a_weight_of_its_kind_is_refused(directories, loras, tmp_path):
+def test_a_lora_that_lacks_a_weight_of_its_kind_is_refused(pipelines, loras, tmp_path):
     magnitude = {f"{LAYER}.lora_magnitude_vector": torch.ones(32)}  # that other layers lack
     save_file(load_file(loras["sd3"]) | magnitude, tmp_path / "dora.safetensors")
     with pytest.raises(InputError, match=r"--lora .* here: it lacks weights, such as"):
-        load(directories["sd3"], lora=str(tmp_path))
+        load(pipelines["sd3"], lora=str(tmp_path))
 
 
-def test_a_lora_without_weights_is_refused(directories, tmp_path):
+def test_a_lora_without_weights_is_refused(pipelines, tmp_path):
     save_file({}, tmp_path / "empty.safetensors")
     with pytest.raises(InputError, match=r"empty\.safetensors holds no weights: those of a LoRA"):
-        load(directories["sd3"], lora=str(tmp_path / "empty.safetensors"))
+        load(pipelines["sd3"], lora=str(tmp_path / "empty.safetensors"))
 
 
-def test_a_lora_of_another_model_is_refused(directories, loras, tmp_path):
+def test_a_lora_of_another_model_is_refused(pipelines, loras, tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"something.weight": torch.zeros(2)}, file)
     with pytest.raises(InputError, match=r"--lora .*other\.safetensors"):
-        load(directories["sd3"], lora=str(file))
+        load(pipelines["sd3"], lora=str(file))
 
 
 # files of a transformer
 
 
-def test_a_transformer_may_come_from_a_file(directories, family, tmp_path):
-    weights = load_file(next((directories[family] / "transformer").glob("*.safetensors")))
+def test_a_transformer_may_come_from_a_file(pipelines, family, tmp_path):
+    weights = load_file(next((pipelines[family] / "transformer").glob("*.safetensors")))
     changed = {name: value * 1.1 for name, value in weights.items()}
     file = tmp_path / "tuned.safetensors"
     save_file(changed, file)
-    backbone = load(directories[family], model_path=file)
+    backbone = load(pipelines[family], model_path=file)
     for name, value in backbone.pipe.transformer.state_dict().items():
         assert torch.equal(value, changed[name]), name
     assert backbone.checkpoint == file
-    assert backbone.fingerprint != load(directories[family]).fingerprint
-    quantized = load(directories[family], model_path=file, quantize="int8")
+    assert backbone.fingerprint != load(pipelines[family]).fingerprint
+    quantized = load(pipelines[family], model_path=file, quantize="int8")
     error = (draw(quantized) - draw(backbone)).abs().mean()
     assert 0 < error < 0.02
 
 
-def test_a_transformer_may_be_gguf(directories, family, tmp_path):
+def test_a_transformer_may_be_gguf(pipelines, family, tmp_path):
     gguf = pytest.importorskip("gguf")
-    weights = load_file(next((directories[family] / "transformer").glob("*.safetensors")))
+    weights = load_file(next((pipelines[family] / "transformer").glob("*.safetensors")))
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", family)
     for name, value in weights.items():
         whole = value.ndim != 2 or value.shape[-1] % 32
@@ -429,18 +420,18 @@ def test_a_transformer_may_be_gguf(directories, family, tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    backbone = load(directories[family], model_path=tmp_path / "model.gguf")
-    error = (draw(backbone) - draw(load(directories[family]))).abs().mean()
+    backbone = load(pipelines[family], model_path=tmp_path / "model.gguf")
+    error = (draw(backbone) - draw(load(pipelines[family]))).abs().mean()
     assert 0 < error < 0.02
     with pytest.raises(InputError, match="is quantized already: leave out --quantize int8"):
-        load(directories[family], model_path=tmp_path / "model.gguf", quantize="int8")
+        load(pipelines[family], model_path=tmp_path / "model.gguf", quantize="int8")
 
 
-def test_nf4_cannot_be_made_of_a_file(directories, tmp_path):
+def test_nf4_cannot_be_made_of_a_file(pipelines, tmp_path):
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(1)}, file)
     with pytest.raises(InputError, match=r"--quantize nf4 cannot read .* a single file"):
-        find_source(str(directories["sd3"]), file, quantize="nf4")
+        find_source(str(pipelines["sd3"]), file, quantize="nf4")
 
 
 def test_the_text_part_does_without_t5(tmp_path):
@@ -456,22 +447,22 @@ def test_the_text_part_does_without_t5(tmp_path):
     assert torch.equal(text.negative_prompt_embeds, whole.negative_prompt_embeds)
 
 
-def test_a_file_of_another_kind_is_refused(directories, tmp_path):
+def test_a_file_of_another_kind_is_refused(pipelines, tmp_path):
     file = tmp_path / "model.ckpt"
     file.write_bytes(b"")
     with pytest.raises(InputError, match=r"single files end in \.safetensors, \.sft, \.gguf"):
-        load(directories["sd3"], model_path=file)
+        load(pipelines["sd3"], model_path=file)
 
 
 # parts
 
 
 @pytest.mark.parametrize("settings", [{}, {"quantize": "int8"}, {"lora": True}])
-def test_text_and_image_parts_draw_what_the_whole_draws(directories, loras, family, settings):
+def test_text_and_image_parts_draw_what_the_whole_draws(pipelines, loras, family, settings):
     if settings.get("lora"):
         settings = {"lora": str(loras[family])}
     whole, text, image = (
-        load(directories[family], parts=parts, **settings) for parts in ("all", "text", "image")
+        load(pipelines[family], parts=parts, **settings) for parts in ("all", "text", "image")
     )
     assert text.pipe.transformer is text.pipe.vae is None
     encoders = [n for n in image.pipe.components if n.startswith(("text_encoder", "tokenizer"))]
@@ -511,11 +502,11 @@ def test_text_and_image_parts_draw_what_the_whole_draws(directories, loras, fami
         ({"parts": "txt"}, "unknown parts 'txt'; did you mean 'text'"),
     ],
 )
-def test_bad_settings_get_one_line_before_anything_is_read(directories, settings, line):
+def test_bad_settings_get_one_line_before_anything_is_read(pipelines, settings, line):
     if settings.get("quantize") == "nf4":
         pytest.importorskip("bitsandbytes")
     with pytest.raises(InputError, match=line) as caught:
-        load(directories["sd3"], **settings)
+        load(pipelines["sd3"], **settings)
     assert "\n" not in str(caught.value)
 
 

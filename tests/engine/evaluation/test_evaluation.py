@@ -44,7 +44,7 @@ from asyncdiff_cli.engine.prompts.load import load_evaluation_prompts, load_prom
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.sharpness import Sharpness
 from asyncdiff_cli.engine.training.recipe_files import to_yaml
-from tests.conftest import make_case, tiny_flux, tiny_sd3
+from tests.conftest import make_case, tiny_sd3
 from tests.helpers.evaluations import assert_alike, finish, rows
 from tests.helpers.modules import randomised, tpm_for
 from tests.helpers.prompts import LISTS, needs_lists, write_captions, write_lists
@@ -64,15 +64,6 @@ def texts(tmp_path_factory):
     path = tmp_path_factory.mktemp("texts") / "prompts.txt"
     path.write_text("\n".join(TEXTS), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def pipelines(tmp_path_factory):
-    paths = {}
-    for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
-        paths[name] = tmp_path_factory.mktemp(name)
-        make().save_pretrained(paths[name])
-    return paths
 
 
 @pytest.fixture(scope="module")
