@@ -1,6 +1,6 @@
 """The block of Modular Diffusers: what it draws is what `attach` draws in the stock pipeline."""
 
-import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,10 @@ DEVIATIONS = [0.9, -0.4, 0.2]
 @pytest.fixture(scope="module")
 def block():
     """The module, as one has it who copies the file beside a script."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import block
-    finally:
-        sys.path.remove(str(FOLDER))
-    return block
+    spec = spec_from_file_location("block", FOLDER / "block.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module", params=MAKE)

@@ -110,17 +110,6 @@ class RecordedSettings(BaseModel):
         ),
     ] = None
     """Where the steps lie; None, or model, for the model's own."""
-    dtype: Annotated[
-        str | None,
-        Option(
-            "DTYPE",
-            "fp32, bf16 or fp16. (default: the backbone's on CUDA, fp32 on a CPU)",
-            (),
-            tuple(DTYPES),
-            "dtype",
-        ),
-    ] = None
-    """fp16, bf16 or fp32; None for the backbone's own on CUDA, fp32 on a CPU."""
     quantize: Annotated[
         str | None,
         Option(
@@ -163,6 +152,17 @@ class RecordedSettings(BaseModel):
         ),
     ] = None
     """diffusers' attention backend; None, or none, for its default."""
+    dtype: Annotated[
+        str | None,
+        Option(
+            "DTYPE",
+            "fp32, bf16 or fp16. (default: the backbone's on CUDA, fp32 on a CPU)",
+            (),
+            tuple(DTYPES),
+            "dtype",
+        ),
+    ] = None
+    """fp16, bf16 or fp32; None for the backbone's own on CUDA, fp32 on a CPU."""
 
 
 class ModelSettings(RecordedSettings, ModelPlace):

@@ -41,11 +41,8 @@ class Drawn(BaseModel):
     seed: int
 
 
-class Provenance(RecordedSettings):
-    """Everything that an image depends on, and the times that it was conditioned on.
-
-    There is no date in it: the same command writes the same bytes.
-    """
+class _Drawing(BaseModel):
+    """Which image, of what model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,6 +61,14 @@ class Provenance(RecordedSettings):
     height: int
     width: int
     max_sequence_length: int | None
+
+
+class Provenance(RecordedSettings, _Drawing):
+    """Everything that an image depends on, and the times that it was conditioned on.
+
+    There is no date in it: the same command writes the same bytes.
+    """
+
     scheduler: str
     grid: str = "model"
     dtype: str

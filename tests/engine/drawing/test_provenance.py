@@ -70,7 +70,7 @@ def png_with(text: str | None, path):
     [
         (None, "carries no asyncdiff provenance"),
         ("{", "provenance is damaged"),
-        ("{}", "provenance is damaged: scheduler: Field required"),
+        ("{}", "provenance is damaged: backbone: Field required"),
     ],
 )
 def test_images_without_a_valid_record(tmp_path, text, line):
