@@ -79,13 +79,13 @@ def explain(
     model = ModelChoice.parse(backbone=backbone, scheduler=solver, grid=grid)
     model.check()
     with render.status("Computing"):
-        from asyncdiff_cli.engine.figures.explanation import Request, explain_request
+        from asyncdiff_cli.engine.figures.explanation import ExplainRequest, explain_request
         from asyncdiff_cli.engine.figures.explanation_chart import write_chart
         from asyncdiff_cli.engine.figures.style import check_suffix
 
         if out is not None:
             check_suffix(out)
-        explanation = explain_request(Request(policies, model, shift, steps, size))
+        explanation = explain_request(ExplainRequest(policies, model, shift, steps, size))
         written = [] if out is None else write_chart(explanation, out)
     if out is not None and (warning := kept_apart(out, written[0])):
         render.warning(warning)

@@ -47,7 +47,7 @@ def histogram(
     """
     from asyncdiff_cli.engine.evaluation.store import Store
     from asyncdiff_cli.engine.figures.distributions import (
-        EVALUATION,
+        RUN_EVALUATION,
         distributions,
         is_store,
         told_apart,
@@ -62,7 +62,7 @@ def histogram(
     for path, name, source in zip(paths, told_apart(paths), sources, strict=True):
         if isinstance(source, Store):
             stores.append((name, source))
-        elif (drawn := draw(source, path / EVALUATION)) is not None:
+        elif (drawn := draw(source, path / RUN_EVALUATION)) is not None:
             stores.append((name, drawn[0]))
     found = distributions(stores, policy)
     written = write_histogram(found, out)

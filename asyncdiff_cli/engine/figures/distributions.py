@@ -12,7 +12,7 @@ from asyncdiff_cli.engine.evaluation.summary import Result, Summary, summarize
 from asyncdiff_cli.engine.figures.histogram import histogram_csv, histogram_figure
 from asyncdiff_cli.engine.figures.style import check_suffix, save_chart
 
-EVALUATION = "evaluation"
+RUN_EVALUATION = "evaluation"
 """The directory of a run that holds its module's evaluation."""
 CHOOSING = ("learned", "lifted", "time-shift")
 """Policies whose deviations differ between images."""
@@ -33,7 +33,7 @@ def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> di
     Raises:
         InputError: if there is none.
     """
-    found: dict[str, Result] = {}
+    by_label: dict[str, Result] = {}
     for name, store in stores:
         summary = summarize(store, intervals=False)
         several_steps = len({r.setting.steps for r in summary.results}) > 1
@@ -47,13 +47,13 @@ def distributions(stores: Sequence[tuple[str, Store]], policy: str | None) -> di
                 label.append(_short(setting.policy, summary))
             if several_steps:
                 label.append(f"{setting.steps} steps")
-            found[", ".join(label)] = result
-    if not found:
+            by_label[", ".join(label)] = result
+    if not by_label:
         names = ", ".join(str(store.path) for _, store in stores)
         raise InputError(
             f"{names}: no deviations of {policy or 'a policy that chooses by the image'} at γ = 1"
         )
-    return found
+    return by_label
 
 
 def _short(policy: str, summary: Summary) -> str:
@@ -70,11 +70,11 @@ def told_apart(paths: Sequence[Path]) -> list[str]:
     Raises:
         InputError: for a directory that is there twice.
     """
-    every = [path.resolve().parts for path in paths]
-    for path, own in zip(paths, every, strict=True):
-        if every.count(own) > 1:
+    places = [path.resolve().parts for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
             raise InputError(f"{path} is given twice")
-    return [next("/".join(end) for end in _ends(own) if _alone(end, every)) for own in every]
+    return [next("/".join(end) for end in _ends(place) if _alone(end, places)) for place in places]
 
 
 def _ends(parts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -85,7 +85,7 @@ def _alone(end: Sequence[str], every: Sequence[Sequence[str]]) -> bool:
     return sum(parts[-len(end) :] == end for parts in every) == 1
 
 
-def write_histogram(found: Mapping[str, Result], path: Path) -> list[Path]:
+def write_histogram(runs: Mapping[str, Result], path: Path) -> list[Path]:
     """The chart at `path` and as .svg, and its numbers as .csv; the files' paths.
 
     Raises:
@@ -93,4 +93,4 @@ def write_histogram(found: Mapping[str, Result], path: Path) -> list[Path]:
         AsyncDiffError: if one cannot be written.
     """
     check_suffix(path)
-    return save_chart(histogram_figure(found), path, histogram_csv(found), ".csv")
+    return save_chart(histogram_figure(runs), path, histogram_csv(runs), ".csv")

@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, wort
 from asyncdiff_cli.engine.policies.transfer import transfer
 from asyncdiff_cli.engine.sampling.loop import integrate
 
-STEPS, SHIFT = 10, 3.0
+USUAL_STEPS, USUAL_SHIFT = 10, 3.0
 """Steps and shift of a run of no backbone."""
 MOST_SHIFT = 1000.0
 MakeScheduler = Callable[[str, int], Any]
@@ -35,7 +35,7 @@ MakeScheduler = Callable[[str, int], Any]
 
 
 @dataclass(frozen=True)
-class Request:
+class ExplainRequest:
     """What a user asks to have explained. None is a default."""
 
     policies: str
@@ -96,7 +96,8 @@ def explain(
         return make("euler", count).sigmas.clone()
 
     explained = [
-        _explained(one, make(solver, steps), grid, solver, spectrum, by_euler) for one in chosen
+        _explained(policy, make(solver, steps), grid, solver, spectrum, by_euler)
+        for policy in chosen
     ]
     return Explanation(
         steps,
@@ -122,7 +123,8 @@ def _explained(
         velocity_scale_of(policy, sigma, told, gamma)
         for sigma, told in zip(scheduler.sigmas, cond_sigmas, strict=False)
     ]
-    scale = None if scales[0] is None else torch.cat([each for each in scales if each is not None])
+    factors_of_velocity = [scale for scale in scales if scale is not None]
+    scale = torch.cat(factors_of_velocity) if factors_of_velocity else None
     told = torch.cat(cond_sigmas)
     factors = transfer(grid, told, spectrum.std, solver, scale)
     error = float(spectrum.error(factors))
@@ -131,7 +133,7 @@ def _explained(
         error,
         worth_steps(error, spectrum, by_euler),
         residual_noise(grid, told, solver, scale),
-        tuple(float(each) for each in deviations),
+        tuple(float(deviation) for deviation in deviations),
         tuple(told.tolist()),
         tuple(zip(spectrum.std.tolist(), factors.tolist(), strict=True)),
     )
@@ -146,7 +148,7 @@ def _times(policy: Policy, gamma: float, scheduler: Any) -> tuple[list[Tensor], 
     return cond_sigmas, deviations
 
 
-def explain_request(request: Request) -> Explanation:
+def explain_request(request: ExplainRequest) -> Explanation:
     """Explain what a user asks for.
 
     Raises:
@@ -165,7 +167,7 @@ def explain_request(request: Request) -> Explanation:
         if request.size is not None:
             raise InputError("--size is of a backbone's grid: give --backbone")
         make, entry = of_shift(request), REGISTRY[DEFAULT_BACKBONE]
-        steps, solver = request.steps or STEPS, request.model.scheduler or "euler"
+        steps, solver = request.steps or USUAL_STEPS, request.model.scheduler or "euler"
     else:
         make, entry, solver = of_backbone(request)
         steps = request.steps or entry.num_inference_steps
@@ -173,9 +175,9 @@ def explain_request(request: Request) -> Explanation:
     return explain(make, steps, solver, chosen, Spectrum.of_images())
 
 
-def of_shift(request: Request) -> MakeScheduler:
+def of_shift(request: ExplainRequest) -> MakeScheduler:
     """Schedulers of no model, with a static shift."""
-    shift = SHIFT if request.shift is None else request.shift
+    shift = USUAL_SHIFT if request.shift is None else request.shift
     if not 0 < shift <= MOST_SHIFT:
         raise InputError(f"shift is a number above 0 and at most {MOST_SHIFT:g}, not {shift:g}")
 
@@ -187,7 +189,7 @@ def of_shift(request: Request) -> MakeScheduler:
     return make
 
 
-def of_backbone(request: Request) -> tuple[MakeScheduler, BackboneEntry, str]:
+def of_backbone(request: ExplainRequest) -> tuple[MakeScheduler, BackboneEntry, str]:
     """Schedulers of a backbone, as it draws at a size in pixels; it, and the solver's name.
 
     Only configurations are read, no weights.

@@ -12,17 +12,17 @@ from matplotlib.ticker import PercentFormatter
 
 from asyncdiff_cli.engine.figures.explanation import Explanation
 from asyncdiff_cli.engine.figures.style import (
-    COLOURS,
     GREY,
     MARKERS,
     PAGE,
+    SERIES_COLOURS,
     check_suffix,
     figure_style,
     legend_above,
     save_chart,
 )
 
-HEIGHT = 2.6
+CHART_HEIGHT = 2.6
 """Inches."""
 
 
@@ -33,14 +33,15 @@ def transfer_figure(explanation: Explanation) -> Figure:
     smoothed away, above it is overdone.
     """
     with figure_style():
-        figure = Figure(figsize=(PAGE, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(PAGE, CHART_HEIGHT), layout="constrained")
         detail, times = figure.subplots(1, 2, width_ratios=(3, 2))
-        for number, one in enumerate(explanation.policies):
-            look = {"color": COLOURS[number % len(COLOURS)], "label": one.policy}
-            kept = [out / size for size, out in one.factors]
+        for number, explained in enumerate(explanation.policies):
+            colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
+            look = {"color": colour, "label": explained.policy}
+            kept = [out / size for size, out in explained.factors]
             detail.plot(explanation.frequencies[1:], kept[1:], **look)
             marker = MARKERS[number % len(MARKERS)]
-            times.plot(explanation.evaluated, one.cond_sigmas, marker=marker, **look)
+            times.plot(explanation.evaluated, explained.cond_sigmas, marker=marker, **look)
         _finish_detail(detail)
         _finish_times(times, explanation)
         legend_above(figure, [detail])

@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.text import shortened
 
-ROWS = 6
+PANEL_ROWS = 6
 
 
 def store_panel(
@@ -41,7 +41,7 @@ def store_panel(
         kept[row["prompt_id"], Setting.of(row)] = row["image"]
         prompts[row["prompt_id"]] = row["prompt"]
     columns = list(settings or sorted({s for _, s in kept}, key=_place))
-    places = list(prompt_ids if prompt_ids is not None else sorted(prompts)[:ROWS])
+    places = list(prompt_ids if prompt_ids is not None else sorted(prompts)[:PANEL_ROWS])
     for cell in ((place, setting) for place in places for setting in columns):
         if cell not in kept:
             raise InputError(

@@ -17,16 +17,16 @@ from matplotlib.ticker import MaxNLocator
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.summary import AT_BOUND, Result
 from asyncdiff_cli.engine.figures.style import (
-    COLOURS,
     GREY,
-    LARGE,
+    LARGE_CHART,
+    SERIES_COLOURS,
     figure_style,
     legend_below,
     panel_axes,
     wrapped,
 )
 
-ROW, HEIGHT = 0.24, 0.85
+ROW, BAR_HEIGHT = 0.24, 0.85
 """Inches of a histogram's row, and the share of it that its bars may fill."""
 BINS = 41
 """Bins of a histogram: an odd number, so that no deviation is in the middle of a bin."""
@@ -68,17 +68,17 @@ def histogram_figure(runs: Mapping[str, Run], width: float | None = None) -> Fig
     Raises:
         InputError: for no run, or one without images or decisions.
     """
-    found = {label: _distribution(label, run) for label, run in runs.items()}
-    if not found:
+    by_label = {label: _distribution(label, run) for label, run in runs.items()}
+    if not by_label:
         raise InputError("there is no run to plot")
-    steps = max(len(one.counts) for one in found.values())
+    steps = max(len(distribution.counts) for distribution in by_label.values())
     with figure_style():
-        figure, panels = panel_axes(len(found), width, (LARGE[0], 0.6 + steps * ROW))
-        colours = itertools.cycle(COLOURS[:-1])  # the last one is black, as the means are
-        for axes, label, colour in zip(panels, found, colours, strict=False):
-            _ridges(axes, found[label], colour)
-            mean = found[label].deviations.mean()
-            axes.set_title(f"{wrapped(label, LARGE[0])}\nmean D {mean:+.3f}")
+        figure, panels = panel_axes(len(by_label), width, (LARGE_CHART[0], 0.6 + steps * ROW))
+        colours = itertools.cycle(SERIES_COLOURS[:-1])  # the last one is black, as the means are
+        for axes, label, colour in zip(panels, by_label, colours, strict=False):
+            _ridges(axes, by_label[label], colour)
+            mean = by_label[label].deviations.mean()
+            axes.set_title(f"{wrapped(label, LARGE_CHART[0])}\nmean D {mean:+.3f}")
         legend_below(figure, "deviation D (in grid intervals); black: means")
         figure.supylabel("step k", fontsize=8)
     return figure
@@ -100,12 +100,12 @@ def histogram_csv(runs: Mapping[str, Run]) -> str:
     )
     for label, run in runs.items():
         deviations, edges, counts, at_bound, _ = _distribution(label, run)
-        for row, own in enumerate(counts):
+        for row, numbers in enumerate(counts):
             values = deviations[:, row]
             ends = ["", ""] if at_bound is None else at_bound[:, row].tolist()
             head = [label, row + 1, len(values), float(values.mean()), float(values.std()), *ends]
-            bins = zip(edges[:-1].tolist(), edges[1:].tolist(), own.tolist(), strict=True)
-            lines.writerows([*head, *each] for each in bins)
+            bins = zip(edges[:-1].tolist(), edges[1:].tolist(), numbers.tolist(), strict=True)
+            lines.writerows([*head, *line] for line in bins)
     return file.getvalue()
 
 
@@ -125,26 +125,26 @@ def _distribution(label: str, run: Run) -> Distribution:
     return Distribution(values, edges, counts, ends, sizes < INERT)
 
 
-def _ridges(axes: Axes, one: Distribution, colour: str) -> None:
+def _ridges(axes: Axes, distribution: Distribution, colour: str) -> None:
     """A histogram per row, the first at the top, at heights 0, −1, −2 …"""
-    rows, limit = len(one.counts), one.edges[-1]
-    for row, counts in enumerate(one.counts):
-        heights = HEIGHT * counts / counts.max() - row
-        axes.stairs(heights, one.edges, baseline=-row, fill=True, color=colour, alpha=0.6)
+    rows, limit = len(distribution.counts), distribution.edges[-1]
+    for row, counts in enumerate(distribution.counts):
+        heights = BAR_HEIGHT * counts / counts.max() - row
+        axes.stairs(heights, distribution.edges, baseline=-row, fill=True, color=colour, alpha=0.6)
         axes.axhline(-row, color="#cccccc", linewidth=0.5)
-        mean = one.deviations[:, row].mean()
-        axes.plot([mean, mean], [-row, HEIGHT - row], color="black", linewidth=1)
-    middles = HEIGHT / 2 - np.arange(rows)
-    if one.at_bound is not None:
+        mean = distribution.deviations[:, row].mean()
+        axes.plot([mean, mean], [-row, BAR_HEIGHT - row], color="black", linewidth=1)
+    middles = BAR_HEIGHT / 2 - np.arange(rows)
+    if distribution.at_bound is not None:
         beside = axes.get_yaxis_transform()
-        for y, share in zip(middles, one.at_bound.sum(0), strict=True):
+        for y, share in zip(middles, distribution.at_bound.sum(0), strict=True):
             axes.text(1.02, y, f"{share:.0%}", transform=beside, fontsize=7, va="center")
         axes.text(1.02, 1, "at bound", transform=beside, fontsize=7)
     axes.axvline(0, color=GREY, linewidth=0.6)
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    names = [f"{row + 1}{' inert' if one.inert[row] else ''}" for row in range(rows)]
+    names = [f"{row + 1}{' inert' if distribution.inert[row] else ''}" for row in range(rows)]
     axes.set_yticks(middles, names)
     axes.set(xlim=(-limit, limit), ylim=(0.9 - rows, 1))
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2.5, 5, 10]))

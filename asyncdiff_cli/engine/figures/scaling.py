@@ -15,13 +15,13 @@ from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.summary import BASELINE, Result, Summary
 from asyncdiff_cli.engine.figures.style import (
-    COLOURS,
     FIXED,
     GREY,
-    LARGE,
-    LIFTED,
+    LARGE_CHART,
+    LIFTED_BOUND,
     MARKERS,
-    SMALL,
+    SERIES_COLOURS,
+    SMALL_CHART,
     figure_style,
     finish,
     legend_above,
@@ -66,23 +66,23 @@ def scaling_figure(summary: Summary, axis: str = "gamma", width: float | None = 
     series = _series(summary, axis)
     with figure_style():
         figure, panels = panel_axes(
-            len(summary.metrics), width, LARGE if len(summary.metrics) == 1 else SMALL
+            len(summary.metrics), width, LARGE_CHART if len(summary.metrics) == 1 else SMALL_CHART
         )
         for axes, metric in zip(panels, summary.metrics, strict=True):
             for base in (r for r in summary.results if r.is_baseline and axis != "steps"):
                 mean = base.metrics[metric].mean
                 axes.axhline(mean, color=GREY, linestyle="--", linewidth=0.8, label=BASELINE)
-            for number, one in enumerate(series):
-                found = [result.metrics[metric] for result in one.results]
-                bars = [(f.difference - f.low, f.high - f.difference) for f in found]
+            for number, line in enumerate(series):
+                differences = [result.metrics[metric] for result in line.results]
+                bars = [(f.difference - f.low, f.high - f.difference) for f in differences]
                 drawn = axes.errorbar(
-                    [_x(result, axis) for result in one.results],
-                    [f.mean for f in found],
-                    None if one.label == BASELINE else np.transpose(bars),
-                    label=one.label,
-                    **_look(one, number),
+                    [_x(result, axis) for result in line.results],
+                    [f.mean for f in differences],
+                    None if line.label == BASELINE else np.transpose(bars),
+                    label=line.label,
+                    **_look(line, number),
                 )
-                if axis == "gamma" and len(one.results) == 1:  # lines have points there, too
+                if axis == "gamma" and len(line.results) == 1:  # lines have points there, too
                     aside = offset_copy(axes.transData, figure, 2.5, units="points")
                     for artist in drawn.get_children():
                         artist.set_transform(aside)
@@ -111,20 +111,20 @@ def noise_figure(summary: Summary, axis: str = "gamma", width: float | None = No
     if not metrics or len(metrics) == len(summary.rewards):
         rewards = ", ".join(summary.rewards)
         raise InputError(f"gains over noise need {GUARD} and another reward, not {rewards}")
-    series = [one for one in _series(summary, axis) if one.label != BASELINE]
+    series = [line for line in _series(summary, axis) if line.label != BASELINE]
     with figure_style():
-        figure, panels = panel_axes(len(metrics), width, LARGE)
+        figure, panels = panel_axes(len(metrics), width, LARGE_CHART)
         for axes, metric in zip(panels, metrics, strict=True):
             axes.axhline(0, color=GREY, linewidth=0.8)
             axes.axvline(0, color=GREY, linewidth=0.8)
-            for number, one in enumerate(series):
-                pairs = [(r.metrics[GUARD], r.metrics[metric]) for r in one.results]
+            for number, line in enumerate(series):
+                pairs = [(r.metrics[GUARD], r.metrics[metric]) for r in line.results]
                 ends = [[(d.difference - d.low, d.high - d.difference) for d in p] for p in pairs]
                 bars = np.transpose(ends, (1, 2, 0))
-                points = [(noise.difference, own.difference) for noise, own in pairs]
+                points = [(noise.difference, gain.difference) for noise, gain in pairs]
                 x, y = np.transpose(points)
-                axes.errorbar(x, y, bars[1], bars[0], label=one.label, **_look(one, number))
-                _number(axes, one, points, axis)
+                axes.errorbar(x, y, bars[1], bars[0], label=line.label, **_look(line, number))
+                _number(axes, line, points, axis)
             finish(axes, metric)
         legend_below(
             figure,
@@ -154,13 +154,13 @@ def _series(summary: Summary, axis: str) -> list[Series]:
     several = len({steps for _, steps in groups}) > 1
     series = []
     for (name, steps), results in groups.items():
-        alone = name.startswith(LIFTED) and all(r.setting.gamma == 1 for r in results)
+        alone = name.startswith(LIFTED_BOUND) and all(r.setting.gamma == 1 for r in results)
         if axis != "steps" and not alone:
             results = [summary.baseline(steps), *results]
-        label = f"{name} bound" if name == LIFTED else name
+        label = f"{name} bound" if name == LIFTED_BOUND else name
         label = f"{label}, {steps} steps" if several else label
         series.append(Series(label, tuple(sorted(results, key=lambda r: _x(r, axis)))))
-    return sorted(series, key=lambda one: one.label == BASELINE)  # the others keep their colours
+    return sorted(series, key=lambda line: line.label == BASELINE)  # the others keep their colours
 
 
 def _x(result: Result, axis: str) -> float:
@@ -173,19 +173,23 @@ def _x(result: Result, axis: str) -> float:
     return gamma if axis == "gamma" else gamma * result.mean_deviation
 
 
-def _look(one: Series, number: int) -> dict[str, Any]:
+def _look(line: Series, number: int) -> dict[str, Any]:
     """Colour, marker and lines of the n-th series, or of the baseline."""
-    look = {"elinewidth": 0.8, "linestyle": "-" if len(one.results) > 1 else ""}
-    if one.label == BASELINE:
+    look = {"elinewidth": 0.8, "linestyle": "-" if len(line.results) > 1 else ""}
+    if line.label == BASELINE:
         return {**look, "color": GREY, "linestyle": "--"}
-    turn, place = divmod(number, len(COLOURS))
-    return {**look, "color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
+    turn, place = divmod(number, len(SERIES_COLOURS))
+    return {
+        **look,
+        "color": SERIES_COLOURS[place],
+        "marker": MARKERS[(place + turn) % len(MARKERS)],
+    }
 
 
-def _number(axes: Axes, one: Series, points: Sequence[tuple[float, float]], axis: str) -> None:
+def _number(axes: Axes, line: Series, points: Sequence[tuple[float, float]], axis: str) -> None:
     """Write beside each point where it is on the axis, unless there is one alone."""
     numbers = {
-        p: _x(r, axis) for r, p in zip(one.results, points, strict=True) if not r.is_baseline
+        p: _x(r, axis) for r, p in zip(line.results, points, strict=True) if not r.is_baseline
     }
     halo = [withStroke(linewidth=1.5, foreground="white")]
     for point, number in numbers.items() if len(numbers) > 1 else ():

@@ -29,11 +29,11 @@ from asyncdiff_cli.engine.rewards import GUARD
 
 COLUMN, PAGE = 3.35, 7.0
 """Inches: the width of a column, and of both."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The colours of Okabe and Ito, for colour-blind readers, without yellow: too faint on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
-SMALL, LARGE = (1.6, 1.4), (2.2, 1.8)
+SMALL_CHART, LARGE_CHART = (1.6, 1.4), (2.2, 1.8)
 """Inches that a chart needs, across and down."""
 CHARACTER = 0.07
 """Inches of a character, about."""
@@ -75,7 +75,7 @@ FORMATS: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 """What files can be, with the metadata that is left out of them."""
-FIXED, LIFTED, COMPOSITE = "fixed", "lifted", "composite"
+FIXED, LIFTED_BOUND, COMPOSITE = "fixed", "lifted", "composite"
 UNITS = {
     "hpsv2": "cosine",
     "hpsv2.1": "cosine",
@@ -131,8 +131,8 @@ def save_chart(figure: Figure, path: Path, numbers: str, suffix: str) -> list[Pa
         return [*dict.fromkeys([place, place.with_suffix(".svg")]), place.with_suffix(suffix)]
 
     def is_free(place: Path) -> bool:
-        *_, beside = own = files(place)
-        return not any(map(os.path.lexists, own)) or holds(beside, numbers)
+        *_, beside = written = files(place)
+        return not any(map(os.path.lexists, written)) or holds(beside, numbers)
 
     *charts, beside = files(unused(path, is_free))
     for chart in charts:
@@ -211,15 +211,15 @@ def wrapped(text: str, width: float) -> str:
 
 def legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
     """Put the legend above the charts, where it covers nothing; each label once."""
-    found: dict[str, Artist] = {}
+    entries: dict[str, Artist] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    if not found:
+        entries |= dict(zip(labels, handles, strict=True))
+    if not entries:
         return
-    widths = [CHARACTER * len(label) + 0.4 for label in found]
+    widths = [CHARACTER * len(label) + 0.4 for label in entries]
     width = figure.get_figwidth()
-    columns = len(found) if sum(widths) < width else max(1, int(width / max(widths)))
-    more = math.ceil(len(found) / columns) - 1
+    columns = len(entries) if sum(widths) < width else max(1, int(width / max(widths)))
+    more = math.ceil(len(entries) / columns) - 1
     figure.set_figheight(figure.get_figheight() + 0.16 * more)
-    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
+    figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)

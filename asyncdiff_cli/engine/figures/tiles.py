@@ -48,7 +48,7 @@ class Tile:
     steps: Sequence[Step] = ()
 
 
-class Row(NamedTuple):
+class TileRow(NamedTuple):
     """Images of one prompt and noise; None where none was kept."""
 
     prompt: str
@@ -60,7 +60,7 @@ class Grid(NamedTuple):
     """Rows of images, each as many as there are columns."""
 
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[TileRow]
 
 
 def store_grid(store: Store, summary: Summary) -> Grid:
@@ -75,31 +75,33 @@ def store_grid(store: Store, summary: Summary) -> Grid:
     pictured = table.filter(pc.is_valid(table["image"]))["prompt_id"].unique()
     for row in table.filter(pc.is_in(table["prompt_id"], pictured)).to_pylist():
         groups.setdefault((row["prompt_id"], row["seed"]), {})[Setting.of(row)] = row
-    found = [group for group in groups.values() if any(row["image"] for row in group.values())]
-    kept = {setting for group in found for setting, row in group.items() if row["image"]}
+    with_images = [
+        group for group in groups.values() if any(row["image"] for row in group.values())
+    ]
+    kept = {setting for group in with_images for setting, row in group.items() if row["image"]}
     shown = [result.setting for result in summary.results if result.setting in kept]
     above = labels(shown)
     baselines = {r.setting.steps: r.setting for r in summary.results if r.is_baseline}
     rows = []
-    for group in found:
+    for group in with_images:
         first = next(iter(group.values()))
         tiles = [
             _tile(store, group.get(setting), group.get(baselines[setting.steps]), label)
             for setting, label in zip(shown, above, strict=True)
         ]
-        rows.append(Row(first["prompt"], first["category"] or "", tiles))
+        rows.append(TileRow(first["prompt"], first["category"] or "", tiles))
     return Grid(above, rows)
 
 
 def sample_grid(run: RunDirectory, best: int | None) -> Grid:
     """The last of a run's sample panels, and that of the best iteration if it is another one."""
-    found = run.samples()
+    iterations = run.samples()
     rows = []
-    for iteration in (n for n in found if n in (best, found[-1])):
+    for iteration in (n for n in iterations if n in (best, iterations[-1])):
         name = f"iteration {iteration}"
         label = f"{name}, the best by held-out reward" if iteration == best else name
         tile = _embedded(run.sample(iteration), label, "the run's fixed prompts")
-        rows.append(Row(label, "", [tile]))
+        rows.append(TileRow(label, "", [tile]))
     return Grid(["synchronous beside the module"], rows)
 
 

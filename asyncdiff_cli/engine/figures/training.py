@@ -14,10 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.figures.style import (
-    COLOURS,
     COMPOSITE,
     GREY,
-    SMALL,
+    SERIES_COLOURS,
+    SMALL_CHART,
     figure_style,
     finish,
     legend_above,
@@ -47,7 +47,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], width: float | None = Non
     names = dict.fromkeys(name for row in iterations for name in row["rewards"])
     names |= dict.fromkeys(name for row in evaluations for name in row["held_out"])
     with figure_style():
-        figure, panels = panel_axes(len(names) + 1, width, SMALL)
+        figure, panels = panel_axes(len(names) + 1, width, SMALL_CHART)
         for axes, name in zip(panels, names, strict=False):
             _draw_training(axes, name, iterations)
             _draw_held_out(axes, name, evaluations)
@@ -68,15 +68,15 @@ def _draw_training(axes: Axes, name: str, iterations: Sequence[Mapping[str, Any]
         if name in row["rewards"] or (name == COMPOSITE and name in row)
     ]
     if points:
-        _draw_running_mean(axes, points, COLOURS[0], "training, running mean")
+        _draw_running_mean(axes, points, SERIES_COLOURS[0], "training, running mean")
 
 
 def _draw_held_out(axes: Axes, name: str, evaluations: Sequence[Mapping[str, Any]]) -> None:
     """The evaluations' means and intervals, and the baseline that they are compared with."""
-    found = [(row["iteration"], row["held_out"].get(name)) for row in evaluations]
-    compared = [(n, own) for n, own in found if isinstance(own, Mapping)]
-    means = [own for _, own in found if isinstance(own, int | float)]
-    means += [own["mean"] - own["difference"] for _, own in compared]
+    by_iteration = [(row["iteration"], row["held_out"].get(name)) for row in evaluations]
+    compared = [(n, metric) for n, metric in by_iteration if isinstance(metric, Mapping)]
+    means = [metric for _, metric in by_iteration if isinstance(metric, int | float)]
+    means += [metric["mean"] - metric["difference"] for _, metric in compared]
     if means:
         axes.axhline(
             means[0], color=GREY, linestyle="--", linewidth=0.8, label="held out, baseline"
@@ -85,9 +85,9 @@ def _draw_held_out(axes: Axes, name: str, evaluations: Sequence[Mapping[str, Any
         bars = [(d["difference"] - d["low"], d["high"] - d["difference"]) for _, d in compared]
         axes.errorbar(
             [n for n, _ in compared],
-            [own["mean"] for _, own in compared],
+            [metric["mean"] for _, metric in compared],
             np.transpose(bars),
-            color=COLOURS[1],
+            color=SERIES_COLOURS[1],
             marker="o",
             markersize=3,
             elinewidth=0.8,

@@ -18,8 +18,8 @@ def for_run(policy: Policy, sigmas: Tensor, solver: str) -> Policy:
         sigmas: t of the run's evaluations and a last one that is not evaluated, [evaluations + 1].
         solver: its name.
     """
-    own = getattr(policy, "for_run", None)
-    return policy if own is None else own(sigmas, solver)
+    fitted = getattr(policy, "for_run", None)
+    return policy if fitted is None else fitted(sigmas, solver)
 
 
 def decide(
@@ -72,19 +72,19 @@ def _outside(bound: float, deviation: Tensor, finite: Tensor, progress: str) -> 
 
 def cond_sigma_of(policy: Policy, state: StepState, gamma: float, deviation: Tensor) -> Tensor:
     """t*_{k+1} before it is bounded, fp32 [B]: the policy's own, or Eq. 6 for D = `deviation`."""
-    own = getattr(policy, "cond_sigma", None)
-    if own is None:
+    chosen = getattr(policy, "cond_sigma", None)
+    if chosen is None:
         eta = desync.eta(deviation, gamma)
         return desync.next_cond_sigma(state.sigma, state.sigma_next, eta)
-    return own(state, gamma, deviation).to(deviation).expand(len(deviation))
+    return chosen(state, gamma, deviation).to(deviation).expand(len(deviation))
 
 
 def velocity_scale_of(
     policy: Policy, sigma: Tensor, cond_sigma: Tensor, gamma: float
 ) -> Tensor | None:
     """The policy's factor of the velocity, [B] or []; None for a policy that leaves it alone."""
-    own = getattr(policy, "velocity_scale", None)
-    return None if own is None else own(sigma, cond_sigma, gamma)
+    scale = getattr(policy, "velocity_scale", None)
+    return None if scale is None else scale(sigma, cond_sigma, gamma)
 
 
 def scaled(
@@ -95,8 +95,8 @@ def scaled(
     factor = velocity_scale_of(policy, sigma, cond_sigma, gamma)
     if factor is None:
         return velocity
-    each = factor.expand(len(velocity)).reshape(-1, *[1] * (velocity.ndim - 1))
-    return (velocity * each).to(velocity.dtype)
+    factors = factor.expand(len(velocity)).reshape(-1, *[1] * (velocity.ndim - 1))
+    return (velocity * factors).to(velocity.dtype)
 
 
 def check_finite(latents: Tensor, state: StepState) -> None:

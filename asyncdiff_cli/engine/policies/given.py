@@ -111,8 +111,8 @@ class ScheduledDeviation(Described):
         """The schedule for another number of decisions; unchanged for its own."""
         if decisions == len(self.deviations):
             return self.deviations
-        own = np.linspace(0, 1, len(self.deviations))
-        return tuple(np.interp(np.linspace(0, 1, decisions), own, self.deviations).tolist())
+        places = np.linspace(0, 1, len(self.deviations))
+        return tuple(np.interp(np.linspace(0, 1, decisions), places, self.deviations).tolist())
 
 
 @dataclass(frozen=True)

@@ -178,8 +178,8 @@ class SampledDeviation:
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """What tells a tensor from others that are there at the same time, and from what it was."""
-    own = tensor.untyped_storage()._cdata, tensor.storage_offset()
-    return *own, tensor.shape, tensor.stride(), tensor._version
+    memory = tensor.untyped_storage()._cdata, tensor.storage_offset()
+    return *memory, tensor.shape, tensor.stride(), tensor._version
 
 
 def observed(tpm: TimestepPredictionModule, state: StepState) -> Observation:

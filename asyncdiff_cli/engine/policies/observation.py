@@ -44,7 +44,7 @@ class Observation:
         if state.prompt_embeds_mask is not None:
             embeds = embeds.masked_fill(~state.prompt_embeds_mask[..., None], PADDING)
 
-        def each(value: Tensor | float) -> Tensor:
+        def per_image(value: Tensor | float) -> Tensor:
             if not isinstance(value, Tensor):  # a GPU is waited for if a number is copied to it
                 value = torch.full([], value, device=state.latents.device)
             return value.float().expand(batch)[None]
@@ -52,10 +52,10 @@ class Observation:
         return cls(
             latents=unpacked(state.latents, state.grid)[None],
             velocity=unpacked(state.velocity, state.grid)[None],
-            sigma=each(state.sigma),
-            sigma_next=each(state.sigma_next),
-            cond_sigma=each(state.cond_sigma),
-            progress=each(state.index / state.num_evaluations),
+            sigma=per_image(state.sigma),
+            sigma_next=per_image(state.sigma_next),
+            cond_sigma=per_image(state.cond_sigma),
+            progress=per_image(state.index / state.num_evaluations),
             prompt_embeds=embeds,
             pooled_prompt_embeds=state.pooled_prompt_embeds,
         )

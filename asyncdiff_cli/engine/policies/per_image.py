@@ -71,8 +71,8 @@ class EachPolicy:
         """t*_{k+1} by each image's policy and γ, [B]."""
         self._check(len(state.latents), gamma)
         parts = [
-            cond_sigma_of(policy, state.select(images), own, deviation[images])
-            for (policy, own), images in self._runs()
+            cond_sigma_of(policy, state.select(images), policy_gamma, deviation[images])
+            for (policy, policy_gamma), images in self._runs()
         ]
         return torch.cat(parts)
 
@@ -80,8 +80,8 @@ class EachPolicy:
         """Each image's factor, [B]; None if no policy has one."""
         self._check(len(cond_sigma), gamma)
         factors, any_factor = torch.ones_like(cond_sigma), False
-        for (policy, own), images in self._runs():
-            factor = velocity_scale_of(policy, sigma, cond_sigma[images], own)
+        for (policy, policy_gamma), images in self._runs():
+            factor = velocity_scale_of(policy, sigma, cond_sigma[images], policy_gamma)
             if factor is not None:
                 factors[images], any_factor = factor, True
         return factors if any_factor else None

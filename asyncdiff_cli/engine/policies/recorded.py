@@ -49,13 +49,13 @@ def check_policy(where: object, policy: Mapping[str, Any]) -> None:
         InputError: naming the setting, what was expected and what is there; or saying what would
             be downloaded, and how to allow it.
     """
-    found = parse_json(json.dumps(policy), RecordedPolicy, f"the policy in {where}")
-    _check_modules(where, found)
+    recorded = parse_json(json.dumps(policy), RecordedPolicy, f"the policy in {where}")
+    _check_modules(where, recorded)
 
 
 def _check_modules(where: object, policy: RecordedPolicy) -> None:
-    for own in policy.policies:
-        _check_modules(where, own)
+    for member in policy.policies:
+        _check_modules(where, member)
     source = policy.source
     if source is None or source.partition(":")[0] in REGISTRY:
         return

@@ -174,8 +174,8 @@ def _module(spec: PolicySpec, entry: BackboneEntry) -> LearnedDeviation:
             f"no {spec.name} module is shipped for {entry.name}: train one with"
             f" `asyncdiff train`, or give {POLICIES[spec.name].example}"
         )
-    own = entry.name if spec.name == "learned" else f"{entry.name}:lifted"
-    policy = load_learned(own if spec.source is None else spec.source)
+    usual = entry.name if spec.name == "learned" else f"{entry.name}:lifted"
+    policy = load_learned(usual if spec.source is None else spec.source)
     if spec.name == "lifted" and policy.bound != 1:
         raise InputError(
             f"the module in {policy.source} has the bound {policy.bound:g}, and a lifted one has 1:"

@@ -25,7 +25,7 @@ ROUGHNESS = 0.1
 Without it neighbours go from bound to bound for next to nothing: the least error is flat there."""
 STARTS = (0.0, 0.5)
 """Constant deviations that the search begins at; the best end is taken."""
-DECIMALS = 4
+DEVIATION_DECIMALS = 4
 """Decimals of a deviation, so that processors that round differently find the same."""
 
 
@@ -119,7 +119,8 @@ def optimal_deviations(
         minimize(objective, np.full(len(bounds), start), jac=True, method="L-BFGS-B", bounds=bounds)
         for start in STARTS
     ]
-    best = min(ends, key=lambda end: end.fun).x.round(DECIMALS) + 0.0  # a zero without its sign
+    best = min(ends, key=lambda end: end.fun).x
+    best = best.round(DEVIATION_DECIMALS) + 0.0  # a zero without its sign
     if len(sigmas) > len(grid):
         best = np.stack([best, np.zeros_like(best)], axis=1).reshape(-1)
     return tuple(best.tolist())

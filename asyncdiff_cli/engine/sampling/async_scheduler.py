@@ -62,13 +62,13 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         **kwargs: Any,
     ) -> None:
         check_gamma(gamma)
-        own: float | list[float]
+        checked: float | list[float]
         if np.ndim(deviations):
-            own = list(ScheduledDeviation(deviations).deviations)  # type: ignore[arg-type]
+            checked = list(ScheduledDeviation(deviations).deviations)  # type: ignore[arg-type]
         else:
-            own = float(FixedDeviation(deviations).deviation)  # type: ignore[arg-type]
+            checked = float(FixedDeviation(deviations).deviation)  # type: ignore[arg-type]
         super().__init__(*args, **kwargs)
-        self.register_to_config(deviations=own, gamma=float(gamma))
+        self.register_to_config(deviations=checked, gamma=float(gamma))
         self._refusal: str | None = None
         self._told = self.timesteps
 
@@ -151,8 +151,8 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
                 f"{len(deviations)} deviations are for runs of {len(deviations) + 1} steps, and"
                 f" this one has {decisions + 1}: give {decisions} deviations, or one number for all"
             )
-        own = self.sigmas.new_tensor(deviations)
-        cond_sigmas = desync.cond_sigmas(self.sigmas, own, self.config.gamma)
+        deviation = self.sigmas.new_tensor(deviations)
+        cond_sigmas = desync.cond_sigmas(self.sigmas, deviation, self.config.gamma)
         told = self.config.num_train_timesteps * cond_sigmas
         return torch.where(cond_sigmas == self.sigmas[:-1], self.timesteps, told)
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from asyncdiff_cli.engine import AsyncDiffError, InputError
 from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
-from asyncdiff_cli.engine.figures.report import run_part
+from asyncdiff_cli.engine.figures.report_run import run_part
 from asyncdiff_cli.engine.files import umask, write_atomically, write_text
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.training.checkpoint import Checkpoint
