@@ -77,6 +77,7 @@ class PictureSet:
             adapter.set_timesteps(self.steps, images[0].latents)
             scheduler = copy.deepcopy(adapter.pipe.scheduler)
             yield Calibration(images, lambda: copy.deepcopy(scheduler), search, aims)
+        adapter.pipe.maybe_free_model_hooks()
 
     def schedule(
         self, deviations: tuple[float, ...], made: dict[str, Any], held_out: dict[str, Any]
