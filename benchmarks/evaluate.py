@@ -38,7 +38,8 @@ from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
-from asyncdiff_cli.engine.evaluation.evaluation import Evaluation, PendingImage, key
+from asyncdiff_cli.engine.evaluation.contender import EvaluationCell, key
+from asyncdiff_cli.engine.evaluation.evaluation import Evaluation
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.summary import summarize
 from benchmarks import options
@@ -65,7 +66,7 @@ def script(
         for start in range(0, len(everyone), batch):
             chunk = everyone[start : start + batch]
             texts = [evaluation.text(i) for i in chunk]
-            seeds = [key(evaluation.seed, PendingImage(i, contender)).seed for i in chunk]
+            seeds = [key(evaluation.seed, EvaluationCell(i, contender)).seed for i in chunk]
             with attach(backbone.pipe, contender.policy, contender.gamma):
                 images = backbone.pipe(
                     texts,

@@ -17,9 +17,7 @@ from asyncdiff_cli.engine.checks import check_choice, check_count, check_gamma, 
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.dtypes import DTYPES
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation.evaluation import (
-    Contender,
-)
+from asyncdiff_cli.engine.evaluation.contender import Contender
 from asyncdiff_cli.engine.evaluation.set_metrics import check_set_metrics
 from asyncdiff_cli.engine.evaluation.set_metrics.reference import (
     Reference,

@@ -7,15 +7,10 @@ turns.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -24,114 +19,18 @@ from PIL import Image
 
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.drawing.provenance import Provenance, save_png
-from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.evaluation.contender import Contender, EvaluationCell, key
 from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
-from asyncdiff_cli.engine.evaluation.setting import Setting
+from asyncdiff_cli.engine.evaluation.shards import places, remove_encoded
 from asyncdiff_cli.engine.evaluation.store import IMAGES, Store
-from asyncdiff_cli.engine.evaluation.store_rows import Key, described, features_of
-from asyncdiff_cli.engine.policies.base import Policy
+from asyncdiff_cli.engine.evaluation.store_rows import features_of
 from asyncdiff_cli.engine.policies.per_image import EachPolicy
-from asyncdiff_cli.engine.policies.specs import ChosenPolicy, plain, takes_module
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
 AHEAD = 2048
 """Prompts that are encoded, then drawn, then the next ones: the first picture does not wait for
 all of them."""
-PLACE = 60
-"""Characters of a module's place that are a part of file names."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """What each prompt is drawn with: a row of the table."""
-
-    chosen: ChosenPolicy
-    steps: int
-
-    @property
-    def label(self) -> str:
-        """The policy as it was asked for, without its γ."""
-        return self.chosen.label
-
-    @property
-    def policy(self) -> Policy:
-        """The policy itself."""
-        return self.chosen.policy
-
-    @property
-    def gamma(self) -> float:
-        """What its deviations are multiplied by."""
-        return self.chosen.gamma
-
-    @property
-    def setting(self) -> Setting:
-        """What a store knows it by."""
-        return Setting(self.label, self.gamma, float(self.policy.bound), self.steps)
-
-    @property
-    def description(self) -> str:
-        """The policy's settings as JSON. Where a module lies is not one of them."""
-        settings = {k: v for k, v in self.policy.to_dict().items() if k != "source"}
-        return json.dumps(settings, sort_keys=True)
-
-    @property
-    def file(self) -> str:
-        """Its part of a file name, which is no other label's."""
-        label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.label).strip("-")
-        if ":" in self.label and takes_module(self.label):  # with any place behind
-            digest = hashlib.sha256(self.label.encode()).hexdigest()
-            label = f"{label[:PLACE]}-{digest[:6]}"
-        return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
-
-
-@dataclass(frozen=True)
-class PendingImage:
-    """One image to draw."""
-
-    prompt_id: int
-    contender: Contender
-
-
-def places(count: int, shard: tuple[int, int]) -> range:
-    """The prompts of a shard, of which its processes take each their own."""
-    index, shards = shard
-    return range(index, count, shards)
-
-
-def encoded_at(store: Path, shard: tuple[int, int]) -> Path:
-    """Where a shard's encoded prompts are while it draws."""
-    return store / f".text-{shard[0]}-{shard[1]}"
-
-
-def remove_encoded(store: Path, shard: tuple[int, int]) -> None:
-    """Remove what dead processes encoded of prompts that a shard has drawn since."""
-    index, count = shard
-    for path in store.glob(".text-*-*"):
-        shard_of = re.fullmatch(r"\.text-(\d+)-(\d+)", path.name)
-        if shard_of and int(shard_of[2]) % count == 0 and int(shard_of[1]) % count == index:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def key(seed: int, cell: PendingImage) -> Key:
-    """The key of an image's row in an evaluation with this seed."""
-    noise = noise_seed(seed, EVALUATION, cell.prompt_id)
-    return Key(cell.prompt_id, noise, *cell.contender.setting)
-
-
-def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:
-    """A label in a store stands for the same policy as here.
-
-    Raises:
-        InputError: naming the label that does not, such as a module that was trained on.
-    """
-    descriptions = {c.label: c.description for c in contenders}
-    for label, settings in described(store.read(["policy_settings"])):
-        if descriptions.get(label, settings) != settings:
-            raise InputError(
-                f"in {store.path} {label} was another policy ({settings}): give another --out"
-            )
 
 
 @dataclass
@@ -168,16 +67,16 @@ class Evaluation:
     def __post_init__(self) -> None:
         self.clock = Stopwatch(self.canvas.backbone.device)
 
-    def pending(self) -> list[PendingImage]:
+    def pending(self) -> list[EvaluationCell]:
         """What this process has still to draw, prompt by prompt."""
         done, first = self.store.keys(), self.accelerator.process_index
         mine = places(len(self.order), self.shard)[first :: self.accelerator.num_processes]
-        images = (
-            PendingImage(prompt_id, contender)
+        cells = (
+            EvaluationCell(prompt_id, contender)
             for prompt_id in mine
             for contender in self.contenders
         )
-        return [image for image in images if key(self.seed, image) not in done]
+        return [cell for cell in cells if key(self.seed, cell) not in done]
 
     def finish(self, drawn: int) -> int | None:
         """Wait for the other processes, and tidy up.
@@ -197,7 +96,7 @@ class Evaluation:
         self.store.compact()
         return total
 
-    def run(self, cells: Sequence[PendingImage]) -> Iterator[int]:
+    def run(self, cells: Sequence[EvaluationCell]) -> Iterator[int]:
         """Draw, score and store; yields how many rows each new file has.
 
         Raises:
@@ -214,9 +113,9 @@ class Evaluation:
                         left = left[len(batch) :]
                         yield len(rows)
 
-    def _encoded(self, chunks: Iterable[list[PendingImage]]) -> Iterator[list[PendingImage]]:
+    def _encoded(self, chunks: Iterable[list[EvaluationCell]]) -> Iterator[list[EvaluationCell]]:
         """The same, of whose prompts those of the next ones are encoded, so many at a time."""
-        waiting: list[list[PendingImage]] = []
+        waiting: list[list[EvaluationCell]] = []
         for chunk in chunks:
             waiting.append(chunk)
             if len({cell.prompt_id for held in waiting for cell in held}) >= AHEAD:
@@ -224,15 +123,15 @@ class Evaluation:
                 waiting = []
         yield from self._with_text(waiting)
 
-    def _with_text(self, chunks: Sequence[list[PendingImage]]) -> Sequence[list[PendingImage]]:
+    def _with_text(self, chunks: Sequence[list[EvaluationCell]]) -> Sequence[list[EvaluationCell]]:
         places = dict.fromkeys(cell.prompt_id for chunk in chunks for cell in chunk)
         if self.encode is not None:
             self.encode(self.canvas, [self.text(place) for place in places])
         return chunks
 
-    def _chunks(self, cells: Sequence[PendingImage]) -> Iterator[list[PendingImage]]:
+    def _chunks(self, cells: Sequence[EvaluationCell]) -> Iterator[list[EvaluationCell]]:
         """The cells of as many whole prompts as fit into a batch of each number of steps."""
-        chunk: list[PendingImage] = []
+        chunk: list[EvaluationCell] = []
         for _, same_prompt in itertools.groupby(cells, key=lambda cell: cell.prompt_id):
             more = list(same_prompt)
             counts = Counter(cell.contender.steps for cell in chunk + more)
@@ -243,7 +142,7 @@ class Evaluation:
         if chunk:
             yield chunk
 
-    def _rows(self, batch: list[PendingImage]) -> list[dict[str, Any]] | None:
+    def _rows(self, batch: list[EvaluationCell]) -> list[dict[str, Any]] | None:
         """The rows of a batch of equal steps; None if it did not fit."""
         # images of equal policies lie side by side, so that a policy is asked once for all of them
         batch.sort(key=lambda cell: self.contenders.index(cell.contender))
@@ -287,7 +186,7 @@ class Evaluation:
             for n, cell in enumerate(batch)
         ]
 
-    def _keep(self, cell: PendingImage, image: Image.Image, record: Provenance) -> str | None:
+    def _keep(self, cell: EvaluationCell, image: Image.Image, record: Provenance) -> str | None:
         """Write an image that is kept; its path in the store."""
         if cell.prompt_id >= self.kept_images:
             return None

@@ -21,18 +21,16 @@ from asyncdiff_cli.engine.drawing.encoding import encode_more
 from asyncdiff_cli.engine.drawing.opening import open_canvas
 from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.evaluation.comparison import Comparison, provisional_entry
-from asyncdiff_cli.engine.evaluation.evaluation import (
-    AHEAD,
+from asyncdiff_cli.engine.evaluation.contender import (
     Contender,
-    Evaluation,
-    PendingImage,
+    EvaluationCell,
     check_descriptions,
-    encoded_at,
     key,
-    places,
 )
+from asyncdiff_cli.engine.evaluation.evaluation import AHEAD, Evaluation
 from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
 from asyncdiff_cli.engine.evaluation.set_metrics.reference import Reference
+from asyncdiff_cli.engine.evaluation.shards import encoded_at, places
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.files import REFUSED, check_directory
 from asyncdiff_cli.engine.processes import in_turn, join
@@ -165,7 +163,7 @@ def _undrawn(
     return [
         texts.texts[order[place]]
         for place in places(len(order), wanted.shard)
-        if not done >= {key(wanted.seed, PendingImage(place, each)) for each in contenders}
+        if not done >= {key(wanted.seed, EvaluationCell(place, each)) for each in contenders}
     ]
 
 

@@ -32,7 +32,8 @@ from asyncdiff_cli.engine.evaluation.comparison import (
     comparison_of_run,
     parse_comparison,
 )
-from asyncdiff_cli.engine.evaluation.evaluation import Contender, Evaluation, PendingImage, key
+from asyncdiff_cli.engine.evaluation.contender import Contender, EvaluationCell, key
+from asyncdiff_cli.engine.evaluation.evaluation import Evaluation
 from asyncdiff_cli.engine.evaluation.merge import merge
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
@@ -477,7 +478,7 @@ CONTENDERS = [
 )
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_every_cell_is_in_one_batch_that_is_not_too_large(cells, batch_size, fits):
-    pending = [PendingImage(prompt_id, CONTENDERS[n]) for prompt_id, n in sorted(cells)]
+    pending = [EvaluationCell(prompt_id, CONTENDERS[n]) for prompt_id, n in sorted(cells)]
     evaluation = Counted(CONTENDERS, batch_size, fits)
     counts = list(evaluation.run(pending))
     assert counts == [len(batch) for batch in evaluation.batches]
@@ -494,7 +495,7 @@ def test_every_cell_is_in_one_batch_that_is_not_too_large(cells, batch_size, fit
 def test_prompts_stay_whole_where_they_fit(prompts, policies, batch_size):
     chosen = CONTENDERS[:policies]
     evaluation = Counted(chosen, batch_size)
-    list(evaluation.run([PendingImage(n, c) for n in range(prompts) for c in chosen]))
+    list(evaluation.run([EvaluationCell(n, c) for n in range(prompts) for c in chosen]))
     for steps in (2, 5):
         each = sum(c.steps == steps for c in chosen)
         batches = [b for b in evaluation.batches if b[0].contender.steps == steps]

@@ -7,9 +7,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
 from asyncdiff_cli.engine.backbones.adapters import TextConditions
@@ -17,35 +14,8 @@ from asyncdiff_cli.engine.drawing.encoded_text import EncodedText
 from asyncdiff_cli.engine.figures.report_run import run_part
 from asyncdiff_cli.engine.files import umask, write_atomically, write_text
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
-from asyncdiff_cli.engine.training.checkpoint import Checkpoint
 from asyncdiff_cli.engine.training.run import RunDirectory
-
-
-def checkpoint(iteration):
-    tensors = {"tpm.a": torch.arange(6.0).reshape(2, 3) + iteration, "tpm.b": torch.zeros(2)}
-    return Checkpoint({"iteration": iteration, "best": None, "since": [0.5]}, tensors)
-
-
-@pytest.fixture
-def run(tmp_path):
-    return RunDirectory(tmp_path / "run", "ours")
-
-
-def last(run):
-    """The newest good checkpoint's iteration, and what was said about the others."""
-    refused = []
-    found = run.last(refused.append)
-    return found and found.iteration, refused
-
-
-def test_a_checkpoint_is_read_back_as_it_was(run):
-    before = checkpoint(3)
-    path = run.save(before, keep=3, best=None)
-    assert path.name == "000003.safetensors"
-    after = run.read(path)
-    assert after.state == before.state
-    assert after.tensors.keys() == before.tensors.keys()
-    assert all(torch.equal(after.tensors[k], v) for k, v in before.tensors.items())
+from tests.helpers.runs import checkpoint, last
 
 
 def test_the_last_few_and_the_best_are_kept(run):
@@ -117,57 +87,6 @@ def test_nothing_is_read_or_written_through_a_link_out_of_a_run(run, tmp_path):
 
 def test_without_checkpoints_there_is_none(run):
     assert last(run) == (None, [])
-
-
-@given(length=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=60, deadline=None)
-def test_a_torn_checkpoint_is_refused_wherever_it_ends(tmp_path_factory, length):
-    run = RunDirectory(tmp_path_factory.mktemp("runs") / "run", "ours")
-    run.save(checkpoint(1), keep=3, best=None)
-    path = run.save(checkpoint(2), keep=3, best=None)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(length * len(content))])
-    found, (message,) = last(run)
-    assert found == 1
-    assert message == f"checkpoint {path} is torn: skipped"
-
-
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(max_examples=150, deadline=None)
-def test_a_flipped_bit_is_found_wherever_it_is(tmp_path_factory, place, bit):
-    run = RunDirectory(tmp_path_factory.mktemp("runs") / "run", "ours")
-    run.save(checkpoint(1), keep=3, best=None)
-    path = run.save(checkpoint(2), keep=3, best=None)
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1 << bit
-    path.write_bytes(content)
-    found, (message,) = last(run)
-    assert found == 1
-    assert str(path) in message
-    assert "skipped" in message
-
-
-def test_another_runs_checkpoint_is_refused(run):
-    run.save(checkpoint(1), keep=3, best=None)
-    foreign = RunDirectory(run.path, "theirs").save(checkpoint(2), keep=3, best=None)
-    assert last(run) == (1, [f"checkpoint {foreign} is of another recipe or backbone: skipped"])
-
-
-@pytest.mark.parametrize("metadata", [None, {"asyncdiff": "nonsense"}, {"asyncdiff": "{}"}])
-def test_a_file_that_is_no_checkpoint_is_refused(run, metadata):
-    run.save(checkpoint(1), keep=3, best=None)
-    save_file({"a": torch.zeros(2)}, run.file(2), metadata)
-    found, (message,) = last(run)
-    assert found == 1
-    assert "000002.safetensors is torn" in message
-
-
-def test_every_bad_one_is_told_newest_first(run):
-    for iteration in (1, 2, 3):
-        run.save(checkpoint(iteration), keep=3, best=None).write_bytes(b"")
-    found, refused = last(run)
-    assert found is None
-    assert ["000003" in refused[0], "000002" in refused[1], "000001" in refused[2]] == [True] * 3
 
 
 def test_a_new_run_needs_a_directory_that_is_empty(run, tmp_path):

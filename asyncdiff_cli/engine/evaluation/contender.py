@@ -1,0 +1,91 @@
+"""What every prompt of an evaluation is drawn with, and the keys of its images in a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.evaluation.setting import Setting
+from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.evaluation.store_rows import Key, described
+from asyncdiff_cli.engine.policies.base import Policy
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy, plain, takes_module
+
+PLACE = 60
+"""Characters of a module's place that are a part of file names."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What each prompt is drawn with: a row of the table."""
+
+    chosen: ChosenPolicy
+    steps: int
+
+    @property
+    def label(self) -> str:
+        """The policy as it was asked for, without its γ."""
+        return self.chosen.label
+
+    @property
+    def policy(self) -> Policy:
+        """The policy itself."""
+        return self.chosen.policy
+
+    @property
+    def gamma(self) -> float:
+        """What its deviations are multiplied by."""
+        return self.chosen.gamma
+
+    @property
+    def setting(self) -> Setting:
+        """What a store knows it by."""
+        return Setting(self.label, self.gamma, float(self.policy.bound), self.steps)
+
+    @property
+    def description(self) -> str:
+        """The policy's settings as JSON. Where a module lies is not one of them."""
+        settings = {k: v for k, v in self.policy.to_dict().items() if k != "source"}
+        return json.dumps(settings, sort_keys=True)
+
+    @property
+    def file(self) -> str:
+        """Its part of a file name, which is no other label's."""
+        label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.label).strip("-")
+        if ":" in self.label and takes_module(self.label):  # with any place behind
+            digest = hashlib.sha256(self.label.encode()).hexdigest()
+            label = f"{label[:PLACE]}-{digest[:6]}"
+        return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
+
+
+@dataclass(frozen=True)
+class EvaluationCell:
+    """One image of an evaluation: a prompt with a contender."""
+
+    prompt_id: int
+    contender: Contender
+
+
+def key(seed: int, cell: EvaluationCell) -> Key:
+    """The key of an image's row in an evaluation with this seed."""
+    noise = noise_seed(seed, EVALUATION, cell.prompt_id)
+    return Key(cell.prompt_id, noise, *cell.contender.setting)
+
+
+def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:
+    """A label in a store stands for the same policy as here.
+
+    Raises:
+        InputError: naming the label that does not, such as a module that was trained on.
+    """
+    descriptions = {c.label: c.description for c in contenders}
+    for label, settings in described(store.read(["policy_settings"])):
+        if descriptions.get(label, settings) != settings:
+            raise InputError(
+                f"in {store.path} {label} was another policy ({settings}): give another --out"
+            )
