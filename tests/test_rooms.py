@@ -48,7 +48,7 @@ LIGHT = {
     " table_data table_files table_markup table_terminal tables",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""
-TO_RENAME = {"BATCH_SIZE", "PUBLISHED", "Request", "Text"}
+TO_RENAME = {"BATCH_SIZE", "PUBLISHED"}
 """Names that two modules give to different things; none is to be added."""
 NO_NOUN = re.compile(r"(Of|As|Those|That|From|In|By|With|While|So|On|Over|Such|Per|Up|At|To)\b")
 """What no docstring begins with: it is half of a phrase whose other half is the name."""

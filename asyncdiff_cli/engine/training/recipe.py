@@ -67,7 +67,7 @@ Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=MAX_NUMBER)
 Every = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 NotNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
-Text = Annotated[str, AfterValidator(not_empty)]
+NotEmpty = Annotated[str, AfterValidator(not_empty)]
 
 
 class _Settings(BaseModel):
@@ -149,7 +149,7 @@ class SampleSettings(_Settings):
 class Recipe(ModelSettings, _Settings):
     """Every setting of a training run. The defaults are the paper's where it has one."""
 
-    backbone: Text = DEFAULT_BACKBONE
+    backbone: NotEmpty = DEFAULT_BACKBONE
     """A name of the registry, a pipeline directory or a hub repository."""
     num_inference_steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
     """K, at least 2: a run of K steps holds K − 1 decisions."""
@@ -162,11 +162,11 @@ class Recipe(ModelSettings, _Settings):
     """Height and width in pixels; None for the backbone's default."""
     bound: Bound = 0.5
     """The bound of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
-    prompts: Text = "mini"
+    prompts: NotEmpty = "mini"
     """mini, coco2014, t2i-compbench, or a file of prompts."""
     rewards: dict[RewardName, Weight]
     """Rewards by name with their weights, of which only the ratios count; 0 leaves one out."""
-    reward_paths: dict[RewardName, Text] = {}
+    reward_paths: dict[RewardName, NotEmpty] = {}
     """Local checkpoints of published rewards, by name."""
     reward_dtype: Dtype | None = None
     """fp16, bf16 or fp32; None for each reward's own."""

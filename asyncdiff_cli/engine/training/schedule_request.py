@@ -115,15 +115,15 @@ class ScheduleRequest(BaseModel):
         return draw("train", self.limit), draw("validation", self.held_out)
 
 
-Request = TypeVar("Request", bound=ScheduleRequest)
+AnyRequest = TypeVar("AnyRequest", bound=ScheduleRequest)
 
 
 def parse_schedule_request(
-    kind: type[Request],
+    kind: type[AnyRequest],
     choice: ModelChoice,
     defaults: Mapping[str, Any] = MappingProxyType({}),
     **values: Any,
-) -> Request:
+) -> AnyRequest:
     """The request made of a command line's options; None is one that was not given.
 
     Args:
