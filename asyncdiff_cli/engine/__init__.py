@@ -126,9 +126,7 @@ _MODULES = {
     "score": "rewards",
     "transfer": "policies.transfer",
 }
-"""Where each name is."""
-
-__all__ = [*_MODULES]
+"""The module of each name."""
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,10 @@ def test_every_public_name_is_there_and_documented(name):
     assert name == "REGISTRY" or getattr(engine, name).__doc__
 
 
+def test_every_public_name_has_its_module():
+    assert sorted(engine._MODULES) == sorted(engine.__all__)
+
+
 def test_the_page_of_the_api_is_that_of_its_signatures():
     """`python -m tests.helpers.api > docs/api.md` writes it."""
     names = [name for group in api.GROUPS.values() for name in group.split()]
