@@ -47,7 +47,7 @@ from asyncdiff_cli.engine.rewards import (
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
 REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
-PUBLISHED = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
+DEFAULT_REWARDS = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
 """The rewards of the paper, and the guard: of every backbone that is not in `REWARDS`."""
 KEPT_IMAGES = 16
 
@@ -150,7 +150,7 @@ class Comparison:
             InputError: for one that is not known.
         """
         names = list(
-            REWARDS.get(self.choice.name, PUBLISHED) if self.rewards is None else self.rewards
+            REWARDS.get(self.choice.name, DEFAULT_REWARDS) if self.rewards is None else self.rewards
         )
         return names if GUARD in names else [*names, GUARD]
 

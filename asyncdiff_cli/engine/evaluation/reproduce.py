@@ -53,37 +53,41 @@ def origins(store: Store) -> list[Origin]:
     return list(dict.fromkeys(_origin(parse_json(text, Recorded, where)) for text in texts))
 
 
-def eval_commands(store: Store, found: Iterable[Origin]) -> list[str]:
+def eval_commands(store: Store, drawn_on: Iterable[Origin]) -> list[str]:
     """Lines for a shell, which draw into a directory of the store's name.
 
     There are several where some numbers of steps have other policies than others; each goes on
     with what the one before it has drawn. DIR stands for a directory that is not recorded.
 
     Args:
-        found: the store's origins.
+        drawn_on: the origins of the store's pictures.
     """
     rows = store.read(["image"]).to_pylist()
     policies: dict[int, set[tuple[str, float]]] = {}
     for row in rows:
-        own = policies.setdefault(row["num_inference_steps"], set())
-        own.add((row["policy"], row["gamma"]))
+        pairs = policies.setdefault(row["num_inference_steps"], set())
+        pairs.add((row["policy"], row["gamma"]))
     groups: dict[frozenset[tuple[str, float]], list[int]] = {}
     for steps in sorted(policies):
         groups.setdefault(frozenset(policies[steps]), []).append(steps)
-    shared = {**_model(store.settings), **_amount(store.settings, rows), **_machine(found)}
+    shared = {**_model(store.settings), **_amount(store.settings, rows), **_machine(drawn_on)}
     return [
         _line({
-            "--policies": ",".join(map(_policy, sorted(own, key=lambda p: (p[0] != BASELINE, p)))),
+            "--policies": ",".join(map(_policy, sorted(asked, key=_baseline_first))),
             "--steps": ",".join(map(str, steps)),
             **shared,
             "--out": store.path.resolve().name,
         })
-        for own, steps in groups.items()
+        for asked, steps in groups.items()
     ]  # fmt: skip
 
 
 def _origin(record: Recorded) -> Origin:
     return Origin(record.device, tuple(record.versions.items()), len(record.batch))
+
+
+def _baseline_first(policy: tuple[str, float]) -> tuple[bool, tuple[str, float]]:
+    return policy[0] != BASELINE, policy
 
 
 def _policy(policy: tuple[str, float]) -> str:
@@ -98,9 +102,9 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
     from_hub = settings.get("revision") is not None  # also where a LoRA has a fingerprint
     local = known is not None and known.repo is not None and not from_hub
     dtypes = {
-        own["dtype"]
-        for name, own in settings["rewards"].items()
-        if own.get("dtype", "") not in ("", entry(name).dtype)
+        reward["dtype"]
+        for name, reward in settings["rewards"].items()
+        if reward.get("dtype", "") not in ("", entry(name).dtype)
     }
     sets = settings.get("set_metrics", {})
     return {
@@ -128,9 +132,9 @@ def _amount(settings: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> d
     }
 
 
-def _machine(found: Iterable[Origin]) -> dict[str, Any]:
+def _machine(drawn_on: Iterable[Origin]) -> dict[str, Any]:
     """Options that choose where and how it is drawn."""
-    devices, batches = {one.device for one in found}, [one.batch for one in found]
+    devices, batches = {origin.device for origin in drawn_on}, [origin.batch for origin in drawn_on]
     # batches are of whole prompts: asked for the largest one, all come out as they were
     return {
         "--batch-size": max(batches, default=0) or None,
@@ -150,5 +154,5 @@ def _option(name: str, value: Any) -> list[str]:
         return [name]
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [
-        shlex.join([name, plain(each) if isinstance(each, float) else str(each)]) for each in values
+        shlex.join([name, plain(item) if isinstance(item, float) else str(item)]) for item in values
     ]

@@ -42,7 +42,7 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 
 BATCH_SIZES = {"cpu": 8}
 """Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
-BATCH_SIZE = 32
+DEFAULT_BATCH_SIZE = 32
 """Images that are drawn at once on any other device."""
 
 
@@ -82,7 +82,7 @@ def open_evaluation(
         scorers, set_metrics = _scorers(wanted, accelerator, out)
     store = _open_store(out, shared, scorers, set_metrics, reference, accelerator)
     check_descriptions(store, contenders)
-    batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, BATCH_SIZE)
+    batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, DEFAULT_BATCH_SIZE)
     sizes = *scorers.sizes.values(), *set_metrics.sizes.values()
     canvas = open_canvas(
         outline,

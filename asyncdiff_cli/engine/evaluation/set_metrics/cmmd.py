@@ -82,9 +82,9 @@ class CMMD(SetMetric):
         2 (k̄(x_i, X) − k̄(X, X)) − 2 (k̄(x_i, Y) − k̄(X, Y))."""
 
         def terms(features: Tensor) -> Tensor:
-            own = mean_kernel(features, features)
+            within = mean_kernel(features, features)
             across = mean_kernel(features, statistics["embeddings"])
-            return SCALE * (2 * own - own.mean() - 2 * across + statistics["within"])
+            return SCALE * (2 * within - within.mean() - 2 * across + statistics["within"])
 
         return terms
 

@@ -23,8 +23,8 @@ class FrechetMetric(SetMetric):
     @staticmethod
     def statistics(features: Tensor) -> dict[str, Tensor]:
         """`mean` [F] and `covariance` [F, F], fp64."""
-        own = features.double()
-        return {"mean": own.mean(0), "covariance": torch.atleast_2d(own.T.cov())}
+        values = features.double()
+        return {"mean": values.mean(0), "covariance": torch.atleast_2d(values.T.cov())}
 
     @staticmethod
     def against(statistics: Mapping[str, Tensor]) -> Terms:
@@ -38,22 +38,24 @@ class FrechetMetric(SetMetric):
         root = vectors * values.clamp_min(0).sqrt()
 
         def terms(features: Tensor) -> Tensor:
-            own = features.double()
-            centred, shift = own - own.mean(0), own.mean(0) - mean
+            values = features.double()
+            centred, shift = values - values.mean(0), values.mean(0) - mean
             z = centred @ root
             squares, basis = torch.linalg.eigh(z.T @ z / len(z))
             s = squares.clamp_min(0).sqrt()
             inverse = torch.where(s > SMALL * s.max(), 1 / s, 0.0)
             along = (z @ basis).square() @ inverse  # its mean is tr A^½
-            unbiased = len(own) / max(1, len(own) - 1)
-            found = (
+            unbiased = len(values) / max(1, len(values) - 1)
+            distances = (
                 shift.square().sum()
                 + 2 * centred @ shift
                 + unbiased * centred.square().sum(1)
                 + covariance.trace()
                 - unbiased**0.5 * (along + along.mean())
             )
-            return found - found.mean().clamp(max=0)  # rounding, where the sets are the same
+            return distances - distances.mean().clamp(
+                max=0
+            )  # rounding, where the sets are the same
 
         return terms
 

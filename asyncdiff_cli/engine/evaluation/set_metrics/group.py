@@ -54,11 +54,11 @@ class SetMetricGroup(Group):
         Raises:
             AsyncDiffError: for one that is NaN or infinite.
         """
-        found = {}
+        features = {}
         for name, metric in self.metrics.items():
             with lent(metric.model, self.device):
-                found[name] = metric.features(images)
-        return found
+                features[name] = metric.features(images)
+        return features
 
     def settings(self, reference: Reference) -> dict[str, dict[str, Any]]:
         """What the rows of a store share of them, as JSON values."""
@@ -84,8 +84,8 @@ class SetMetricGroup(Group):
         made = {name: expected(metric, side) for name, metric in self.metrics.items()}
         if is_kept(directory, reference, made):
             return
-        found = {}
+        statistics = {}
         for name, metric in self.metrics.items():
             with lent(metric.model, self.device):
-                found[name] = reference.statistics(metric, side)
-        write_statistics(directory, reference, found, made)
+                statistics[name] = reference.statistics(metric, side)
+        write_statistics(directory, reference, statistics, made)

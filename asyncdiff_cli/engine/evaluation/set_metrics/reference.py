@@ -143,7 +143,7 @@ def _features(metric: SetMetric, files: Sequence[Path], side: int) -> Tensor:
 def write_statistics(
     directory: Path,
     reference: Reference,
-    found: Mapping[str, Mapping[str, Tensor]],
+    statistics: Mapping[str, Mapping[str, Tensor]],
     made: Mapping[str, Made],
 ) -> None:
     """Write the statistics of metrics as `REFERENCE`.
@@ -156,8 +156,8 @@ def write_statistics(
     )
     tensors = {
         f"{name}.{key}": tensor.contiguous()
-        for name, own in found.items()
-        for key, tensor in own.items()
+        for name, by_key in statistics.items()
+        for key, tensor in by_key.items()
     }
     metadata = {HEADER: header.model_dump_json()}
     write_atomically(directory / REFERENCE, lambda file: save_file(tensors, file, metadata))
@@ -196,21 +196,21 @@ def read_statistics(directory: Path, names: Sequence[str]) -> dict[str, dict[str
         AsyncDiffError: if one of them is not there.
     """
     path = directory / REFERENCE
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    statistics: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     try:
         with safe_open(path, "pt") as file:
             for full in list(file.keys()):
                 name, _, key = full.partition(".")
-                if name in found:
-                    found[name][key] = file.get_tensor(full)
+                if name in statistics:
+                    statistics[name][key] = file.get_tensor(full)
     except (SafetensorError, OSError) as error:
         raise AsyncDiffError(
             f"{path} cannot be read ({one_line(error)}): evaluate into the same --out with the same"
             " --reference to have it made again"
         ) from None
-    for name, own in found.items():
-        if not own:
+    for name, by_key in statistics.items():
+        if not by_key:
             raise AsyncDiffError(f"{path} lacks the statistics of {name}")
-        if not all(tensor.isfinite().all() for tensor in own.values()):
+        if not all(tensor.isfinite().all() for tensor in by_key.values()):
             raise AsyncDiffError(f"{path} is damaged: a number of {name} is NaN or infinite")
-    return found
+    return statistics

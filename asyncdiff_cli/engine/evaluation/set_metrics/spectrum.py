@@ -54,12 +54,12 @@ class RadialSpectrum(SetMetric):
         """The error to this mean spectrum, linearised around the pictures' own."""
 
         def terms(features: Tensor) -> Tensor:
-            own = features.double()
-            apart = own.mean(0) - statistics["mean"]
+            values = features.double()
+            apart = values.mean(0) - statistics["mean"]
             error = apart.square().mean().sqrt()
             if error == 0:
-                return own.new_zeros(len(own))
-            return error + (own - own.mean(0)) @ apart / (len(apart) * error)
+                return values.new_zeros(len(values))
+            return error + (values - values.mean(0)) @ apart / (len(apart) * error)
 
         return terms
 
