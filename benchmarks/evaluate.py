@@ -51,7 +51,7 @@ WARM_UP = 1
 """Rounds that are not counted: the first calls of a shape are slower."""
 SIZES = (200, 2000)
 MEMORY_STEPS = 1
-"""Of the runs that only memory is measured of."""
+"""Steps of the runs that only memory is measured of."""
 
 
 def script(

@@ -56,7 +56,7 @@ class Counts:
 
 
 class Launches(TorchDispatchMode):
-    """While entered, counts what is asked of a device; numbers that are read of it are 0."""
+    """Counts, while entered, what is asked of a device; numbers that are read of it are 0."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    """So many rows of a store, with numbers that differ and a provenance of the usual size."""
+    """Rows of a store, with numbers that differ and a provenance of the usual size."""
     rng = np.random.default_rng(0)
     for number in range(count):
         prompt_id, policy = number // len(POLICIES), POLICIES[number % len(POLICIES)]
@@ -111,7 +111,7 @@ def measure(count: int) -> dict[str, float]:
 
 
 def apart(count: int) -> dict[str, float]:
-    """As `measure`, in a process of its own."""
+    """Measure as `measure` does, in a process of its own."""
     code = f"import json; from benchmarks.load import measure; print(json.dumps(measure({count})))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return json_module.loads(done.stdout.splitlines()[-1])

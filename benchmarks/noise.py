@@ -47,7 +47,7 @@ def draw(backbone: Backbone, count: int) -> list[Image.Image]:
 
 
 def white(image: Image.Image, sigma: float, seed: int) -> Image.Image:
-    """With white Gaussian noise of `sigma` of 255 in each channel."""
+    """The picture with white Gaussian noise of `sigma` of 255 in each channel."""
     pixels = np.asarray(image)
     noisy = pixels + np.random.default_rng(seed).normal(0, sigma, pixels.shape)
     return Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8))

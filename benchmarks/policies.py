@@ -90,7 +90,7 @@ def best_fixed(prompts: HeldOut, batch: int) -> tuple[float, dict[str, float]]:
 def measure(
     policies: Mapping[str, Policy], prompts: HeldOut, batch: int
 ) -> dict[str, dict[str, Any]]:
-    """Per policy: each metric beside the synchronous sampler's and the best fixed one's."""
+    """Measure each policy by each metric, beside the synchronous and the best fixed one."""
     found = run(policies, prompts, batch)
     weights = prompts.scorers.weights
     scores = {name: dict(own) for name, (own, _) in found.items()}

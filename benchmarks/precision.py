@@ -48,7 +48,7 @@ def build(name: str, path: Path | None, device: str) -> Reward:
 
 
 def errors(reward: Reward, groups: dict[str, list[Image.Image]]) -> list[dict[str, Any]]:
-    """Per dtype, the error against fp32 and the standard deviation in a group, over all groups."""
+    """The error of each dtype against fp32, and the deviation in a group, over all groups."""
     exact = {p: reward.score(images, p).double() for p, images in groups.items()}
     spread = torch.stack([scores.std() for scores in exact.values()]).mean().item()
     rows = []

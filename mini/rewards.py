@@ -87,7 +87,7 @@ def _within(scores: np.ndarray) -> dict:
 
 
 def _across(scores: np.ndarray) -> dict:
-    """Over pictures at one severity each; all are shown equally often."""
+    """The mean over pictures at one severity each; all are shown equally often."""
     rng = np.random.default_rng(0)
     levels = rng.permutation(np.arange(len(scores)) % scores.shape[1])
     chosen = scores[np.arange(len(scores)), levels]

@@ -155,7 +155,7 @@ class Settings:
             "reward_quality": 0.03,
         }
     )
-    """Of the minutes that ``--minutes`` gives; the rest is for caches, export and evaluation."""
+    """Shares of the minutes of ``--minutes``; the rest is for caches, export and evaluation."""
 
     @classmethod
     def gpu(cls) -> Settings:

@@ -164,13 +164,13 @@ def docstrings(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def test_docstrings_begin_with_what_they_are_about():
-    texts = [
-        (f"{path.relative_to(PACKAGE)}: {name}", text.split("\n")[0])
-        for path, tree in TREES.items()
-        for name, text in [("the module", ast.get_docstring(tree) or ""), *docstrings(tree)]
-        if not name.startswith("_")
-    ]
-    assert not [(where, line) for where, line in texts if NO_NOUN.match(line)]
+    root = Path(__file__).parents[1]
+    folders = (PACKAGE, root / "benchmarks", root / "mini")
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        tree = TREES.get(path) or ast.parse(path.read_text(encoding="utf-8"))
+        texts = [("the module", ast.get_docstring(tree) or ""), *docstrings(tree)]
+        public = {name: text.split("\n")[0] for name, text in texts if not name.startswith("_")}
+        assert not {n: line for n, line in public.items() if NO_NOUN.match(line)}, path
 
 
 def test_tests_stand_where_modules_do():

@@ -90,7 +90,7 @@ def run(benches: Mapping[str, Bench], sections: Sequence[str], journal: Journal)
 
 
 def parse_names(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...]:
-    """Those of the known names that are listed with commas, in their own order; None for all.
+    """The known names that are listed with commas, in their own order; None for all.
 
     Raises:
         InputError: for one that does not exist.

@@ -60,7 +60,7 @@ class Architecture:
     """Tokens of T5's text; None for the pipeline's default."""
 
     def shortened(self, layers: int) -> Architecture:
-        """At most so many blocks of each kind, in the transformer and the text encoders."""
+        """The architecture with at most so many blocks of each kind, also in the text encoders."""
         transformer = _short(self.transformer, layers)
         if "dual_attention_layers" in transformer:
             dual = transformer["dual_attention_layers"]
@@ -199,7 +199,7 @@ ARCHITECTURES = {
         scheduler={"shift": 3.0},
     ),
 }
-"""By the names of the registry."""
+"""The architectures by the names of the registry."""
 
 
 def clip_tokenizer() -> CLIPTokenizer:

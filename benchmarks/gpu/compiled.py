@@ -22,7 +22,7 @@ GAMMAS = (0.0, 0.5, 1.5)
 COMPILING = 40.0
 """Seconds that inductor takes for a block of each kind, at least."""
 PART = 0.08
-"""Of the budget: after it no more rounds are begun than the least number."""
+"""Share of the budget: after it no more rounds are begun than the least number."""
 
 
 def graphs() -> int:

@@ -53,7 +53,7 @@ def configurations() -> list[tuple[str, str]]:
 
 
 def weight_bytes(backbone: Backbone) -> int:
-    """Of all models."""
+    """Bytes of all models."""
     models = [m for m in backbone.pipe.components.values() if isinstance(m, torch.nn.Module)]
     return sum(parameter.nbytes for model in models for parameter in model.parameters())
 
@@ -107,7 +107,7 @@ def _written(bench: Bench, directory: Path) -> Iterator[Row]:
 
 
 def _peak(bench: Bench, directory: Path, batch: int) -> Iterator[Row]:
-    """Of a batch, all models together."""
+    """The peak of a batch, all models together."""
     backbone, device = bench.loaded, bench.device
     entry, side = backbone.entry, backbone.size
     work = Work(batch, side, side, entry.guidance_scale, tokens=entry.max_sequence_length)

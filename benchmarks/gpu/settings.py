@@ -15,13 +15,13 @@ from asyncdiff_cli.engine.devices import resolve_device
 from benchmarks.gpu.architecture import ARCHITECTURES, Architecture, make_backbone
 
 SECTIONS = ("exactness", "overhead", "training", "memory", "speed", "compile")
-"""In the order in which they run: what matters most comes first, and last what leaves the blocks of
-the transformer compiled."""
+"""Sections in the order in which they run: what matters most comes first, and last what leaves
+the blocks of the transformer compiled."""
 IMPORTS = 120.0
 """Seconds that a process can have spent before this module; more is a clock that was set."""
 
 RESERVE = 0.2
-"""Of the budget."""
+"""Share of the budget."""
 
 
 class OverBudgetError(Exception):
@@ -52,7 +52,7 @@ class Settings:
     """None for the paper's."""
     batches: tuple[int, ...] = (1, 4)
     rounds: int = 12
-    """At most; fewer where a section's share of the budget is used up."""
+    """Rounds at most; fewer where a section's share of the budget is used up."""
     group: int = 16
     """Images of a training iteration."""
     product: int | None = None

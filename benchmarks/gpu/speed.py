@@ -28,7 +28,7 @@ SAMPLED = ("sample, fixed", "sample, learned")
 ATTACHED = ("attach, fixed", "attach, learned")
 """What is timed at the first batch size, after the others."""
 PART = 0.08
-"""Of the budget: after it no more rounds are begun than the least number."""
+"""Share of the budget: after it no more rounds are begun than the least number."""
 WARM_UP_STEPS = 2
 """They choose the kernels of a batch size; the steps after these are alike."""
 PRODUCTS, REPEATS = 10, 20

@@ -33,7 +33,7 @@ from benchmarks.train import ROLLOUTS_ONLY, measure
 AIM = 1.03
 """Times the seconds of the bare rollout."""
 PART = 0.12
-"""Of the budget: after it no more rounds are begun than the least number."""
+"""Share of the budget: after it no more rounds are begun than the least number."""
 WARM_UP = 1
 """Rounds that are not counted; the sections before have warmed up the backbone."""
 
