@@ -169,8 +169,8 @@ def test_docstrings_begin_with_what_they_are_about():
     for path in (path for folder in folders for path in folder.rglob("*.py")):
         tree = TREES.get(path) or ast.parse(path.read_text(encoding="utf-8"))
         texts = [("the module", ast.get_docstring(tree) or ""), *docstrings(tree)]
-        public = {name: text.split("\n")[0] for name, text in texts if not name.startswith("_")}
-        assert not {n: line for n, line in public.items() if NO_NOUN.match(line)}, path
+        public = [(name, text.split("\n")[0]) for name, text in texts if name[0] != "_"]
+        assert not [(name, line) for name, line in public if NO_NOUN.match(line)], path
 
 
 def test_tests_stand_where_modules_do():
