@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -19,13 +18,10 @@ from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, read_proven
 from asyncdiff_cli.engine.files import umask
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.rewards.group import RewardGroup
-from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.training.early_stop import EarlyStop
-from asyncdiff_cli.engine.training.interrupts import InterruptedRunError
 from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
 from asyncdiff_cli.engine.training.rollout import plan_iteration
 from asyncdiff_cli.engine.training.start import open_trainer
-from asyncdiff_cli.engine.training.trainer import Trainer
 from tests.conftest import tiny_flux, tiny_sd3
 from tests.helpers.training import (
     checkpoint_bytes,
@@ -38,45 +34,6 @@ from tests.helpers.training import (
     stop_at,
     trained,
 )
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, sd3_directory):
-    """Uninterrupted runs, each trained once; copy one to change it."""
-    directory, kept = tmp_path_factory.mktemp("runs"), {}
-
-    def run(**changes):
-        key = json.dumps(changes, sort_keys=True)
-        if key not in kept:
-            trained(directory / str(len(kept)), sd3_directory, **changes)
-            kept[key] = directory / str(len(kept))
-        return kept[key]
-
-    return run
-
-
-@pytest.fixture
-def copied(whole, tmp_path):
-    """A whole run that may be changed, at `r`."""
-    return lambda **changes: shutil.copytree(whole(**changes), tmp_path / "r")
-
-
-@pytest.fixture
-def reference(whole):
-    """An uninterrupted run with samples; leave it as it is."""
-    return whole(samples={"every": 2, "count": 2})
-
-
-def failing_at(iteration: int, monkeypatch: pytest.MonkeyPatch, spoil) -> None:
-    """From some iteration's rewards on, the noise reward does `spoil(scores)`."""
-    honest, calls = Noise._score, []
-
-    def score(self, images, prompts):
-        calls.append(len(images))
-        scores = honest(self, images, prompts)
-        return spoil(scores) if len(calls) == iteration else scores
-
-    monkeypatch.setattr(Noise, "_score", score)
 
 
 def test_a_run_directory_holds_all_there_is(reference):
@@ -353,137 +310,6 @@ def test_in_the_baselines_units_a_group_counts_by_how_much_it_differs(tmp_path, 
     first, second = (advantages[[t.index for t in plan if t.group == g]] for g in (0, 1))
     assert second.tolist() == pytest.approx((10 * first).tolist())
     assert advantages.square().mean() == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_stops_the_run_and_leaves_it_good(
-    tmp_path, sd3_directory, whole, monkeypatch, value
-):
-    changes = {"evaluation": {"every": 0}}
-    with monkeypatch.context() as patch:
-        failing_at(3, patch, lambda scores: torch.full_like(scores, value))
-        with pytest.raises(AsyncDiffError) as caught:
-            trained(tmp_path / "cut", sd3_directory, **changes)
-    message = str(caught.value)
-    assert message.startswith(f"iteration 3: noise is {value} for image 0, which is kept as ")
-    assert "go on from 000002.safetensors with `asyncdiff train --resume " in message
-    (kept,) = (tmp_path / "cut" / "refused").iterdir()
-    Image.open(kept).load()
-    trained(tmp_path / "cut", sd3_directory, True, **changes)
-    assert module_bytes(tmp_path / "cut") == module_bytes(whole(**changes))
-    assert rows(tmp_path / "cut") == rows(whole(**changes))
-
-
-def test_without_a_checkpoint_yet_the_error_says_so(tmp_path, sd3_directory, monkeypatch):
-    failing_at(1, monkeypatch, lambda scores: scores * float("nan"))
-    with pytest.raises(AsyncDiffError, match=r"iteration 1: noise is nan .*no checkpoint yet"):
-        trained(tmp_path / "r", sd3_directory, evaluation={"every": 0})
-
-
-def test_an_evaluation_that_fails_names_its_iteration(tmp_path, sd3_directory, monkeypatch):
-    failing_at(4, monkeypatch, lambda scores: scores * float("nan"))  # 0, 1, 2, evaluation of 2
-    with pytest.raises(AsyncDiffError, match=r"iteration 2: noise is nan .*from 000001\."):
-        trained(tmp_path / "r", sd3_directory)
-
-
-def test_latents_that_are_no_numbers_stop_the_run(tmp_path, sd3_directory):
-    trainer = open_run(tmp_path / "r", sd3_directory, evaluation={"every": 0})
-    events = trainer.train()
-    next(events)
-    with torch.no_grad():
-        trainer.canvas.backbone.pipe.transformer.proj_out.bias.fill_(float("nan"))
-    with pytest.raises(AsyncDiffError) as caught:
-        list(events)
-    assert str(caught.value).startswith("iteration 2: ")
-    assert "NaN or infinity in the latents after step 1 of" in str(caught.value)
-    assert (
-        open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).state.iteration == 1
-    )
-
-
-def test_gradients_that_are_no_numbers_stop_the_run_before_they_are_applied(
-    tmp_path, sd3_directory
-):
-    trainer = open_run(tmp_path / "r", sd3_directory, evaluation={"every": 0})
-    events = trainer.train()
-    next(events)
-    bias = trainer.state.tpm.head[-1].bias
-    handle = bias.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(AsyncDiffError, match="iteration 2: the gradient's norm is nan"):
-        list(events)
-    handle.remove()
-    assert all(torch.isfinite(weight).all() for weight in trainer.state.tpm.parameters())
-    assert (
-        open_run(tmp_path / "r", sd3_directory, True, evaluation={"every": 0}).state.iteration == 1
-    )
-
-
-def test_a_run_that_is_stopped_keeps_the_last_complete_iteration(
-    tmp_path, sd3_directory, whole, monkeypatch
-):
-    changes = {"evaluation": {"every": 0}, "checkpoint": {"every": 100, "keep": 1}}
-
-    def interrupt(scores):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        failing_at(3, patch, interrupt)
-        with pytest.raises(InterruptedRunError) as caught:
-            trained(tmp_path / "cut", sd3_directory, **changes)
-    assert caught.value.exit_code == 130
-    assert str(caught.value) == (
-        "stopped after iteration 2; go on from 000002.safetensors with"
-        f" `asyncdiff train --resume {tmp_path / 'cut'}`"
-    )
-    trained(tmp_path / "cut", sd3_directory, True, **changes)
-    unbroken = whole(evaluation={"every": 0})  # kept more often
-    assert module_bytes(tmp_path / "cut") == module_bytes(unbroken)
-    assert rows(tmp_path / "cut") == rows(unbroken)
-
-
-def test_a_stop_before_the_first_iteration_leaves_a_run_that_starts_again(
-    tmp_path, sd3_directory, reference
-):
-    events = open_run(tmp_path / "r", sd3_directory, samples={"every": 2, "count": 2}).train()
-    next(events)
-    with pytest.raises(InterruptedRunError, match="no checkpoint yet"):
-        events.throw(KeyboardInterrupt)
-    trained(tmp_path / "r", sd3_directory, True, samples={"every": 2, "count": 2})
-    assert rows(tmp_path / "r") == rows(reference)
-    assert module_bytes(tmp_path / "r") == module_bytes(reference)
-
-
-def test_a_stop_after_an_evaluation_keeps_the_best_that_is_complete(
-    tmp_path, sd3_directory, monkeypatch
-):
-    """An evaluation that was not complete may have found another best."""
-    changes = {
-        "evaluation": {"every": 1, "prompts": 3},
-        "checkpoint": {"every": 100, "keep": 1},
-        "learning_rate": 0.02,
-        "iterations": 6,
-    }
-    for seed in range(2, 20):  # until there is another best, and not right after the one before
-        whole, changes["seed"] = tmp_path / f"whole{seed}", seed
-        trained(whole, sd3_directory, **changes)
-        found = [row["best"] for row in rows(whole) if "best" in row]
-        if improved := [now for before, now in pairwise(found) if before < now - 1]:
-            break
-    honest = Trainer._draw_samples
-
-    def draw(self):
-        if self.state.iteration == improved[-1]:
-            raise KeyboardInterrupt
-        honest(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_draw_samples", draw)
-        with pytest.raises(InterruptedRunError, match=f"after iteration {improved[-1] - 1};"):
-            trained(tmp_path / "cut", sd3_directory, samples={"every": 1, "count": 1}, **changes)
-    best = found[improved[-1] - 2]
-    assert set(checkpoints(tmp_path / "cut")) == {best, improved[-1] - 1}
-    trained(tmp_path / "cut", sd3_directory, True, **changes)
-    assert module_bytes(tmp_path / "cut") == module_bytes(whole)
 
 
 def scarce(monkeypatch: pytest.MonkeyPatch, images: int) -> list[int]:
