@@ -97,11 +97,30 @@ class SearchOptions:
     ] = OBJECTIVES[0]
 
 
+@in_panel(options.SCORING)
+@dataclass(frozen=True)
+class TrialOptions:
+    """What scores the pictures that a schedule is tried on."""
+
+    rewards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            callback=callbacks.read_rewards,
+            autocompletion=callbacks.complete_reward,
+            help="What scores the held-out pictures, and takes no part in the search;"
+            " comma-separated, residual noise is added. (default: none)",
+        ),
+    ] = None
+    reward_path: options.RewardPath = None
+
+
 def calibrate(
     *,
     prompts: SearchPrompts,
     sampling: SearchSampling,
     search: SearchOptions,
+    trial: TrialOptions,
     model: options.Model,
     out: Out,
     dry_run: DryRun = False,
@@ -124,7 +143,13 @@ def calibrate(
 
     start = time.perf_counter()
     request = parse_schedule_request(
-        ScheduleRequest, model, out=out, **vars(prompts), **vars(sampling), **vars(search)
+        ScheduleRequest,
+        model,
+        out=out,
+        **vars(prompts),
+        **vars(sampling),
+        **vars(search),
+        **vars(trial),
     )
     if dry_run:
         show_cost(search_cost(request, model, request.search.calibrating), json)
@@ -166,7 +191,8 @@ def make(job: ScheduleJob, out: Path, start: float, json: bool) -> None:
 def show(schedule: Schedule) -> None:
     """Print the deviations, what they explain of a module, and the held-out table."""
     made: dict[str, Any] = schedule.made
-    share, adds = made.get("share_of_step"), schedule.held_out.get("module_over_schedule")
+    share = made.get("share_of_step")
+    adds: Any = schedule.held_out.get("module_over_schedule")
     render.fields(
         {
             "deviations": ", ".join(f"{d:g}" for d in schedule.deviations),
@@ -177,12 +203,16 @@ def show(schedule: Schedule) -> None:
     rows: Any = schedule.held_out.get("policies", [])
     if rows:
         headings = "policy", "distance to many steps", "difference", "95 % interval", "of spectra"
-        first, *others = [[*_row(row), f"{row['spectrum']:.4g}"] for row in rows]
+        first, *others = [[row["policy"], *_cells(row), f"{row['spectrum']:.4g}"] for row in rows]
         render.table(headings, [[*first[:2], "", "", first[-1]], *others])
     if adds:
-        render.line(f"the module's distance beside its schedule's: {' '.join(_row(adds)[2:])}")
+        rows = [*rows, {"policy": "module less its schedule", **adds}]
+        render.line(f"the module's distance beside its schedule's: {' '.join(_cells(adds)[1:])}")
+    for reward in rows[0]["rewards"] if rows else ():
+        cells = [[row["policy"], *_cells(row["rewards"][reward])] for row in rows]
+        render.table(("policy", reward, "difference", "95 % interval"), cells)
 
 
-def _row(row: Any) -> list[str]:
+def _cells(row: Any) -> list[str]:
     interval = "" if row["n"] == 1 else f"[{row['low']:+.4g}, {row['high']:+.4g}]"
-    return [row.get("policy", ""), f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]
+    return [f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]

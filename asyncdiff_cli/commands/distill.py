@@ -15,6 +15,7 @@ from asyncdiff_cli.commands.calibrate import (
     SearchOptions,
     SearchPrompts,
     SearchSampling,
+    TrialOptions,
     make,
     show_cost,
 )
@@ -32,6 +33,7 @@ def distill(
     prompts: SearchPrompts,
     sampling: SearchSampling,
     search: SearchOptions,
+    trial: TrialOptions,
     model: options.Model,
     out: Out,
     dry_run: DryRun = False,
@@ -41,8 +43,8 @@ def distill(
 
     It begins with the mean or median of what the module decides at each step, and says what share
     of its decisions the step alone explains. On validation prompts the module and its schedule are
-    compared by how close they come to many steps. Of a run, its recipe says what is not given. A
-    command that was killed goes on where it stopped.
+    compared by how close they come to many steps, and by --rewards. Of a run, its recipe says what
+    is not given. A command that was killed goes on where it stopped.
 
     asyncdiff distill runs/mini --out mini.json
     """
@@ -52,7 +54,13 @@ def distill(
 
     start = time.perf_counter()
     request, choice = parse_distill_request(
-        source, model, out=out, **vars(prompts), **vars(sampling), **vars(search)
+        source,
+        model,
+        out=out,
+        **vars(prompts),
+        **vars(sampling),
+        **vars(search),
+        **vars(trial),
     )
     if dry_run:
         show_cost(search_cost(request, choice, request.search.distilling), json)

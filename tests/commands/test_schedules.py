@@ -177,6 +177,27 @@ def test_what_cannot_be_searched_is_refused_in_a_line(search, options, message):
     assert outcome.out == ""
 
 
+def test_rewards_score_what_is_tried_and_change_no_schedule(search):
+    plain = search("--out", "plain.json", "--json").json
+    outcome = search("--out", "a.json", "--rewards", "sharpness")
+    assert outcome.code == 0, outcome.err
+    schedule = Schedule.load("a.json")
+    assert schedule.deviations == tuple(plain["deviations"])
+    rows = schedule.held_out["policies"]
+    assert all([*row["rewards"]] == ["sharpness", "noise"] for row in rows)
+    assert rows[0]["rewards"]["sharpness"]["difference"] == 0
+    assert outcome.out.count("sharpness") == outcome.out.count("noise") == 1
+    if adds := schedule.held_out.get("module_over_schedule"):
+        means = {row["policy"]: row["rewards"]["sharpness"]["mean"] for row in rows}
+        own = adds["rewards"]["sharpness"]
+        assert own["difference"] == pytest.approx(means["module"] - means["distilled"])
+        assert own["low"] <= own["difference"] <= own["high"]
+        assert "module less its schedule" in outcome.out
+    refused = search("--out", "b.json", "--rewards", "sharpness", "--held-out", 0)
+    assert refused.code == 2
+    assert "--held-out 0" in refused.err
+
+
 def test_the_detail_at_each_scale_can_be_the_objective(search):
     """Its error is below that of no deviation in the units of the objective."""
     outcome = search("--out", "a.json", "--objective", "spectrum", "--held-out", 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.sampling.sample import SampleResult
-from asyncdiff_cli.engine.statistics import paired
 from asyncdiff_cli.engine.training.calibrated import search_errors
 from asyncdiff_cli.engine.training.calibration import DECIMALS, deviations_of
 from asyncdiff_cli.engine.training.distill_request import DistillRequest
@@ -26,6 +24,7 @@ from asyncdiff_cli.engine.training.schedule_job import (
     ScheduleJob,
     Way,
     Workbench,
+    beside,
     compared,
     open_schedule,
 )
@@ -117,11 +116,10 @@ def _tried(
             "module": partial(_last, drawn),
         }
         found = bench.measure(calibration, draws, on_line)
-    adds = paired(found["module"]["distances"], found["distilled"]["distances"])
     return {
         "images": len(bench.held_out.prompts),
         "policies": compared(found),
-        "module_over_schedule": asdict(adds),
+        "module_over_schedule": beside(found["module"], found["distilled"]),
     }
 
 

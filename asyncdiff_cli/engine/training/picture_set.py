@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine import desync
@@ -58,6 +59,13 @@ class PictureSet:
             self.canvas.sample(text, seeds, policy, self.steps, on_step=tell)
             for text, seeds in self._batches()
         ]
+
+    @torch.no_grad()
+    def decoded(self, latents: Sequence[Tensor]) -> list[Image.Image]:
+        """The pictures of the last latents of each batch."""
+        backbone, side = self.canvas.backbone, self.canvas.pixels
+        decode = backbone.adapter.decode
+        return [p for x in latents for p in decode(x.to(backbone.dtype), side, side, "pil")]
 
     @contextmanager
     def calibration(

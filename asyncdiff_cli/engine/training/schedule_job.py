@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.backbones.memory.footprint import ALONE
+from asyncdiff_cli.engine.backbones.memory.footprint import ALONE, Company
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
 from asyncdiff_cli.engine.downloads import OnProgress
@@ -22,10 +23,12 @@ from asyncdiff_cli.engine.drawing.opening import open_canvas
 from asyncdiff_cli.engine.drawing.provenance import versions
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, SCHEDULE, noise_seed
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import unused
+from asyncdiff_cli.engine.files import REFUSED, unused
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
+from asyncdiff_cli.engine.rewards import check_prompts
+from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.statistics import all_paired
 from asyncdiff_cli.engine.training.calibration import Calibration, Settled
 from asyncdiff_cli.engine.training.journal import Journal, difference
@@ -51,6 +54,7 @@ class Workbench:
         search: how long.
         pictures: searched on.
         held_out: tried on; None if nothing is.
+        scorers: rewards that score what is tried; None for none.
         journal: what was found already.
         made: how, for the file.
     """
@@ -58,6 +62,7 @@ class Workbench:
     search: Search
     pictures: PictureSet
     held_out: PictureSet | None
+    scorers: RewardGroup | None
     journal: Journal
     made: dict[str, Any]
 
@@ -88,13 +93,17 @@ class Workbench:
             policies: what draws the last latents of each batch, by name.
 
         Returns:
-            By name, the `distances` of the images and their `spectrum`'s error.
+            By name, the `distances` of the images, their `spectrum`'s error, and their `scores` by
+            reward.
         """
 
         def look(draw: Callable[[], list[Tensor]]) -> dict[str, Any]:
             latents = draw()
-            distances = calibration.distances(latents)
-            return {"distances": distances, "spectrum": calibration.spectral_error(latents)}
+            distances, spectrum = (
+                calibration.distances(latents),
+                calibration.spectral_error(latents),
+            )
+            return {"distances": distances, "spectrum": spectrum, "scores": self._scores(latents)}
 
         found = {}
         for name, draw in policies.items():
@@ -102,6 +111,12 @@ class Workbench:
             mean = sum(own["distances"]) / len(own["distances"])
             on_line(f"{name}: held-out distance {mean:.4g}")
         return found
+
+    def _scores(self, latents: list[Tensor]) -> dict[str, list[float]]:
+        if self.scorers is None or self.held_out is None:
+            return {}
+        scores = self.scorers.score(self.held_out.decoded(latents), self.held_out.prompts)
+        return {name: own.tolist() for name, own in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,7 @@ def open_schedule(
     if request.side is not None:
         outline.check_size(request.side, request.side)
     prompts, held_out = request.draw(choice.name, on_progress=on_progress)
+    check_prompts(request.rewards, held_out)
     settings = {**way.settings, **_settings(request, outline, prompts, held_out)}
     path = unused(
         request.out, lambda place: not os.path.lexists(place) or _is_made_by(place, settings)
@@ -182,6 +198,7 @@ def open_schedule(
         return ScheduleJob(path, 0, lambda *_: schedule)
     journal = Journal(path, settings)
     fetch(outline.source)
+    scorers = _scorers(request, accelerator.device)
     canvas = open_canvas(
         outline,
         accelerator,
@@ -190,8 +207,8 @@ def open_schedule(
         request.batch_size,
         [*prompts, *held_out],
         directory,
-        scorers=(),
-        company=ALONE,
+        scorers=[] if scorers is None else [scorers],
+        company=ALONE if scorers is None else Company(tuple(scorers.sizes.values())),
         on_warning=on_warning,
     )
     made = {name: value for name, value in settings.items() if name not in Schedule.model_fields}
@@ -199,11 +216,20 @@ def open_schedule(
         request.search,
         _pictures(request, canvas, prompts, SCHEDULE),
         _pictures(request, canvas, held_out, EVALUATION) if held_out else None,
+        scorers,
         journal,
         {"by": made.pop("by"), "command": way.command, **made},
     )
     evaluations = way.evaluations(len(prompts), len(held_out), settings["steps"])
     return ScheduleJob(path, evaluations, partial(_make, way, bench, path))
+
+
+def _scorers(request: ScheduleRequest, device: torch.device) -> RewardGroup | None:
+    """The rewards that score what is tried, on the CPU yet."""
+    if not request.rewards:
+        return None
+    weights = dict.fromkeys(request.rewards, 1.0)
+    return RewardGroup(weights, request.reward_paths, device, keep=request.out.parent / REFUSED)
 
 
 def _pictures(
@@ -242,11 +268,22 @@ def compared(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         found: what `Workbench.measure` tells of them.
     """
     first = next(iter(found.values()))
-    beside = all_paired([(own["distances"], first["distances"]) for own in found.values()])
     return [
-        {"policy": name, **asdict(difference), "spectrum": own["spectrum"]}
-        for (name, own), difference in zip(found.items(), beside, strict=True)
+        {"policy": name, **beside(own, first), "spectrum": own["spectrum"]}
+        for name, own in found.items()
     ]
+
+
+def beside(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The paired difference of two policies' distances, and those of their `rewards` by name."""
+    distance, *scores = all_paired(
+        [
+            (own["distances"], other["distances"]),
+            *((own["scores"][name], other["scores"][name]) for name in own["scores"]),
+        ]
+    )
+    rewards = dict(zip(own["scores"], map(asdict, scores), strict=True))
+    return {**asdict(distance), "rewards": rewards}
 
 
 def _settings(
@@ -269,6 +306,7 @@ def _settings(
         "images": len(prompts),
         "held_out_images": len(held_out),
         "batch_size": request.batch_size,
+        "rewards": list(request.rewards),
         "prompts_sha256": PromptSet("drawn", ALL, prompts).fingerprint,
         "held_out_sha256": PromptSet("drawn", ALL, held_out).fingerprint,
         "model": outline.in_force().to_dict(),

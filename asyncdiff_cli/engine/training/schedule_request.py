@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import Self
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice, flag
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
@@ -17,6 +18,7 @@ from asyncdiff_cli.engine.fields import Count, GuidanceScale, Seed, Size, valida
 from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.prompts.load import DOWNLOADED, default_source, load_prompts
+from asyncdiff_cli.engine.rewards import GUARD, parse_reward_paths, parse_rewards
 from asyncdiff_cli.engine.training.run_options import is_copy
 from asyncdiff_cli.engine.training.search import Search
 
@@ -47,6 +49,11 @@ class ScheduleRequest(BaseModel):
     seed: Seed = 0
     """Draws the prompts and their noise."""
     batch_size: Count = BATCH_SIZE
+    rewards: tuple[str, ...] = ()
+    """What scores the pictures that the result is tried on, with the guard; none takes part in the
+    search."""
+    reward_paths: dict[str, Path] = Field({})
+    """Local checkpoints of rewards, by name."""
     search: Search = Search()
 
     @field_validator("out")
@@ -62,6 +69,12 @@ class ScheduleRequest(BaseModel):
         if value is not None and value[0] != value[1]:
             raise ValueError("it is one number of pixels here, of a square")
         return value
+
+    @model_validator(mode="after")
+    def _check_rewards(self) -> Self:
+        if self.rewards and self.held_out == 0:
+            raise ValueError("rewards score what the result is tried on, and --held-out 0 is none")
+        return self
 
     @property
     def side(self) -> int | None:
@@ -79,8 +92,13 @@ class ScheduleRequest(BaseModel):
     def given(self) -> dict[str, Any]:
         """The options that say something, but where the result goes, by name."""
         own = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
-        values = {k: v for k, v in own.items() if k not in ("out", "search", "size", "data_dir")}
-        return {**values, "size": self.side, **vars(self.search)}
+        named = ("out", "search", "size", "data_dir", "rewards", "reward_paths")
+        values = {name: value for name, value in own.items() if name not in named}
+        rewards = {
+            "rewards": ",".join(self.rewards) or None,
+            "reward_path": [f"{name}={path}" for name, path in self.reward_paths.items()],
+        }
+        return {**values, "size": self.side, **rewards, **vars(self.search)}
 
     def images(self, backbone: str) -> tuple[int, int]:
         """How many are searched on, and tried; nothing is downloaded to tell.
@@ -138,6 +156,9 @@ def parse_schedule_request(
     search = Search(**{k: given.pop(k) for k in vars(Search()) if k in given})
     if "dataset" not in given and "prompts" in given and not is_copy(given["prompts"]):
         given["dataset"] = str(given.pop("prompts"))
+    rewards = parse_rewards(given.pop("rewards")) if "rewards" in given else []
+    given["reward_paths"] = parse_reward_paths(given.pop("reward_path", ()), rewards)
+    given["rewards"] = (*rewards, GUARD) if rewards and GUARD not in rewards else tuple(rewards)
     given = {**{name: value for name, value in defaults.items() if value is not None}, **given}
     if choice.scheduler == TWO_EVALUATIONS:
         raise InputError(two_evaluations(f"--solver {TWO_EVALUATIONS}"))
