@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
     from asyncdiff_cli.engine.errors import AsyncDiffError, AsyncDiffWarning, InputError
     from asyncdiff_cli.engine.policies.base import Policy, StepState
+    from asyncdiff_cli.engine.policies.detail_boost import ModelDetailBoost, SamplerDetailBoost
     from asyncdiff_cli.engine.policies.detail_daemon import DetailDaemon
+    from asyncdiff_cli.engine.policies.epsilon_scaling import EpsilonScaling
     from asyncdiff_cli.engine.policies.given import (
         FixedDeviation,
         ScheduledDeviation,
         Synchronous,
     )
     from asyncdiff_cli.engine.policies.learned import LearnedDeviation, load_tpm
+    from asyncdiff_cli.engine.policies.noise_shift import NoiseShift
     from asyncdiff_cli.engine.policies.per_image import EachPolicy
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
     from asyncdiff_cli.engine.policies.specs import parse_policy
@@ -53,12 +56,16 @@ __all__ = [
     "Combined",
     "DetailDaemon",
     "EachPolicy",
+    "EpsilonScaling",
     "FixedDeviation",
     "InputError",
     "LearnedDeviation",
+    "ModelDetailBoost",
+    "NoiseShift",
     "Policy",
     "Reward",
     "SampleResult",
+    "SamplerDetailBoost",
     "Schedule",
     "ScheduledDeviation",
     "SpectralDeviation",
@@ -96,12 +103,16 @@ _MODULES = {
     "Combined": "policies.velocity_scale",
     "DetailDaemon": "policies.detail_daemon",
     "EachPolicy": "policies.per_image",
+    "EpsilonScaling": "policies.epsilon_scaling",
     "FixedDeviation": "policies.given",
     "InputError": "errors",
     "LearnedDeviation": "policies.learned",
+    "ModelDetailBoost": "policies.detail_boost",
+    "NoiseShift": "policies.noise_shift",
     "Policy": "policies.base",
     "Reward": "rewards.base",
     "SampleResult": "sampling.sample",
+    "SamplerDetailBoost": "policies.detail_boost",
     "Schedule": "policies.schedule_file",
     "ScheduledDeviation": "policies.given",
     "SpectralDeviation": "policies.spectral",

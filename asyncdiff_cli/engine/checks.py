@@ -111,6 +111,16 @@ def check_window(window: float) -> None:
     check_range("window", window, 0, 1)
 
 
+def check_shift(shift: float) -> None:
+    """A shift of the time that is told moves its log-SNR by at most log 10."""
+    check_range("shift", shift, 0.1, 10)
+
+
+def check_boost(weight: float) -> None:
+    """The weight of a detail boost is in the range of RES4LYF's node."""
+    check_range("weight", weight, -100, 100)
+
+
 def check_weight(weight: float) -> None:
     """A weight is a finite number of at least 0."""
     check_range("weight", weight, 0, sys.float_info.max)

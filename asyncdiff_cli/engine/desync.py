@@ -46,6 +46,18 @@ def next_cond_sigma(sigma: Tensor, sigma_next: Tensor, eta: Tensor) -> Tensor:
     return torch.where(eta == 1, sigma_next, sigma + eta * (sigma_next - sigma))
 
 
+def deviation_to(cond_sigma: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """D that Eq. 6 makes t*_{k+1} = `cond_sigma` of at γ = 1, and 0 where t_{k+1} is t_k.
+
+    Args:
+        cond_sigma: t*_{k+1}, [B] or [].
+        sigma, sigma_next: t_k and t_{k+1}, each of shape [].
+    """
+    interval = sigma - sigma_next
+    deviation = (sigma_next - cond_sigma) / interval
+    return torch.where(interval > 0, deviation, torch.zeros_like(deviation))
+
+
 def bounded(cond_sigma: Tensor, sigma_next: Tensor, sigma_max: Tensor) -> Tensor:
     """clamp(t*_{k+1}, σ_min, t_0) (Algorithm 2, line 10).
 

@@ -20,7 +20,7 @@ from asyncdiff_cli.engine.backbones.source import configuration
 from asyncdiff_cli.engine.checks import check_steps
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.figures.distributions import CHOOSING
-from asyncdiff_cli.engine.policies.asking import velocity_scale_of
+from asyncdiff_cli.engine.policies.asking import for_run, latent_scale_of, velocity_scale_of
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies, read_policy
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
@@ -119,20 +119,19 @@ def _explained(
 ) -> Explained:
     _, policy, gamma = chosen
     cond_sigmas, deviations = _times(policy, gamma, scheduler)
+    of_run = for_run(policy, scheduler.sigmas, solver)
     scales = [
-        velocity_scale_of(policy, sigma, told, gamma)
-        for sigma, told in zip(scheduler.sigmas, cond_sigmas, strict=False)
+        _of_evaluations(value_of, of_run, gamma, scheduler.sigmas, cond_sigmas)
+        for value_of in (velocity_scale_of, latent_scale_of)
     ]
-    factors_of_velocity = [scale for scale in scales if scale is not None]
-    scale = torch.cat(factors_of_velocity) if factors_of_velocity else None
     told = torch.cat(cond_sigmas)
-    factors = transfer(grid, told, spectrum.std, solver, scale)
+    factors = transfer(grid, told, spectrum.std, solver, *scales)
     error = float(spectrum.error(factors))
     return Explained(
         chosen.label if gamma == 1 else f"{chosen.label}@{gamma:g}",
         error,
         worth_steps(error, spectrum, by_euler),
-        residual_noise(grid, told, solver, scale),
+        residual_noise(grid, told, solver, *scales),
         tuple(float(deviation) for deviation in deviations),
         tuple(told.tolist()),
         tuple(zip(spectrum.std.tolist(), factors.tolist(), strict=True)),
@@ -146,6 +145,23 @@ def _times(policy: Policy, gamma: float, scheduler: Any) -> tuple[list[Tensor], 
         lambda latents, *_: torch.zeros_like(latents), scheduler, nothing, policy, gamma, text
     )
     return cond_sigmas, deviations
+
+
+def _of_evaluations(
+    value_of: Callable[[Policy, Tensor, Tensor, float], Tensor | None],
+    policy: Policy,
+    gamma: float,
+    sigmas: Tensor,
+    cond_sigmas: Sequence[Tensor],
+) -> Tensor | None:
+    """What a policy makes of the velocity of each evaluation, [evaluations]; None if nothing."""
+    values = [
+        value_of(policy, sigma, told, gamma)
+        for sigma, told in zip(sigmas, cond_sigmas, strict=False)
+    ]
+    return (
+        None if values[0] is None else torch.cat([value for value in values if value is not None])
+    )
 
 
 def explain_request(request: ExplainRequest) -> Explanation:

@@ -87,16 +87,39 @@ def velocity_scale_of(
     return None if scale is None else scale(sigma, cond_sigma, gamma)
 
 
+def latent_scale_of(
+    policy: Policy, sigma: Tensor, cond_sigma: Tensor, gamma: float
+) -> Tensor | None:
+    """The multiple of the latents that the policy adds, [B] or []; None if it adds none."""
+    scale = getattr(policy, "latent_scale", None)
+    return None if scale is None else scale(sigma, cond_sigma, gamma)
+
+
 def scaled(
-    policy: Policy, gamma: float, velocity: Tensor, sigma: Tensor, cond_sigma: Tensor
+    policy: Policy,
+    gamma: float,
+    latents: Tensor,
+    velocity: Tensor,
+    sigma: Tensor,
+    cond_sigma: Tensor,
 ) -> Tensor:
-    """The guided velocity [B, …] of an evaluation at t_k = `sigma` [] on t*_k = `cond_sigma` [B],
-    times the policy's factor. Its dtype is kept, and where the factor is 1 every bit."""
+    """The guided velocity [B, …] of an evaluation of `latents` [B, …] at t_k = `sigma` [] on
+    t*_k = `cond_sigma` [B], times the policy's factor and with its multiple of the latents. Its
+    dtype is kept, and where the factor is 1 and the multiple 0 every bit."""
     factor = velocity_scale_of(policy, sigma, cond_sigma, gamma)
-    if factor is None:
-        return velocity
-    factors = factor.expand(len(velocity)).reshape(-1, *[1] * (velocity.ndim - 1))
-    return (velocity * factors).to(velocity.dtype)
+    multiple = latent_scale_of(policy, sigma, cond_sigma, gamma)
+    result = velocity
+    if factor is not None:
+        result = result * _per_element(factor, velocity)
+    if multiple is not None:
+        multiples = _per_element(multiple, velocity)
+        result = torch.where(multiples == 0, result, result + multiples * latents)
+    return result.to(velocity.dtype)
+
+
+def _per_element(values: Tensor, images: Tensor) -> Tensor:
+    """Values of the images, [B] or [], in a shape that multiplies `images` [B, …]."""
+    return values.expand(len(images)).reshape(-1, *[1] * (images.ndim - 1))
 
 
 def check_finite(latents: Tensor, state: StepState) -> None:

@@ -7,9 +7,11 @@ the previous time (noisier). Scaling by γ comes later and is not a policy's bus
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -73,12 +75,13 @@ class StepState:
 class Policy(Protocol):
     """Anything with a bound that can be asked for a deviation.
 
-    Three more methods are used where a policy has them, which it need not:
+    Four more methods are used where a policy has them, which it need not:
 
     `cond_sigma(state, gamma, deviation)` is t*_{k+1} [B], or [] for all images, in place of Eq. 6.
     Like that it is kept in [σ_min, t_0].
     `velocity_scale(sigma, cond_sigma, gamma)` is what to multiply the guided velocity by of an
     evaluation at t_k = `sigma` [] that was conditioned on t*_k = `cond_sigma` [B]: [B], [] or None.
+    `latent_scale(sigma, cond_sigma, gamma)` is the multiple of the latents to add to it, likewise.
     `for_run(sigmas, solver)` is the policy to ask in its place in a run whose evaluations are at
     `sigmas`, [evaluations + 1] with the last time that is not evaluated, by a solver's name.
     """
@@ -109,3 +112,21 @@ class Described:
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
         return cls(**settings)
+
+
+class ToldTime(Described):
+    """A policy that says the time itself, by its `cond_sigma`, which leaves the deviation open.
+
+    D is what would lead to the same time by Eq. 6 at γ = 1, and 0 where Heun repeats a time. It
+    may exceed 1: late intervals are short beside their times.
+    """
+
+    bound: ClassVar[float] = math.inf
+
+    def __call__(self, state: StepState) -> Tensor:
+        told = self.cond_sigma(state, 1.0, torch.zeros(()))
+        return desync.deviation_to(told, state.sigma, state.sigma_next)
+
+    def cond_sigma(self, state: StepState, gamma: float, deviation: Tensor) -> Tensor:
+        """t*_{k+1} for a deviation that is left open, []."""
+        raise NotImplementedError

@@ -26,10 +26,15 @@ class DetailDaemon(Described):
     ComfyUI's node makes the clean image x − t*·v of the time that it tells, and the sampler then
     divides the way to it by its own t. So it is not `FixedDeviation` with other numbers.
 
-    a_k rises from 0 at `start` to `amount` and falls to 0 at `end`, in shares of the evaluations
-    k = 0 … N − 1, and is 0 outside. The first evaluation is conditioned on t_0 whatever a_0 is
+    a_k rises from `start_offset` at `start` to `amount` and falls to `end_offset` at `end`, in
+    shares of the evaluations k = 0 … N − 1. Before and after it stays at the offsets, and all of it
+    is multiplied by 1 − `fade`. The first evaluation is conditioned on t_0 whatever a_0 is
     (Algorithm 2, line 2). The node looks a up by t, so that under Heun the two evaluations at one
     time share it; here they are two of the N.
+
+    Of the extension's modes this is `both`. `cond` and `uncond` lie to one branch of the guidance
+    alone, which takes two times in one evaluation, and there is one t* here. A model whose guidance
+    is embedded has one branch: `cond` is then `both` at a CFG scale of 1.
 
     D is what would lead to the same time by Eq. 6 at γ = 1, and 0 where Heun repeats a time. It
     may exceed 1: late intervals are short beside their times.
@@ -38,12 +43,14 @@ class DetailDaemon(Described):
     https://github.com/Jonseed/ComfyUI-Detail-Daemon.
 
     Args:
-        amount: the largest a_k, in [-1, 1]. The node multiplies its `detail_amount` by 0.1 and by
-            the guidance scale: `amount` is 0.1·detail_amount·cfg.
-        start, end: where a_k leaves and meets 0, 0 ≤ start ≤ end ≤ 1.
-        bias: where between them it is largest, in [0, 1].
+        amount: a_k at its peak, in [-1, 1]. The node multiplies its `detail_amount` and offsets by
+            0.1 and by the guidance scale: `amount` is 0.1·detail_amount·cfg.
+        start, end: where a_k leaves and meets the offsets, 0 ≤ start ≤ end ≤ 1.
+        bias: where between them its peak is, in [0, 1].
         exponent: of the rise and the fall, in [0, 10]; above 1 they are steeper at the top.
         smooth: half a cosine for the rise and the fall in place of a straight line.
+        start_offset, end_offset: a_k before `start` and after `end`, in [-1, 1].
+        fade: what share of all a_k is taken off, in [0, 1].
 
     Raises:
         InputError: for a value out of its range.
@@ -60,6 +67,9 @@ class DetailDaemon(Described):
     bias: float = 0.5
     exponent: float = 1.0
     smooth: bool = True
+    start_offset: float = 0.0
+    end_offset: float = 0.0
+    fade: float = 0.0
 
     name: ClassVar[str] = "detail-daemon"
     bound: ClassVar[float] = math.inf
@@ -69,6 +79,9 @@ class DetailDaemon(Described):
         for what in ("start", "end", "bias"):
             check_range(what, getattr(self, what), 0, 1)
         check_range("exponent", self.exponent, 0, 10)
+        for what in ("start_offset", "end_offset"):
+            check_range(what, getattr(self, what), -1, 1)
+        check_range("fade", self.fade, 0, 1)
         if self.start > self.end:
             raise InputError(f"start {self.start:g} is after end {self.end:g}")
 
@@ -76,13 +89,17 @@ class DetailDaemon(Described):
         """a_k of each of so many evaluations."""
         mid = self.start + self.bias * (self.end - self.start)
         first, peak, last = (round(x * (evaluations - 1)) for x in (self.start, mid, self.end))
-        shares = np.zeros(evaluations)
-        shares[first : peak + 1] = self._shaped(np.linspace(0, 1, peak - first + 1))
-        shares[peak : last + 1] = self._shaped(np.linspace(1, 0, last - peak + 1))
-        return (self.amount * shares).tolist()
+        rise, fall = np.linspace(0, 1, peak - first + 1), np.linspace(1, 0, last - peak + 1)
+        amounts = np.full(evaluations, float(self.start_offset))
+        amounts[first : peak + 1] = self._between(self.start_offset, rise)
+        amounts[peak : last + 1] = self._between(self.end_offset, fall)
+        amounts[last + 1 :] = self.end_offset
+        return (amounts * (1 - self.fade)).tolist()
 
-    def _shaped(self, u: np.ndarray) -> np.ndarray:
-        return (0.5 * (1 - np.cos(np.pi * u)) if self.smooth else u) ** self.exponent
+    def _between(self, offset: float, u: np.ndarray) -> np.ndarray:
+        """The way from an offset, at u = 0, to the amount, at 1."""
+        share = (0.5 * (1 - np.cos(np.pi * u)) if self.smooth else u) ** self.exponent
+        return offset + (self.amount - offset) * share
 
     def _next(self, state: StepState) -> float:
         return self.schedule(state.num_evaluations)[state.index + 1]

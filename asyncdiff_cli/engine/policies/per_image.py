@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +13,13 @@ from typing_extensions import Self
 
 from asyncdiff_cli.engine.checks import check_gamma
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.policies.asking import ask, cond_sigma_of, for_run, velocity_scale_of
+from asyncdiff_cli.engine.policies.asking import (
+    ask,
+    cond_sigma_of,
+    for_run,
+    latent_scale_of,
+    velocity_scale_of,
+)
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 
 
@@ -79,12 +85,12 @@ class EachPolicy:
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor | None:
         """Each image's factor, [B]; None if no policy has one."""
         self._check(len(cond_sigma), gamma)
-        factors, any_factor = torch.ones_like(cond_sigma), False
-        for (policy, policy_gamma), images in self._runs():
-            factor = velocity_scale_of(policy, sigma, cond_sigma[images], policy_gamma)
-            if factor is not None:
-                factors[images], any_factor = factor, True
-        return factors if any_factor else None
+        return self._gathered(velocity_scale_of, torch.ones_like(cond_sigma), sigma, cond_sigma)
+
+    def latent_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor | None:
+        """Each image's multiple of its latents, [B]; None if no policy has one."""
+        self._check(len(cond_sigma), gamma)
+        return self._gathered(latent_scale_of, torch.zeros_like(cond_sigma), sigma, cond_sigma)
 
     def to_dict(self) -> dict[str, Any]:
         """A description per run of neighbours with equal policies and γ, and the runs' lengths."""
@@ -119,6 +125,21 @@ class EachPolicy:
 
     def _runs(self) -> list[tuple[tuple[Policy, float], slice]]:
         return _runs(list(zip(self.policies, self.gammas, strict=True)))
+
+    def _gathered(
+        self,
+        value_of: Callable[[Policy, Tensor, Tensor, float], Tensor | None],
+        values: Tensor,
+        sigma: Tensor,
+        cond_sigma: Tensor,
+    ) -> Tensor | None:
+        """`values` [B] with those of the policies that have one in place; None if none has."""
+        has_any = False
+        for (policy, policy_gamma), images in self._runs():
+            value = value_of(policy, sigma, cond_sigma[images], policy_gamma)
+            if value is not None:
+                values[images], has_any = value, True
+        return values if has_any else None
 
     def _check(self, batch: int, gamma: float = 1.0) -> None:
         if batch != len(self.policies):

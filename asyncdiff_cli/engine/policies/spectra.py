@@ -80,16 +80,18 @@ def residual_noise(
     cond_sigmas: Tensor,
     solver: str = "euler",
     velocity_scale: Tensor | None = None,
+    latent_scale: Tensor | None = None,
 ) -> float:
     """Compute how much noise a run leaves where the data have next to nothing, in [0, ∞).
 
     It is the size of a component of s = `FAINT` as it comes out, over s: 1 is exact.
 
     Args:
-        sigmas, cond_sigmas, solver, velocity_scale: as of `transfer`.
+        sigmas, cond_sigmas, solver, velocity_scale, latent_scale: as of `transfer`.
     """
     std = torch.tensor([FAINT], dtype=torch.float64)
-    return float(transfer(sigmas, cond_sigmas, std, solver, velocity_scale).abs() / FAINT)
+    factor = transfer(sigmas, cond_sigmas, std, solver, velocity_scale, latent_scale)
+    return float(factor.abs() / FAINT)
 
 
 def worth_steps(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.checks import (
     check_amount,
+    check_boost,
     check_choice,
     check_deviation,
     check_scale,
+    check_shift,
     check_weight,
     check_window,
 )
@@ -117,6 +119,30 @@ _COMBINED = PolicyRow(
     "combined:0.5/0.9",
     (check_deviation, check_scale),
 )
+_EPSILON_SCALING = PolicyRow(
+    "epsilon_scaling:EpsilonScaling",
+    "epsilon-scaling[:LAMBDA]",
+    "epsilon-scaling:1.005",
+    (check_scale,),
+    default=1.005,
+)
+_NOISE_SHIFT = PolicyRow(
+    "noise_shift:NoiseShift", "noise-shift:SHIFT", "noise-shift:1.5", (check_shift,)
+)
+_MODEL_BOOST = PolicyRow(
+    "detail_boost:ModelDetailBoost",
+    "model-boost[:WEIGHT]",
+    "model-boost:1",
+    (check_boost,),
+    default=1.0,
+)
+_SAMPLER_BOOST = PolicyRow(
+    "detail_boost:SamplerDetailBoost",
+    "sampler-boost[:WEIGHT]",
+    "sampler-boost:1",
+    (check_boost,),
+    default=1.0,
+)
 _LEARNED = "learned:LearnedDeviation"
 
 POLICIES: dict[str, PolicyRow] = {
@@ -133,6 +159,10 @@ POLICIES: dict[str, PolicyRow] = {
     "velocity-scale": _VELOCITY_SCALE,
     "time-shift": _TIME_SHIFT,
     "combined": _COMBINED,
+    "epsilon-scaling": _EPSILON_SCALING,
+    "noise-shift": _NOISE_SHIFT,
+    "model-boost": _MODEL_BOOST,
+    "sampler-boost": _SAMPLER_BOOST,
     "each": PolicyRow("per_image:EachPolicy"),
 }
 """The policies by name, in the order in which help lists them."""

@@ -36,6 +36,7 @@ def transfer(
     std: Tensor,
     solver: str = "euler",
     velocity_scale: Tensor | None = None,
+    latent_scale: Tensor | None = None,
 ) -> Tensor:
     """Compute the factor that a run multiplies each component of the noise by; the exact is `std`.
 
@@ -53,6 +54,7 @@ def transfer(
         solver: "euler", "heun", "dpmpp" or "unipc".
         velocity_scale: what each evaluation's velocity is multiplied by, as `cond_sigmas`;
             default 1.
+        latent_scale: what multiple of the latents is then added to it, as `cond_sigmas`; default 0.
 
     Returns:
         [n], in the dtype of `std`, computed in fp64.
@@ -72,6 +74,8 @@ def transfer(
     coefficients = velocity_coefficient(told[:, None], std.double())
     if velocity_scale is not None:
         coefficients = coefficients * velocity_scale.double()[:, None]
+    if latent_scale is not None:
+        coefficients = coefficients + latent_scale.double()[:, None]
     if solver == "heun" and len(told) == len(grid) - 1:
         coefficients = _with_first_evaluations(grid, coefficients, std.double())
     return SOLVERS[solver](grid, coefficients).to(std.dtype)

@@ -74,7 +74,7 @@ class Trace:
         if self._call is None:
             self._call = args, kwargs
 
-    def _stepping(self, scheduler: Any, velocity: Tensor, timestep: Any) -> Tensor:
+    def _stepping(self, scheduler: Any, latents: Tensor, velocity: Tensor, timestep: Any) -> Tensor:
         """The velocity that the scheduler is to take this step with."""
         if self._call is None:
             raise AsyncDiffError("the pipeline's transformer was replaced: attach after that")
@@ -87,7 +87,8 @@ class Trace:
         sigma = self._sigmas[scheduler.step_index]
         if not self._cond_sigmas:
             self._cond_sigmas.append(sigma.expand(len(velocity)))
-        return scaled(self._of_run, self._gamma, velocity, sigma, self._cond_sigmas[-1])
+        cond_sigma = self._cond_sigmas[-1]
+        return scaled(self._of_run, self._gamma, latents, velocity, sigma, cond_sigma)
 
     def _stepped(self, scheduler: Any, velocity: Tensor, latents: Tensor, result: Tensor) -> None:
         """Choose the time of the next evaluation, now that the scheduler has taken this step."""
@@ -207,7 +208,7 @@ def _observed(scheduler: Any, trace: Trace) -> type:
         ) -> Any:
             if self is not scheduler:
                 return super().step(model_output, timestep, sample, *args, **kwargs)
-            velocity = trace._stepping(self, model_output, timestep)
+            velocity = trace._stepping(self, sample, model_output, timestep)
             result = super().step(velocity, timestep, sample, *args, **kwargs)
             trace._stepped(self, velocity, sample, result[0])
             return result

@@ -56,7 +56,7 @@ def integrate(
 
     for k, t in enumerate(timesteps):
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
-        v = scaled(policy, gamma, v, sigmas[k], cond_sigma)  # Eq. 19, for the policies that do
+        v = scaled(policy, gamma, latents, v, sigmas[k], cond_sigma)  # Eq. 19, where a policy does
         times = sigmas[k], sigmas[k + 1], cond_sigma
         state = StepState(k, len(timesteps), *times, latents, v, *embeds, grid, mask, checks)
         if k + 1 < len(timesteps):  # lines 8 to 10

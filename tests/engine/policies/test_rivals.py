@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from asyncdiff_cli.engine import (
     Combined,
     DetailDaemon,
+    EpsilonScaling,
     FixedDeviation,
     InputError,
+    ModelDetailBoost,
+    NoiseShift,
+    SamplerDetailBoost,
     StepState,
     Synchronous,
     TimeShift,
@@ -26,7 +30,16 @@ from tests.conftest import make_case
 from tests.helpers.integration import STEPS, TEXT, scheduler_on_a_grid
 from tests.helpers.solvers import with_scheduler
 
-RIVALS = [DetailDaemon(), VelocityScale(0.8), Combined(0.5, 0.9), TimeShift()]
+RIVALS = [
+    DetailDaemon(),
+    VelocityScale(0.8),
+    Combined(0.5, 0.9),
+    TimeShift(),
+    EpsilonScaling(1.1),
+    NoiseShift(1.5),
+    ModelDetailBoost(start_step=0),
+    SamplerDetailBoost(start_step=0),
+]
 PLATEAU = {"start": 0.0, "end": 1.0, "exponent": 0.0}
 """Detail Daemon's largest a at every evaluation."""
 
@@ -52,6 +65,15 @@ def shares(*middle):
         ),
         ({"start": 0.5, "end": 0.5}, shares(0, 0, 0, 1, 0, 0, 0)),
         (PLATEAU, [1] * 11),
+        (
+            {"start_offset": 0.2, "end_offset": -0.4, "smooth": False},
+            [1 / 2, 1 / 2, 1 / 2, 4 / 6, 5 / 6, 1, 1 / 3, -1 / 3, -1, -1, -1],
+        ),
+        (
+            {"bias": 0, "start_offset": 0.2, "smooth": False, "fade": 0.5},
+            [1 / 4, 1 / 4, 1 / 2, 5 / 12, 4 / 12, 3 / 12, 2 / 12, 1 / 12, 0, 0, 0],
+        ),
+        ({"fade": 1, "start_offset": 0.2}, [0] * 11),
     ],
 )
 def test_detail_daemons_schedule(settings, expected):
@@ -133,9 +155,10 @@ def field(x, time):
     return torch.sin(2 * x) * (0.5 + time.reshape(-1, 1)) - 0.3 * x**2
 
 
-def test_detail_daemon_equals_its_sampler_wrapper_written_out():
+@pytest.mark.parametrize("policy", [DetailDaemon(0.3), DetailDaemon(0.3, end_offset=0.2, fade=0.3)])
+def test_detail_daemon_equals_its_sampler_wrapper_written_out(policy):
     """The wrapper changes the σ that makes the clean image; Euler divides by its own."""
-    scheduler, policy, gamma = scheduler_on_a_grid("euler"), DetailDaemon(0.3), 1.5
+    scheduler, gamma = scheduler_on_a_grid("euler"), 1.5
     final, *_ = record(policy, scheduler, gamma, field)
     sigmas, amounts = scheduler.sigmas, policy.schedule(STEPS)
     x = torch.tensor([[0.7, -0.4, 1.3], [0.2, -1.1, 0.5]])
@@ -217,11 +240,12 @@ class Factors(Synchronous):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_factor_of_1_changes_no_bit(dtype):
     velocity = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = scaled(Factors(1.0, 0.9), 1.0, velocity, torch.tensor(0.5), torch.tensor([0.5, 0.5]))
+    now, told = torch.tensor(0.5), torch.tensor([0.5, 0.5])
+    found = scaled(Factors(1.0, 0.9), 1.0, velocity, velocity, now, told)
     assert found.dtype == dtype
     assert torch.equal(found[0], velocity[0])
     assert torch.allclose(found[1], (0.9 * velocity[1].double()).to(dtype), rtol=1e-2)
-    assert scaled(Synchronous(), 1.0, velocity, torch.tensor(0.5), torch.tensor([0.5])) is velocity
+    assert scaled(Synchronous(), 1.0, velocity, velocity, now, told) is velocity
 
 
 def state_with(noise_levels, clean_level, sigma, sigma_next):
