@@ -202,15 +202,18 @@ def show(schedule: Schedule) -> None:
     )
     rows: Any = schedule.held_out.get("policies", [])
     if rows:
-        headings = "policy", "distance to many steps", "difference", "95 % interval", "of spectra"
         first, *others = [[row["policy"], *_cells(row), f"{row['spectrum']:.4g}"] for row in rows]
-        render.table(headings, [[*first[:2], "", "", first[-1]], *others])
+        render.table(
+            ("policy", "distance to many steps", "difference", "95 % interval", "of spectra"),
+            [[*first[:2], "", "", first[-1]], *others],
+        )
     if adds:
         rows = [*rows, {"policy": "module less its schedule", **adds}]
         render.line(f"the module's distance beside its schedule's: {' '.join(_cells(adds)[1:])}")
     for reward in rows[0]["rewards"] if rows else ():
-        cells = [[row["policy"], *_cells(row["rewards"][reward])] for row in rows]
-        render.table(("policy", reward, "difference", "95 % interval"), cells)
+        first, *others = [[row["policy"], *_cells(row["rewards"][reward])] for row in rows]
+        headings = "policy", reward, "difference", "95 % interval"
+        render.table(headings, [[*first[:2], "", ""], *others])
 
 
 def _cells(row: Any) -> list[str]:

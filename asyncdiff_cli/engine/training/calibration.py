@@ -58,7 +58,7 @@ class Settled:
     def line(self) -> str:
         """What to say of it."""
         how = f"refined in sweep {self.sweep}" if self.sweep else "found"
-        return f"D_{self.index} = {self.deviation:g}, {how}: distance {self.error:.4g}"
+        return f"D_{self.index} = {self.deviation:g}, {how}: error {self.error:.4g}"
 
 
 @dataclass(frozen=True)
