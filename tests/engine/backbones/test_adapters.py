@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from asyncdiff_cli.engine import FixedDeviation, attach
+from asyncdiff_cli.engine import FixedDeviation, InputError, attach
 from asyncdiff_cli.engine.backbones.adapters import ConditioningTime
 from tests.conftest import make_case
 
@@ -95,6 +95,13 @@ def test_a_deep_copy_of_a_conditioned_model_is_inert_afterwards(flux):
     assert torch.equal(
         embedding(grid, grid, pooled), flux.transformer.time_text_embed(grid, grid, pooled)
     )
+
+
+def test_an_embedding_that_is_not_given_the_time_first_is_refused(monkeypatch):
+    case = make_case("flux")
+    monkeypatch.setattr(type(case.backbone.adapter), "time_embedding", "norm_out")
+    with pytest.raises(InputError, match=r"norm_out of a FluxTransformer2DModel .* of 3 axes"):
+        case.draw(FixedDeviation(0.5))
 
 
 @pytest.mark.parametrize("way", ["sample", "attach"])

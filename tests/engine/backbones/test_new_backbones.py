@@ -10,6 +10,7 @@ from PIL import Image
 
 from asyncdiff_cli.engine import (
     REGISTRY,
+    AsyncFlowMatchEulerScheduler,
     BackboneEntry,
     FixedDeviation,
     InputError,
@@ -454,6 +455,10 @@ def test_the_readme_s_adapter_is_its_pipeline_bit_for_bit(aura_flow, guidance):
     with attach(case.pipe, policy, 1.5) as trace:
         assert torch.equal(case.draw_stock(), result.images)
     assert torch.equal(trace.deviations, result.deviations)
+    deviated = case.draw(FixedDeviation(0.5)).images
+    own = aura_flow.scheduler.config
+    aura_flow.scheduler = AsyncFlowMatchEulerScheduler.from_config(own, deviations=0.5)
+    assert_rounded(case.draw_stock(), deviated, case.terms)
 
 
 def test_the_readme_s_backbone_loads_by_its_name(aura_flow, tmp_path):

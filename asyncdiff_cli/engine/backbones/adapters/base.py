@@ -81,7 +81,7 @@ class Adapter:
 
     family: ClassVar[str]
     time_embedding: ClassVar[str] = "time_text_embed"
-    """The transformer's submodule that embeds the time, its first argument."""
+    """The path in the transformer of the submodule whose first argument is the timestep [n]."""
     time_projection: ClassVar[str | None] = None
     """A submodule of that one which is to be given the timestep's own dtype."""
     has_pooled: ClassVar[bool] = False

@@ -34,7 +34,8 @@ class ConditioningTime:
         on_call: told of the arguments of each call of the transformer.
 
     Raises:
-        InputError: for a transformer without such modules.
+        InputError: for a transformer without such modules; in a call, for an `embedding` that is
+            given something else first.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ConditioningTime:
         if projection is not None:
             self._calls.append((_submodule(transformer, projection), self._project))
         self._model_time, self._on_call = model_time, on_call
+        self._place = f"{embedding} of a {type(transformer).__name__}"
         self.clear()
 
     def set(self, sigma: Tensor, cond_sigma: Tensor) -> None:
@@ -91,6 +93,12 @@ class ConditioningTime:
     def _embed(self, call: Call, timestep: Tensor, *rest: Any, **kwargs: Any) -> Any:
         if self._times is None:
             return call(timestep, *rest, **kwargs)
+        if timestep.ndim != 1:
+            raise InputError(
+                f"{self._place} is given a tensor of {timestep.ndim} axes first, which is no time:"
+                " an adapter's `time_embedding` is the path of the module whose first argument is"
+                " the timestep [n]"
+            )
         self._dtype, self._is_told = timestep.dtype, True
         told = desync.model_timestep(timestep, *self._times, self._model_time)
         return call(told, *rest, **kwargs)
