@@ -11,6 +11,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.rewards import AVAILABLE, DEFAULT, parse_reward_paths, parse_rewards
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.evaluation.scoring import Scores
@@ -45,8 +46,7 @@ def score(
             metavar="A,B,…",
             callback=callbacks.read_rewards,
             autocompletion=callbacks.complete_reward,
-            help="image_reward, hpsv2, hpsv2.1, clip, pickscore, mini_clip, mini_quality, noise,"
-            " sharpness. (default: the last four, which need no download)",
+            help=f"{', '.join(AVAILABLE)}. (default: {', '.join(DEFAULT)}, which need no download)",
         ),
     ] = None,
     reward_path: options.RewardPath = None,
@@ -74,7 +74,6 @@ def score(
     """
     from asyncdiff_cli.engine.evaluation.scoring import score_files, write_csv
     from asyncdiff_cli.engine.files import kept_apart
-    from asyncdiff_cli.engine.rewards import parse_reward_paths, parse_rewards
 
     names = parse_rewards(rewards)
     files = parse_reward_paths(reward_path or [], names)
