@@ -30,10 +30,10 @@ from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, SCHEDULE, noise_seed
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
 from asyncdiff_cli.engine.prompts.load import load_prompts
+from asyncdiff_cli.engine.schedules.calibration import deviations_of
+from asyncdiff_cli.engine.schedules.picture_set import PictureSet
+from asyncdiff_cli.engine.schedules.search import Search
 from asyncdiff_cli.engine.statistics import all_paired
-from asyncdiff_cli.engine.training.calibration import deviations_of
-from asyncdiff_cli.engine.training.picture_set import PictureSet
-from asyncdiff_cli.engine.training.search import Search
 from benchmarks import options
 
 SOLVERS = ("euler", "dpmpp", "unipc")

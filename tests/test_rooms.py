@@ -23,6 +23,7 @@ FLOORS = (
     {"sampling"},
     {"drawing"},
     {"training"},
+    {"schedules"},
     {"evaluation"},
     {"figures"},
     {"public"},
@@ -42,8 +43,8 @@ LIGHT = {
     "prompts": "coco compbench files lines load mini prompt_set split",
     "sampling": "arguments",
     "drawing": "panel provenance request seeds",
-    "training": "distill_request journal recipe recipe_files run run_options schedule_request"
-    " search",
+    "training": "recipe recipe_files run run_options",
+    "schedules": "distill_request journal request search",
     "evaluation": "merge paper reproduce set_metrics.__init__ store summary"
     " table_data table_files table_markup table_terminal tables",
 }

@@ -12,11 +12,11 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
-from asyncdiff_cli.engine.training.search import CANDIDATES, OBJECTIVES, SPLIT, SWEEPS
+from asyncdiff_cli.engine.schedules.search import CANDIDATES, OBJECTIVES, SPLIT, SWEEPS
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
-    from asyncdiff_cli.engine.training.schedule_job import ScheduleJob
+    from asyncdiff_cli.engine.schedules.job import ScheduleJob
 
 Out = Annotated[
     Path,
@@ -134,8 +134,8 @@ def calibrate(
 
     asyncdiff calibrate --backbone mini --steps 8 --out mini-8.json
     """
-    from asyncdiff_cli.engine.training.journal import workplace
-    from asyncdiff_cli.engine.training.schedule_request import (
+    from asyncdiff_cli.engine.schedules.journal import workplace
+    from asyncdiff_cli.engine.schedules.request import (
         ScheduleRequest,
         parse_schedule_request,
         search_cost,
@@ -156,7 +156,7 @@ def calibrate(
         return
     with workplace(out) as directory:
         with render.status("Loading the model") as downloading:
-            from asyncdiff_cli.engine.training.calibrating import open_calibration
+            from asyncdiff_cli.engine.schedules.calibrate import open_calibration
 
             render.quiet_libraries()
             job = open_calibration(request, model, directory, render.warning, downloading)

@@ -48,9 +48,9 @@ def distill(
 
     asyncdiff distill runs/mini --out mini.json
     """
-    from asyncdiff_cli.engine.training.distill_request import parse_distill_request
-    from asyncdiff_cli.engine.training.journal import workplace
-    from asyncdiff_cli.engine.training.schedule_request import search_cost
+    from asyncdiff_cli.engine.schedules.distill_request import parse_distill_request
+    from asyncdiff_cli.engine.schedules.journal import workplace
+    from asyncdiff_cli.engine.schedules.request import search_cost
 
     start = time.perf_counter()
     request, choice = parse_distill_request(
@@ -67,7 +67,7 @@ def distill(
         return
     with workplace(out) as directory:
         with render.status("Loading the model") as downloading:
-            from asyncdiff_cli.engine.training.distilled import open_distillation
+            from asyncdiff_cli.engine.schedules.distill import open_distillation
 
             render.quiet_libraries()
             job = open_distillation(request, choice, directory, render.warning, downloading)

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.detail_boost import ModelDetailBoost, SamplerDetailBoost
     from asyncdiff_cli.engine.policies.detail_daemon import DetailDaemon
     from asyncdiff_cli.engine.policies.epsilon_scaling import EpsilonScaling
-    from asyncdiff_cli.engine.policies.given import (
-        FixedDeviation,
-        ScheduledDeviation,
-        Synchronous,
-    )
+    from asyncdiff_cli.engine.policies.given import FixedDeviation, ScheduledDeviation, Synchronous
     from asyncdiff_cli.engine.policies.learned import LearnedDeviation, load_tpm
     from asyncdiff_cli.engine.policies.noise_shift import NoiseShift
     from asyncdiff_cli.engine.policies.per_image import EachPolicy
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.sampling.async_scheduler import AsyncFlowMatchEulerScheduler
     from asyncdiff_cli.engine.sampling.attach import Trace, attach
     from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
-    from asyncdiff_cli.engine.training.calibrated import calibrated_schedule
+    from asyncdiff_cli.engine.schedules.calibrated import calibrated_schedule
 
 __all__ = [
     "ADAPTERS",
@@ -125,7 +121,7 @@ _MODULES = {
     "VelocityScale": "policies.velocity_scale",
     "attach": "sampling.attach",
     "backbone_from_pipeline": "backbones.backbone",
-    "calibrated_schedule": "training.calibrated",
+    "calibrated_schedule": "schedules.calibrated",
     "composite": "rewards.composite",
     "load_backbone": "backbones.backbone",
     "load_reward": "rewards",

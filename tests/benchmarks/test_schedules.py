@@ -7,7 +7,7 @@ import torch
 
 from asyncdiff_cli.engine import backbone_from_pipeline
 from asyncdiff_cli.engine.drawing.canvas import Canvas
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.search import Search
 from benchmarks import schedules
 from tests.conftest import quiet, tiny_sd3
 

@@ -18,11 +18,7 @@ from asyncdiff_cli.engine.backbones.outline import Outline, filled
 from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import (
-    configuration,
-    find_checkpoint,
-    find_pipeline,
-)
+from asyncdiff_cli.engine.backbones.source import configuration, find_checkpoint, find_pipeline
 from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
 from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan, read_source

@@ -14,10 +14,7 @@ from pydantic import (
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fields import MAX_SEED, Count, Numbers, Prompt, option_of, validated
 from asyncdiff_cli.engine.files import existing
-from asyncdiff_cli.engine.limits import (
-    MAX_COLUMNS,
-    MAX_IMAGES,
-)
+from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_IMAGES
 from asyncdiff_cli.engine.prompts.files import STDIN
 from asyncdiff_cli.engine.prompts.lines import Line, Options, merged, read_prompts
 

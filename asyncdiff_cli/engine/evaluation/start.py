@@ -35,9 +35,7 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.files import REFUSED, check_directory
 from asyncdiff_cli.engine.processes import in_turn, join
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
-from asyncdiff_cli.engine.rewards import (
-    check_prompts,
-)
+from asyncdiff_cli.engine.rewards import check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
 BATCH_SIZES = {"cpu": 8}

@@ -25,12 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.evaluation.parts import (
-    PartGoneError,
-    row_groups,
-    write_part,
-    write_whole,
-)
+from asyncdiff_cli.engine.evaluation.parts import PartGoneError, row_groups, write_part, write_whole
 from asyncdiff_cli.engine.evaluation.store_rows import Key, distinct_rows, keys_of, schema_of
 from asyncdiff_cli.engine.evaluation.store_settings import (
     SETTINGS,

@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asyncdiff_cli.engine.checks import (
-    check_amount,
-    check_range,
-)
+from asyncdiff_cli.engine.checks import check_amount, check_range
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.base import Described, StepState
 

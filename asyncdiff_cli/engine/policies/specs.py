@@ -11,10 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
-from asyncdiff_cli.engine.checks import (
-    check_choice,
-    check_gamma,
-)
+from asyncdiff_cli.engine.checks import check_choice, check_gamma
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.policies.modules import find_module

@@ -9,9 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from asyncdiff_cli.engine.checks import (
-    check_window,
-)
+from asyncdiff_cli.engine.checks import check_window
 from asyncdiff_cli.engine.policies.base import Described, StepState
 
 RESOLUTION = 1e-6

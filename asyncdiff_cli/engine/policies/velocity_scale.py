@@ -8,10 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from asyncdiff_cli.engine.checks import (
-    check_deviation,
-    check_scale,
-)
+from asyncdiff_cli.engine.checks import check_deviation, check_scale
 from asyncdiff_cli.engine.policies.base import Described, StepState
 
 

@@ -22,10 +22,7 @@ from asyncdiff_cli.engine.backbones.choice import (
     ModelChoice,
     ModelSettings,
 )
-from asyncdiff_cli.engine.backbones.registry import (
-    GUIDED_ABOVE,
-    REGISTRY,
-)
+from asyncdiff_cli.engine.backbones.registry import GUIDED_ABOVE, REGISTRY
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.fields import (
     Bound,

@@ -18,13 +18,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from asyncdiff_cli.engine import (
-    AsyncDiffWarning,
-    FixedDeviation,
-    InputError,
-    load_backbone,
-    sample,
-)
+from asyncdiff_cli.engine import AsyncDiffWarning, FixedDeviation, InputError, load_backbone, sample
 from asyncdiff_cli.engine.backbones import loading, setup
 from asyncdiff_cli.engine.backbones import outline as outline_module
 from asyncdiff_cli.engine.backbones.adapters import TextConditions

@@ -27,11 +27,7 @@ from asyncdiff_cli.engine import (
     parse_policy,
     policy_from_dict,
 )
-from asyncdiff_cli.engine.policies.specs import (
-    load_learned,
-    parse_policies,
-    read_policy,
-)
+from asyncdiff_cli.engine.policies.specs import load_learned, parse_policies, read_policy
 from asyncdiff_cli.engine.policies.table import POLICIES
 from tests.helpers.modules import tiny
 

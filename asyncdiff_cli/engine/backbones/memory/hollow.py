@@ -13,10 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
-from asyncdiff_cli.engine.backbones.adapters import (
-    ADAPTERS,
-    Adapter,
-)
+from asyncdiff_cli.engine.backbones.adapters import ADAPTERS, Adapter
 from asyncdiff_cli.engine.backbones.weights import PipelineIndex
 from asyncdiff_cli.engine.checks import unknown_pipeline
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError

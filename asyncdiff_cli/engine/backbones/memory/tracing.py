@@ -22,12 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from asyncdiff_cli.engine import desync
-from asyncdiff_cli.engine.backbones.adapters import (
-    Adapter,
-    Denoiser,
-    Guidance,
-    TextConditions,
-)
+from asyncdiff_cli.engine.backbones.adapters import Adapter, Denoiser, Guidance, TextConditions
 from asyncdiff_cli.engine.backbones.adapters.decoding import SLICE
 from asyncdiff_cli.engine.checks import check_size
 

@@ -5,11 +5,11 @@ import torch
 
 from asyncdiff_cli.engine import LearnedDeviation, TimestepPredictionModule
 from asyncdiff_cli.engine.drawing.canvas import Canvas
-from asyncdiff_cli.engine.training.distilled import distill_policy, share_of_step
-from asyncdiff_cli.engine.training.journal import Journal
-from asyncdiff_cli.engine.training.picture_set import PictureSet
-from asyncdiff_cli.engine.training.schedule_job import Workbench
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.distill import distill_policy, share_of_step
+from asyncdiff_cli.engine.schedules.job import Workbench
+from asyncdiff_cli.engine.schedules.journal import Journal
+from asyncdiff_cli.engine.schedules.picture_set import PictureSet
+from asyncdiff_cli.engine.schedules.search import Search
 from tests.conftest import make_case
 
 STEPS = 4

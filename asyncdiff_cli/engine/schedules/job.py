@@ -29,16 +29,12 @@ from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.rewards import check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
+from asyncdiff_cli.engine.schedules.calibration import Calibration, Settled
+from asyncdiff_cli.engine.schedules.journal import Journal, difference
+from asyncdiff_cli.engine.schedules.picture_set import OnEvaluation, PictureSet, ignore
+from asyncdiff_cli.engine.schedules.request import TWO_EVALUATIONS, ScheduleRequest, two_evaluations
+from asyncdiff_cli.engine.schedules.search import Search
 from asyncdiff_cli.engine.statistics import all_paired
-from asyncdiff_cli.engine.training.calibration import Calibration, Settled
-from asyncdiff_cli.engine.training.journal import Journal, difference
-from asyncdiff_cli.engine.training.picture_set import OnEvaluation, PictureSet, ignore
-from asyncdiff_cli.engine.training.schedule_request import (
-    TWO_EVALUATIONS,
-    ScheduleRequest,
-    two_evaluations,
-)
-from asyncdiff_cli.engine.training.search import Search
 
 OnLine = Callable[[str], None]
 """Called with a line about each thing that was found."""

@@ -12,9 +12,9 @@ from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
-from asyncdiff_cli.engine.training.calibrated import CALIBRATION, search_errors
-from asyncdiff_cli.engine.training.calibration import deviations_of
-from asyncdiff_cli.engine.training.schedule_job import (
+from asyncdiff_cli.engine.schedules.calibrated import CALIBRATION, search_errors
+from asyncdiff_cli.engine.schedules.calibration import deviations_of
+from asyncdiff_cli.engine.schedules.job import (
     OnLine,
     ScheduleJob,
     Way,
@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.training.schedule_job import (
     compared,
     open_schedule,
 )
-from asyncdiff_cli.engine.training.schedule_request import ScheduleRequest, command_line
+from asyncdiff_cli.engine.schedules.request import ScheduleRequest, command_line
 
 
 def open_calibration(

@@ -25,7 +25,7 @@ from asyncdiff_cli.engine.policies.asking import not_finite
 from asyncdiff_cli.engine.policies.observation import unpacked
 from asyncdiff_cli.engine.policies.spectra import Spectrum
 from asyncdiff_cli.engine.sampling.loop import Velocity
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.search import Search
 
 DECIMALS = 3
 """Decimals of a deviation, far below what can be seen."""

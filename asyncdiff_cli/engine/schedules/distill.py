@@ -16,10 +16,10 @@ from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.sampling.sample import SampleResult
-from asyncdiff_cli.engine.training.calibrated import search_errors
-from asyncdiff_cli.engine.training.calibration import DECIMALS, deviations_of
-from asyncdiff_cli.engine.training.distill_request import DistillRequest
-from asyncdiff_cli.engine.training.schedule_job import (
+from asyncdiff_cli.engine.schedules.calibrated import search_errors
+from asyncdiff_cli.engine.schedules.calibration import DECIMALS, deviations_of
+from asyncdiff_cli.engine.schedules.distill_request import DistillRequest
+from asyncdiff_cli.engine.schedules.job import (
     OnLine,
     ScheduleJob,
     Way,
@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.training.schedule_job import (
     compared,
     open_schedule,
 )
-from asyncdiff_cli.engine.training.schedule_request import command_line
+from asyncdiff_cli.engine.schedules.request import command_line
 
 DISTILLATION = "distillation"
 """How a file says that it was made like this."""

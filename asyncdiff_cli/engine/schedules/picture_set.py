@@ -20,8 +20,8 @@ from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.sampling.loop import Velocity, denoising
 from asyncdiff_cli.engine.sampling.sample import SampleResult
-from asyncdiff_cli.engine.training.calibration import Calibration, Images
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.calibration import Calibration, Images
+from asyncdiff_cli.engine.schedules.search import Search
 
 OnEvaluation = Callable[[int], None]
 """Called after each evaluation of the denoiser with the number of its images."""

@@ -13,7 +13,7 @@ from asyncdiff_cli.engine import (
     sample,
 )
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.search import Search
 from tests.conftest import make_case
 
 PROMPTS = ["a cat", "a red rose", "a dog"]

@@ -8,13 +8,8 @@ from scipy.optimize import minimize
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler, shifted_scheduler
 from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
-from asyncdiff_cli.engine.training.calibration import (
-    Calibration,
-    Images,
-    deviations_of,
-    teach,
-)
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.calibration import Calibration, Images, deviations_of, teach
+from asyncdiff_cli.engine.schedules.search import Search
 from tests.helpers.spectra import told
 
 STD = torch.logspace(0.5, -1.5, 24, dtype=torch.float64)

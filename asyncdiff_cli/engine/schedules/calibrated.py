@@ -13,10 +13,10 @@ from asyncdiff_cli.engine.drawing.provenance import versions
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
-from asyncdiff_cli.engine.training.calibration import Calibration, Settled, deviations_of
-from asyncdiff_cli.engine.training.picture_set import PictureSet
-from asyncdiff_cli.engine.training.schedule_request import BATCH_SIZE
-from asyncdiff_cli.engine.training.search import Search
+from asyncdiff_cli.engine.schedules.calibration import Calibration, Settled, deviations_of
+from asyncdiff_cli.engine.schedules.picture_set import PictureSet
+from asyncdiff_cli.engine.schedules.request import BATCH_SIZE
+from asyncdiff_cli.engine.schedules.search import Search
 
 CALIBRATION = "calibration"
 """How a file says that it was made like this."""
@@ -50,7 +50,7 @@ def calibrated_schedule(
         AsyncDiffError: for NaN or infinity in the latents.
 
     Example:
-        >>> from asyncdiff_cli.engine.training.search import Search
+        >>> from asyncdiff_cli.engine.schedules.search import Search
         >>> backbone = load_backbone("mini", device="cpu")
         >>> quick = Search(split=2, candidates=3, sweeps=0)
         >>> schedule = calibrated_schedule(backbone, ["a cat"], 3, search=quick)

@@ -19,8 +19,8 @@ from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.prompts.load import DOWNLOADED, default_source, load_prompts
 from asyncdiff_cli.engine.rewards import GUARD, parse_reward_paths, parse_rewards
+from asyncdiff_cli.engine.schedules.search import Search
 from asyncdiff_cli.engine.training.run_options import is_copy
-from asyncdiff_cli.engine.training.search import Search
 
 PROMPTS = 32
 """Prompts that are searched on, and as many that are not, unless asked otherwise."""

@@ -3,7 +3,7 @@
 import pytest
 
 from asyncdiff_cli.engine import InputError
-from asyncdiff_cli.engine.training.journal import Journal, workplace
+from asyncdiff_cli.engine.schedules.journal import Journal, workplace
 
 SETTINGS = {"steps": 4, "model": {"dtype": "fp32"}}
 

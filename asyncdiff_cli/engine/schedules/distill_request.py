@@ -10,8 +10,8 @@ from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.policies.modules import LIFTED, find_module
+from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_schedule_request
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
-from asyncdiff_cli.engine.training.schedule_request import ScheduleRequest, parse_schedule_request
 
 
 class DistillRequest(ScheduleRequest):

@@ -1,0 +1,1 @@
+"""Schedules that are measured on a model, without a reward."""
