@@ -319,3 +319,8 @@ def test_fewer_steps_want_more_epsilon_scaling(steps, best, error):
 def test_a_noisier_time_makes_it_worse_here():
     errors = [explained(NoiseShift(shift)).error for shift in (1.0, 1.05, 1.2, 1.5, 3.0)]
     assert errors == sorted(errors)
+
+
+def test_no_weight_of_the_samplers_boost_makes_it_better_here():
+    weights = (-1.0, -0.3, 0.3, 1.0)
+    assert min(explained(SamplerDetailBoost(weight)).error for weight in weights) > 0.0282
