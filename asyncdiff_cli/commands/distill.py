@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncdiff_cli import render
-from asyncdiff_cli.commands import options
-from asyncdiff_cli.commands.calibrate import (
-    DryRun,
-    Out,
-    SearchOptions,
-    SearchPrompts,
-    SearchSampling,
-    TrialOptions,
-    make,
-    show_cost,
-)
+from asyncdiff_cli.commands.schedules import ScheduleOptions
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.schedules.job import ScheduleJob
 
 
 def distill(
-    *,
     source: Annotated[
         str,
         typer.Argument(
@@ -30,14 +21,7 @@ def distill(
             help="A module's directory or repository, a backbone that ships one, or a run.",
         ),
     ],
-    prompts: SearchPrompts,
-    sampling: SearchSampling,
-    search: SearchOptions,
-    trial: TrialOptions,
-    model: options.Model,
-    out: Out,
-    dry_run: DryRun = False,
-    json: options.Json = False,
+    wanted: ScheduleOptions,
 ) -> None:
     """Find the schedule whose pictures are closest to those of a trained module.
 
@@ -49,26 +33,12 @@ def distill(
     asyncdiff distill runs/mini --out mini.json
     """
     from asyncdiff_cli.engine.schedules.distill_request import parse_distill_request
-    from asyncdiff_cli.engine.schedules.journal import workplace
-    from asyncdiff_cli.engine.schedules.request import search_cost
 
-    start = time.perf_counter()
-    request, choice = parse_distill_request(
-        source,
-        model,
-        out=out,
-        **vars(prompts),
-        **vars(sampling),
-        **vars(search),
-        **vars(trial),
-    )
-    if dry_run:
-        show_cost(search_cost(request, choice, request.search.distilling), json)
-        return
-    with workplace(out) as directory:
-        with render.status("Loading the model") as downloading:
-            from asyncdiff_cli.engine.schedules.distill import open_distillation
+    request, choice = parse_distill_request(source, wanted.model, out=wanted.out, **wanted.settings)
+    wanted.make(request, choice, request.search.distilling, _opener)
 
-            render.quiet_libraries()
-            job = open_distillation(request, choice, directory, render.warning, downloading)
-        make(job, out, start, json)
+
+def _opener() -> Callable[..., ScheduleJob]:
+    from asyncdiff_cli.engine.schedules.distill import open_distillation
+
+    return open_distillation

@@ -1,0 +1,224 @@
+"""The options that `calibrate` and `distill` share, and what both do with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncdiff_cli import render
+from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.schedules.search import CANDIDATES, OBJECTIVES, SPLIT, SWEEPS
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.policies.schedule_file import Schedule
+    from asyncdiff_cli.engine.schedules.job import ScheduleJob
+    from asyncdiff_cli.engine.schedules.request import ScheduleRequest
+
+Out = Annotated[
+    Path,
+    options.file_out(
+        "The schedule file. What is there of other settings is kept.", metavar="FILE.json"
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        rich_help_panel=options.OUT,
+        help="Tell the cost in evaluations of the denoiser, no more.",
+    ),
+]
+
+
+@in_panel(options.WHAT)
+@dataclass(frozen=True)
+class SearchPrompts(options.PromptSource):
+    """What a search for a schedule draws."""
+
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            callback=callbacks.read_paths,
+            help="A text or JSONL file of prompts; or a local copy of the set in place of the"
+            " download.",
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Prompts that are searched on. (default: 32)")
+    ] = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Validation prompts that the result is tried on. (default: 32)"
+        ),
+    ] = None
+    seed: options.Seed = 0
+
+
+@in_panel(options.SAMPLING)
+@dataclass(frozen=True)
+class SearchSampling:
+    """How it is drawn."""
+
+    steps: Annotated[int | None, typer.Option(metavar="K", help="(default: the backbone's)")] = None
+    guidance: options.Guidance = None
+    size: options.Size = None
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images drawn at once. (default: 8)")
+    ] = None
+
+
+@in_panel(options.SEARCH)
+@dataclass(frozen=True)
+class SearchOptions:
+    """How thoroughly it is searched."""
+
+    split: Annotated[
+        int, typer.Option(metavar="M", help="Steps of many in one of the few, for comparison.")
+    ] = SPLIT
+    candidates: Annotated[
+        int, typer.Option(metavar="N", help="Deviations that a line search tries.")
+    ] = CANDIDATES
+    sweeps: Annotated[
+        int, typer.Option(metavar="N", help="How often all deviations are refined together.")
+    ] = SWEEPS
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=callbacks.completing(OBJECTIVES),
+            help="What is to come closest: latents, or spectrum, how much there is at each scale.",
+        ),
+    ] = OBJECTIVES[0]
+
+
+@in_panel(options.SCORING)
+@dataclass(frozen=True)
+class TrialOptions:
+    """What scores the pictures that a schedule is tried on."""
+
+    rewards: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            callback=callbacks.read_rewards,
+            autocompletion=callbacks.complete_reward,
+            help="What scores the held-out pictures, and takes no part in the search;"
+            " comma-separated, residual noise is added. (default: none)",
+        ),
+    ] = None
+    reward_path: options.RewardPath = None
+
+
+@in_panel(options.SEARCH)
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """A schedule that is to be made."""
+
+    prompts: SearchPrompts
+    sampling: SearchSampling
+    search: SearchOptions
+    trial: TrialOptions
+    model: options.Model
+    out: Out
+    dry_run: DryRun = False
+    json: options.Json = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a request for a schedule is made of."""
+        groups = (self.prompts, self.sampling, self.search, self.trial)
+        return {name: value for group in groups for name, value in vars(group).items()}
+
+    def make(
+        self,
+        request: ScheduleRequest,
+        choice: ModelChoice,
+        cost: Callable[[int, int, int], int],
+        load: Callable[[], Callable[..., ScheduleJob]],
+    ) -> None:
+        """Make a schedule and print what it is worth, or what it would cost.
+
+        Args:
+            cost: evaluations of so many images that are searched on, and tried, in K steps.
+            load: imports what opens the job, after all that can be refused without it.
+        """
+        from asyncdiff_cli.engine.schedules.journal import workplace
+        from asyncdiff_cli.engine.schedules.request import search_cost
+
+        start = time.perf_counter()
+        if self.dry_run:
+            _show_cost(search_cost(request, choice, cost), self.json)
+            return
+        with workplace(self.out) as directory:
+            with render.status("Loading the model") as downloading:
+                open_job = load()
+                render.quiet_libraries()
+                job = open_job(request, choice, directory, render.warning, downloading)
+            _make(job, self.out, start, self.json)
+
+
+def _show_cost(cost: dict[str, Any], json: bool) -> None:
+    """Print what a search would cost."""
+    if json:
+        render.as_json(cost)
+        return
+    render.fields({name.replace("_", " "): v for name, v in cost.items() if name != "dry_run"})
+
+
+def _make(job: ScheduleJob, out: Path, start: float, json: bool) -> None:
+    """Make a schedule, and print what it is worth."""
+    from asyncdiff_cli.engine.files import kept_apart
+
+    with render.images(job.evaluations, things="evaluations") as advance:
+        schedule = job.run(advance, render.note)
+    if warning := kept_apart(out, job.path):
+        render.warning(warning)
+    if json:
+        values = schedule.model_dump(mode="json", exclude_none=True)
+        seconds = round(time.perf_counter() - start, 3)
+        render.as_json({"file": str(job.path), **values, "seconds": seconds})
+        return
+    show(schedule)
+    render.line(str(job.path))
+
+
+def show(schedule: Schedule) -> None:
+    """Print the deviations, what they explain of a module, and the held-out table."""
+    made: dict[str, Any] = schedule.made
+    share = made.get("share_of_step")
+    adds: Any = schedule.held_out.get("module_over_schedule")
+    render.fields(
+        {
+            "deviations": ", ".join(f"{d:g}" for d in schedule.deviations),
+            "t*": ", ".join(f"{t:.3f}" for t in schedule.cond_sigmas or ()),
+            "explained": share and f"{share:.1%} of the module's decisions, by the step alone",
+        }
+    )
+    rows: Any = schedule.held_out.get("policies", [])
+    if rows:
+        first, *others = [[row["policy"], *_cells(row), f"{row['spectrum']:.4g}"] for row in rows]
+        render.table(
+            ("policy", "distance to many steps", "difference", "95 % interval", "of spectra"),
+            [[*first[:2], "", "", first[-1]], *others],
+        )
+    if adds:
+        rows = [*rows, {"policy": "module less its schedule", **adds}]
+        render.line(f"the module's distance beside its schedule's: {' '.join(_cells(adds)[1:])}")
+    for reward in rows[0]["rewards"] if rows else ():
+        first, *others = [[row["policy"], *_cells(row["rewards"][reward])] for row in rows]
+        headings = "policy", reward, "difference", "95 % interval"
+        render.table(headings, [[*first[:2], "", ""], *others])
+
+
+def _cells(row: Any) -> list[str]:
+    interval = "" if row["n"] == 1 else f"[{row['low']:+.4g}, {row['high']:+.4g}]"
+    return [f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]
