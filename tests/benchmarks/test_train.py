@@ -35,7 +35,7 @@ def test_the_bare_images_are_the_synchronous_ones_of_the_iteration(tmp_path):
 def test_rounds_are_iterations_of_the_training(tmp_path):
     trainer = open_trainer(load_recipe("mini", SMALL), tmp_path / "run", device="cpu")
     ours, theirs, peaks = measure(trainer, rounds=3)
-    assert trainer.iteration == WARM_UP + 3 == len(peaks)
+    assert trainer.state.iteration == WARM_UP + 3 == len(peaks)
     assert len(ours) == len(theirs) == 3
     assert (ours > 0).all()
     assert (theirs > 0).all()

@@ -152,7 +152,7 @@ def backbone_from_pipeline(pipe: Any) -> Backbone:
 
 
 def load_backbone(
-    name: str,
+    name: str | Path,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
@@ -208,7 +208,7 @@ def load_backbone(
     """
     check_choice("parts", parts, PARTS)
     choice = ModelChoice.parse(
-        backbone=name,
+        backbone=str(name),
         revision=revision,
         model_path=model_path,
         scheduler=scheduler,
