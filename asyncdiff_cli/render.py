@@ -102,12 +102,12 @@ class _Page(io.StringIO):
         return sys.stdout is not None and sys.stdout.isatty()
 
 
-def _print(grid: Any) -> None:
+def _print(table: Any) -> None:
     page = _Page()
     console = _console(page)
     if not console.is_terminal:
         console.width = WIDE
-    console.print(grid)
+    console.print(table)
     _to_stdout(page.getvalue().removesuffix("\n"))
 
 
@@ -116,16 +116,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    grid = Table(*map(visible, columns), box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(*map(visible, columns), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        grid.add_row(*map(visible, row))
-    _print(grid)
+        shown.add_row(*map(visible, row))
+    _print(shown)
 
 
-def tables(grids: Sequence[Any]) -> None:
+def tables(shown: Sequence[Any]) -> None:
     """Tables of rich, one below the other."""
-    for grid in grids:
-        _print(grid)
+    for table in shown:
+        _print(table)
 
 
 def fields(values: Mapping[str, Any]) -> None:

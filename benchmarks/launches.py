@@ -118,8 +118,8 @@ class Run:
             if policy is None:
                 self._stock(denoise, latents, mark)
             else:
-                grid = adapter.grid(*size)
-                integrate(velocity, pipe.scheduler, latents, policy, 1.0, text, mark, grid)
+                token_grid = adapter.token_grid(*size)
+                integrate(velocity, pipe.scheduler, latents, policy, 1.0, text, mark, token_grid)
         return marks[STEP + 1] - marks[STEP]
 
     def _set_timesteps(self, latents: torch.Tensor) -> None:

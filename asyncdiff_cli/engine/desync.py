@@ -23,11 +23,6 @@ def deviation_from_ratio(ratio: Tensor, bound: float) -> Tensor:
     return 2 * bound * (ratio - 0.5)
 
 
-def ratio_from_deviation(deviation: Tensor, bound: float) -> Tensor:
-    """r = 0.5 + D / (2·bound), the inverse of `deviation_from_ratio`; any shape."""
-    return 0.5 + deviation / (2 * bound)
-
-
 def eta(deviation: Tensor, gamma: float) -> Tensor:
     """η = 1 + γ·D, the factor of the grid's interval (Eq. 10, 12); any shape."""
     return 1 + gamma * deviation

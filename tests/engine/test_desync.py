@@ -49,11 +49,11 @@ def test_known_times():
 
 
 @given(st.floats(0, 1, width=32), st.sampled_from([0.5, 1.0]))
-def test_ratio_and_deviation_are_inverse(ratio, bound):
-    ratio = torch.tensor(ratio)
-    deviation = desync.deviation_from_ratio(ratio, bound)
+def test_a_ratio_spans_the_bound(ratio, bound):
+    """Eq. 11 and 13: −bound at 0, 0 at one half, bound at 1, a line between."""
+    deviation = desync.deviation_from_ratio(torch.tensor(ratio), bound)
     assert abs(deviation) <= bound
-    assert torch.isclose(desync.ratio_from_deviation(deviation, bound), ratio, atol=1e-6)
+    assert torch.isclose(deviation, torch.tensor(bound * (2 * ratio - 1)), atol=1e-6)
 
 
 def test_eq_6_is_eq_10_at_gamma_one_and_bound_one_half():

@@ -72,7 +72,7 @@ class Backbone:
         return self.entry.name
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Its name, or its directory from anywhere where that is its name."""
         named = self.directory is not None and expanded(self.name) == self.directory
         return str(self.directory.absolute()) if self.directory and named else self.name

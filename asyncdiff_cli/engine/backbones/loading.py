@@ -72,7 +72,7 @@ def read_pipeline(
     given: dict[str, Any] = dict.fromkeys((*source.absent, *missing))
     large = quantized_components(source, parts)
     on_gpu = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with on_gpu, pipeline_errors(source.place), _weight_errors(source.place), heeded():
+    with on_gpu, pipeline_errors(source.location), _weight_errors(source.location), heeded():
         if source.checkpoint is not None and is_part("transformer", parts):
             del large["transformer"]
             given["transformer"] = _read_transformer(source, source.checkpoint, dtype, quantize)
@@ -82,7 +82,7 @@ def read_pipeline(
             # `dtype` replaces `torch_dtype` in the newest diffusers; older ones would ignore it
             warnings.filterwarnings("ignore", message=".*torch_dtype.*")
             pipe = source.pipeline_class.from_pretrained(
-                source.place,
+                source.location,
                 torch_dtype=dtype,
                 revision=source.revision,
                 variant=find_variant(source),
@@ -100,9 +100,9 @@ def _transformer_class(source: Source) -> Any:
 
 def transformer_config(source: Source) -> Any:
     """The configuration of a transformer that is not loaded."""
-    with pipeline_errors(source.place), _weight_errors(source.place):
+    with pipeline_errors(source.location), _weight_errors(source.location):
         config = _transformer_class(source).load_config(
-            source.place, subfolder="transformer", revision=source.revision
+            source.location, subfolder="transformer", revision=source.revision
         )
     return FrozenDict(config)
 
@@ -137,7 +137,7 @@ def _read_transformer(
         transformer = transformer_class.from_single_file(
             # diffusers reads safetensors under one suffix only
             load_file(weights) if checkpoint.suffix == SFT else weights,
-            config=source.place,
+            config=source.location,
             config_revision=source.revision,
             subfolder="transformer",
             torch_dtype=dtype,

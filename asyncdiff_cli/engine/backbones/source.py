@@ -39,7 +39,7 @@ class Source:
 
     entry: BackboneEntry
     """Its name and defaults."""
-    place: str
+    location: str
     """A directory or repository, as `from_pretrained` takes it."""
     directory: Path | None
     """The directory, if it is one."""
@@ -73,10 +73,10 @@ def find_source(
         AsyncDiffError: if the repository is gated or cannot be reached, or its index is damaged.
     """
     checkpoint = find_checkpoint(model_path, quantize)
-    entry, place, directory = find_pipeline(name, None if checkpoint else model_path)
+    entry, location, directory = find_pipeline(name, None if checkpoint else model_path)
     if directory is None:
-        with pipeline_errors(place):
-            index = Path(hf_hub_download(place, "model_index.json", revision=revision))
+        with pipeline_errors(location):
+            index = Path(hf_hub_download(location, "model_index.json", revision=revision))
         commit = index.parent.name  # the cache names each snapshot's folder by its commit
     elif revision is None:
         index, commit = directory / "model_index.json", None
@@ -85,10 +85,10 @@ def find_source(
     pipeline_class, adapter_class, components = read_index(index)
     family = adapter_class.family
     if entry is not None and entry.family != family:
-        raise InputError(f"{place} holds a {pipeline_class.__name__}, which is not {entry.name}")
+        raise InputError(f"{location} holds a {pipeline_class.__name__}, which is not {entry.name}")
     return Source(
         entry=entry or anonymous_entry(name, family),
-        place=place,
+        location=location,
         directory=directory,
         revision=commit,
         index=index,
@@ -109,20 +109,20 @@ def find_variant(source: Source) -> str | None:
     Raises:
         InputError, AsyncDiffError: as `needed_variant`, and for a hub that cannot be reached.
     """
-    if source.place == source.entry.repo:
+    if source.location == source.entry.repo:
         return None
     root = source.index.parent
     paths = [file.relative_to(root).as_posix() for file in root.glob("*/*")]
     files = _weight_folders(source, paths)
     if source.directory is None and not all(map(variants, files.values())):
-        with pipeline_errors(source.place):
+        with pipeline_errors(source.location):
             files = _weight_folders(
-                source, HfApi().list_repo_files(source.place, revision=source.revision)
+                source, HfApi().list_repo_files(source.location, revision=source.revision)
             )
     try:
         return needed_variant(files)
     except InputError as error:
-        raise InputError(f"{source.place} cannot be loaded: {error}") from None
+        raise InputError(f"{source.location} cannot be loaded: {error}") from None
 
 
 def _weight_folders(source: Source, paths: Iterable[str]) -> dict[str, list[str]]:
@@ -145,12 +145,12 @@ def fetch(source: Source) -> None:
     """
     if source.directory is not None:
         return
-    with pipeline_errors(source.place):
+    with pipeline_errors(source.location):
         # what a file of its own replaces is not needed
         passed = {} if source.checkpoint is None else {"transformer": None}
         variant = find_variant(source)
         source.pipeline_class.download(
-            source.place, revision=source.revision, variant=variant, **passed
+            source.location, revision=source.revision, variant=variant, **passed
         )
 
 
@@ -162,8 +162,8 @@ def configuration(source: Source) -> Path:
     """
     if source.directory is not None:
         return source.directory
-    with pipeline_errors(source.place):
-        return weights.download_configuration(source.place, source.revision)
+    with pipeline_errors(source.location):
+        return weights.download_configuration(source.location, source.revision)
 
 
 def default_pixels(source: Source) -> int:

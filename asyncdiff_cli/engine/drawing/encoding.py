@@ -82,7 +82,7 @@ def _digest(outline: Outline, guidance_scale: float | None) -> str:
     source, choice, entry = outline.source, outline.choice, outline.entry
     scale = entry.guidance_scale if guidance_scale is None else guidance_scale
     own = (
-        source.place,
+        source.location,
         source.revision,
         outline.dtype,
         choice.quantize,

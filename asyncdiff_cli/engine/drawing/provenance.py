@@ -120,7 +120,7 @@ def describe(
     shared: dict[str, Any] = {  # asked for once: a pipeline walks its modules for its device
         **vars(settings),
         "policy": settings.policy.to_dict(),
-        "backbone": backbone.place,
+        "backbone": backbone.location,
         "revision": backbone.revision,
         "fingerprint": backbone.fingerprint,
         "batch": tuple(drawn),

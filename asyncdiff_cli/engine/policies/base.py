@@ -44,7 +44,7 @@ class StepState:
     """[B, tokens, channels]."""
     pooled_prompt_embeds: Tensor
     """[B, channels]; for a model that takes none, the mean of `prompt_embeds` over the tokens."""
-    grid: tuple[int, int] | None = None
+    token_grid: tuple[int, int] | None = None
     """Rows and columns of packed latents' tokens; None where they are not packed."""
     prompt_embeds_mask: Tensor | None = None
     """bool [B, tokens], True where a token is not padding; None where none is."""

@@ -50,8 +50,8 @@ class Observation:
             return value.float().expand(batch)[None]
 
         return cls(
-            latents=unpacked(state.latents, state.grid)[None],
-            velocity=unpacked(state.velocity, state.grid)[None],
+            latents=unpacked(state.latents, state.token_grid)[None],
+            velocity=unpacked(state.velocity, state.token_grid)[None],
             sigma=per_image(state.sigma),
             sigma_next=per_image(state.sigma_next),
             cond_sigma=per_image(state.cond_sigma),
@@ -91,14 +91,14 @@ class Observation:
         return "latents", "velocity", "sigma", "sigma_next", "cond_sigma", "progress"
 
 
-def unpacked(latents: Tensor, grid: tuple[int, int] | None) -> Tensor:
+def unpacked(latents: Tensor, token_grid: tuple[int, int] | None) -> Tensor:
     """Latents as [B, C, H, W]. Packed ones are [B, rows·columns, 4C], tokens of 2×2 places.
 
     Args:
-        grid: rows and columns of the packed tokens; None for latents that are not packed.
+        token_grid: rows and columns of the packed tokens; None for latents that are not packed.
     """
-    if grid is None:
+    if token_grid is None:
         return latents
-    rows, columns = grid
+    rows, columns = token_grid
     tokens = latents.unflatten(1, (rows, columns)).unflatten(3, (-1, 2, 2))
     return tokens.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

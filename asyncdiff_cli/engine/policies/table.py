@@ -36,7 +36,7 @@ class PolicyRow:
     """What is known of a policy before it is made.
 
     Attributes:
-        place: its class as MODULE:CLASS, beside this module or with all its packages.
+        class_path: its class as MODULE:CLASS, beside this module or with all its packages.
         usage: how a command line asks for it; None for one that only records name.
         example: what a message shows of it.
         checks: of the numbers behind its name, one each; they are the arguments of the class.
@@ -48,7 +48,7 @@ class PolicyRow:
         made_by: how that file must have been made, as `Schedule.made` says it; "" for any way.
     """
 
-    place: str
+    class_path: str
     usage: str | None = None
     example: str = ""
     checks: tuple[Callable[[float], None], ...] = ()
@@ -60,7 +60,7 @@ class PolicyRow:
 
     def load(self) -> Any:
         """The class."""
-        module, _, name = self.place.partition(":")
+        module, _, name = self.class_path.partition(":")
         package = __name__.rpartition(".")[0]
         return getattr(import_module(module if "." in module else f"{package}.{module}"), name)
 

@@ -190,14 +190,14 @@ class TimestepPredictionModule(
         rows, columns = (
             fourier((torch.arange(side, device=self.device) + 0.5) / side) for side in sides
         )
-        grid = torch.cat(
+        channels = torch.cat(
             [
                 rows[:, None].expand(-1, len(columns), -1),
                 columns[None].expand(len(rows), -1, -1),
             ],
             dim=-1,
         )
-        return text, self.places(grid.flatten(0, 1))
+        return text, self.places(channels.flatten(0, 1))
 
     def _text(self, sequence: Tensor, pooled: Tensor) -> Tensor:
         """Pooled embedding, and sequence pooled by attention, [B, 1 + text_tokens, width]."""

@@ -63,7 +63,7 @@ class Trace:
         self._cond_sigmas: list[Tensor] = []
         self._deviations: list[Tensor] = []
         self._call: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
-        self._grid: tuple[int, int] | None = None
+        self._token_grid: tuple[int, int] | None = None
         self._sigmas: Tensor | None = None
         self._of_run = self._policy
         self._checks = DeferredChecks()
@@ -95,8 +95,8 @@ class Trace:
         assert self._call is not None  # _stepping has seen to both
         assert self._sigmas is not None
         text = self._adapter.text_of_call(*self._call, len(latents))
-        if self._grid is None:  # once a run: a GPU is waited for
-            self._grid = self._adapter.grid_of_call(self._call[1], latents)
+        if self._token_grid is None:  # once a run: a GPU is waited for
+            self._token_grid = self._adapter.token_grid_of_call(self._call[1], latents)
         self._call = None
 
         sigmas = self._sigmas
@@ -112,7 +112,7 @@ class Trace:
             velocity=velocity,
             prompt_embeds=text.prompt_embeds,
             pooled_prompt_embeds=text.pooled,
-            grid=self._grid,
+            token_grid=self._token_grid,
             prompt_embeds_mask=text.prompt_embeds_mask,
             checks=self._checks,
         )

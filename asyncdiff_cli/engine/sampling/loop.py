@@ -28,7 +28,7 @@ def integrate(
     gamma: float,
     text: TextConditions,
     on_step: Callable[[StepState], None] | None = None,
-    grid: tuple[int, int] | None = None,
+    token_grid: tuple[int, int] | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Algorithm 2: the update follows the scheduler's grid, the denoiser is told the policy's time.
 
@@ -38,7 +38,7 @@ def integrate(
         latents: noise at t_0, [B, …].
         text: the positive branch's conditions, for the policy.
         on_step: called after each evaluation with its state.
-        grid: rows and columns of packed latents, for the policy.
+        token_grid: rows and columns of packed latents, for the policy.
 
     Returns:
         The latents at t = 0, t* of each evaluation, and D of each but the first, each [B].
@@ -58,7 +58,7 @@ def integrate(
         v = velocity(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
         v = scaled(policy, gamma, latents, v, sigmas[k], cond_sigma)  # Eq. 19, where a policy does
         times = sigmas[k], sigmas[k + 1], cond_sigma
-        state = StepState(k, len(timesteps), *times, latents, v, *embeds, grid, mask, checks)
+        state = StepState(k, len(timesteps), *times, latents, v, *embeds, token_grid, mask, checks)
         if k + 1 < len(timesteps):  # lines 8 to 10
             deviation, cond_sigma = decide(policy, gamma, state, sigmas[0])
             cond_sigmas.append(cond_sigma)

@@ -116,11 +116,11 @@ def sample(
     dtype = conditions.prompt_embeds.dtype
     noise = adapter.prepare_latents((given.batch, height, width), dtype, generators, latents)
     adapter.set_timesteps(steps, noise)
-    grid = adapter.grid(height, width)
+    token_grid = adapter.token_grid(height, width)
     with denoising(adapter) as field:
         velocity = field(conditions, guidance, height, width)
         final, cond_sigmas, deviations = integrate(
-            velocity, pipe.scheduler, noise, chosen, gamma, conditions, on_step, grid
+            velocity, pipe.scheduler, noise, chosen, gamma, conditions, on_step, token_grid
         )
     images = final
     if output_type != "latent":  # all at once, as the stock pipeline does: to the bit on any device

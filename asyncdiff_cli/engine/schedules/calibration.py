@@ -38,7 +38,7 @@ class Images:
     velocity: Velocity
     latents: Tensor
     """Noise at t_0, [B, …]."""
-    grid: tuple[int, int] | None = None
+    token_grid: tuple[int, int] | None = None
     """Rows and columns of packed latents."""
 
 
@@ -236,7 +236,9 @@ class Calibration:
     def _spectral_lack(self, latents: Sequence[Tensor], aims: Sequence[Tensor]) -> float:
         own, aim = (
             Spectrum.of_latents(
-                torch.cat([unpacked(x, i.grid) for x, i in zip(each, self.images, strict=True)])
+                torch.cat(
+                    [unpacked(x, i.token_grid) for x, i in zip(each, self.images, strict=True)]
+                )
             )
             for each in (latents, aims)
         )

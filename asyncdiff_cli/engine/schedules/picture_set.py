@@ -103,7 +103,7 @@ class PictureSet:
             deviations=deviations,
             solver=backbone.scheduler,
             steps=self.steps,
-            backbone=backbone.place,
+            backbone=backbone.location,
             revision=backbone.revision,
             grid=backbone.grid,
             shift=model_shift(config) if static else None,
@@ -144,4 +144,4 @@ class PictureSet:
             self.on_evaluation(len(latents))
             return result
 
-        return Images(told, noise, adapter.grid(side, side))
+        return Images(told, noise, adapter.token_grid(side, side))

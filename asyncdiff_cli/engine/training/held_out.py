@@ -116,7 +116,7 @@ class HeldOut:
                 scores |= self.guard.score(images, prompts)
         return scores
 
-    def grid(
+    def sheet(
         self,
         policies: Mapping[str, Policy],
         count: int,

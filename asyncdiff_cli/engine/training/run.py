@@ -57,7 +57,7 @@ class RunDirectory:
         return self.path / "tpm"
 
     def sample(self, iteration: int) -> Path:
-        """The grid of an iteration."""
+        """The sheet of an iteration."""
         return inside(self.path, f"samples/{iteration:06d}.png")
 
     def samples(self) -> list[int]:

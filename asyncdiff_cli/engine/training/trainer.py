@@ -277,7 +277,7 @@ class Trainer:
             f"iteration {state.iteration}": LearnedDeviation(state.current),
         }
         clock = Stopwatch(self.accelerator.device)
-        panel, record = self.held_out.grid(
+        panel, record = self.held_out.sheet(
             policies, self.recipe.samples.count, state.batch_size, clock
         )
         save_png(panel, self.run.sample(state.iteration), record)

@@ -136,7 +136,7 @@ def test_what_is_seen_of_a_step():
         velocity=-latents,
         prompt_embeds=torch.ones(2, 3, 8),
         pooled_prompt_embeds=torch.zeros(2, 6),
-        grid=(2, 3),
+        token_grid=(2, 3),
     )
     observation = Observation.of(state)
     assert torch.equal(observation.latents, unpacked(latents, (2, 3))[None])

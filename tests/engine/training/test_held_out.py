@@ -98,14 +98,14 @@ def test_what_does_not_fit_is_drawn_in_smaller_batches(held_out, monkeypatch):
     size = BatchSize(8)
     assert held_out.evaluate(Synchronous(), range(5), size, CLOCK) == before
     assert size.value == 2
-    _, record = held_out.grid({"baseline": Synchronous()}, 3, BatchSize(8), CLOCK)
+    _, record = held_out.sheet({"baseline": Synchronous()}, 3, BatchSize(8), CLOCK)
     assert [row[0].prompt for row in record.cells] == TEXTS[:3]
     assert [len(row[0].batch) for row in record.cells] == [2, 2, 1]
 
 
 def test_a_grid_has_a_row_per_prompt_and_a_column_per_policy(held_out):
     policies = {"baseline": Synchronous(), "D = 0.4": FixedDeviation(0.4)}
-    panel, record = held_out.grid(policies, 2, BatchSize(8), CLOCK)
+    panel, record = held_out.sheet(policies, 2, BatchSize(8), CLOCK)
     assert isinstance(panel, Image.Image)
     assert len(record.cells) == 2
     for place, (baseline, fixed) in enumerate(record.cells):
@@ -116,7 +116,7 @@ def test_a_grid_has_a_row_per_prompt_and_a_column_per_policy(held_out):
         assert [c.policy["name"] for c in (baseline, fixed)] == ["synchronous", "fixed"]
         assert fixed.deviations == pytest.approx((0.4, 0.4))
     assert panel.size[0] > 2 * 256
-    assert held_out.grid(policies, 99, BatchSize(8), CLOCK)[1].cells[4]
+    assert held_out.sheet(policies, 99, BatchSize(8), CLOCK)[1].cells[4]
 
 
 def test_columns_go_by_place():

@@ -259,7 +259,7 @@ class Adapter:
         """The latents as the VAE decodes them, [B, C, H, W], before they are scaled."""
         return latents
 
-    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+    def token_grid(self, height: int, width: int) -> tuple[int, int] | None:
         """Rows and columns of tokens where the loop's latents are packed, else None."""
         return None
 
@@ -294,7 +294,9 @@ class Adapter:
             prompt_embeds_mask=None if mask is None else mask[-batch:].bool(),
         )
 
-    def grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int] | None:
+    def token_grid_of_call(
+        self, kwargs: Mapping[str, Any], latents: Tensor
+    ) -> tuple[int, int] | None:
         """Rows and columns of tokens, from a call of the transformer; for `attach`."""
         return None
 
@@ -333,13 +335,13 @@ class PackedAdapter(Adapter):
         return self.pipe.transformer.config.in_channels // 4
 
     def latents_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
-        rows, columns = self.grid(height, width)
+        rows, columns = self.token_grid(height, width)
         return batch, rows * columns, self.pipe.transformer.config.in_channels
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.size_multiple, width // self.size_multiple
 
-    def grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int]:
+    def token_grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int]:
         """Image ids [tokens, …] number rows and columns: the last latent's are the last ones."""
         ids = kwargs["img_ids"]
         last = (ids[0] if ids.ndim == 3 else ids)[latents.shape[1] - 1]

@@ -48,7 +48,7 @@ class FluxAdapter(PackedAdapter):
     ) -> Denoiser:
         transformer = self.pipe.transformer
         device, dtype = text.prompt_embeds.device, text.prompt_embeds.dtype
-        rows, columns = self.grid(height, width)
+        rows, columns = self.token_grid(height, width)
         image_ids = self.pipe._prepare_latent_image_ids(None, rows, columns, device, dtype)
         scale = None
         if transformer.config.guidance_embeds:

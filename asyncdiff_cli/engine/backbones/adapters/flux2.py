@@ -62,7 +62,7 @@ class Flux2Adapter(PackedAdapter):
         self, text: TextConditions, guidance: Guidance, height: int, width: int
     ) -> Denoiser:
         transformer, device = self.pipe.transformer, text.prompt_embeds.device
-        places = torch.empty(len(text.prompt_embeds), 0, *self.grid(height, width))
+        places = torch.empty(len(text.prompt_embeds), 0, *self.token_grid(height, width))
         image_ids = self.pipe._prepare_latent_ids(places).to(device)
         scale = self._embedded(guidance, device)
 
@@ -99,7 +99,7 @@ class Flux2Adapter(PackedAdapter):
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Tensor:
         """Patches [B, 4C, rows, columns], which is how the statistics of the VAE are kept."""
-        return latents.unflatten(1, self.grid(height, width)).permute(0, 3, 1, 2)
+        return latents.unflatten(1, self.token_grid(height, width)).permute(0, 3, 1, 2)
 
     def decode_latents(self, latents: Tensor, height: int, width: int) -> Tensor:
         vae = self.pipe.vae

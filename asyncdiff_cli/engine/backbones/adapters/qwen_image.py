@@ -65,7 +65,7 @@ class QwenImageAdapter(PackedAdapter):
         self, text: TextConditions, guidance: Guidance, height: int, width: int
     ) -> Denoiser:
         transformer, negative = self.pipe.transformer, text.negative
-        places = [[(1, *self.grid(height, width))]] * len(text.prompt_embeds)
+        places = [[(1, *self.token_grid(height, width))]] * len(text.prompt_embeds)
 
         def branch(name: str, text: TextConditions, latents: Tensor, timestep: Tensor) -> Tensor:
             with transformer.cache_context(name):
@@ -89,7 +89,7 @@ class QwenImageAdapter(PackedAdapter):
 
         return velocity
 
-    def grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int]:
+    def token_grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int]:
         _, rows, columns = kwargs["img_shapes"][0][0]
         return rows, columns
 
