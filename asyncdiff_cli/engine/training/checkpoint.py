@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from safetensors import safe_open
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
@@ -57,8 +58,11 @@ def identity(
     recipe: Recipe, backbone: Backbone | Outline, prompts: PromptSet, held_out: PromptSet
 ) -> str:
     """SHA-256 over all that a checkpoint of a run depends on."""
+    values = recipe.model_dump(exclude=set(RESUMABLE))
+    # in the order in which it has always been hashed, whatever order the fields come in
+    first = {name: values[name] for name in ("backbone", "revision", "scheduler", "grid", "dtype")}
     parts = (
-        recipe.model_dump_json(exclude=set(RESUMABLE)),
+        TypeAdapter(dict).dump_json({**first, **values}).decode(),
         backbone.fingerprint or backbone.revision or "",
         prompts.fingerprint,
         held_out.fingerprint,

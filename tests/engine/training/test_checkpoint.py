@@ -1,11 +1,15 @@
 """A checkpoint is whole and of this run, or it is said why not."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from asyncdiff_cli.engine.training.checkpoint import identity
+from asyncdiff_cli.engine.training.recipe_files import parse_recipe
 from asyncdiff_cli.engine.training.run import RunDirectory
 from tests.helpers.runs import checkpoint, last
 
@@ -69,3 +73,14 @@ def test_every_bad_one_is_told_newest_first(run):
     found, refused = last(run)
     assert found is None
     assert ["000003" in refused[0], "000002" in refused[1], "000001" in refused[2]] == [True] * 3
+
+
+def test_the_identity_of_a_run_is_what_it_was():
+    """Whatever order the recipe's fields come in: checkpoints of older runs are still theirs."""
+    settings = {"num_inference_steps": 3, "rewards": {"noise": 1.0}, "learning_rate": 3e-5}
+    recipe = parse_recipe(settings | {"lora": ["a@0.5"], "dtype": "bf16", "prompts": "ünï"})
+    model, prompts, held_out = (
+        SimpleNamespace(fingerprint=text) for text in ("model", "prompts", "held out")
+    )
+    known = "687a2a17e8de4bac7a97a60e37189af184496da4a0058f6972b5d7c9b614d77d"
+    assert identity(recipe, model, prompts, held_out) == known
