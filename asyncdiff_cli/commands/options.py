@@ -125,6 +125,17 @@ def policies(help: str, *names: str) -> Any:
     return typer.Option(*names, metavar="POLICY,…", callback=check, rich_help_panel=TIME, help=help)
 
 
+def rewards_option(help: str) -> Any:
+    """An option of rewards, separated by commas."""
+    return typer.Option(
+        metavar="NAMES",
+        callback=callbacks.read_rewards,
+        autocompletion=callbacks.complete_reward,
+        rich_help_panel=SCORING,
+        help=help,
+    )
+
+
 def file_out(help: str, metavar: str = "FILE") -> Any:
     """An option of a file that is written."""
     return typer.Option(
@@ -207,12 +218,9 @@ class ScoringOptions:
 
     rewards: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES",
-            callback=callbacks.read_rewards,
-            autocompletion=callbacks.complete_reward,
-            help="Comma-separated; residual noise is always added. (default: those of the paper, or"
-            " mini's)",
+        rewards_option(
+            "Comma-separated; residual noise is always added. (default: those of the paper, or"
+            " mini's)"
         ),
     ] = None
     reward_path: RewardPath = None

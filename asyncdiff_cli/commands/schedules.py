@@ -107,12 +107,9 @@ class TrialOptions:
 
     rewards: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES",
-            callback=callbacks.read_rewards,
-            autocompletion=callbacks.complete_reward,
-            help="What scores the held-out pictures, and takes no part in the search;"
-            " comma-separated, residual noise is added. (default: none)",
+        options.rewards_option(
+            "What scores the held-out pictures, and takes no part in the search; comma-separated,"
+            " residual noise is added. (default: none)"
         ),
     ] = None
     reward_path: options.RewardPath = None
