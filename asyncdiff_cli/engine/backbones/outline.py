@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,8 @@ from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import Source, configuration, default_pixels, find_source
+from asyncdiff_cli.engine.backbones.source import Source, configuration, find_source
+from asyncdiff_cli.engine.backbones.weights import default_size
 from asyncdiff_cli.engine.checks import check_size
 from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.dtypes import dtype_name
@@ -84,9 +86,28 @@ class Outline:
     def setup(self) -> Setup:
         return Setup.of(self.choice)
 
-    @property
+    @cached_property
+    def configuration(self) -> Path:
+        """The directory of all components' configuration, which may have to be downloaded.
+
+        Raises:
+            AsyncDiffError: if it cannot be had.
+        """
+        return configuration(self.source)
+
+    @cached_property
     def size(self) -> int:
-        return default_pixels(self.source)
+        """Height and width in pixels that it draws by default.
+
+        Raises:
+            InputError: if only its configuration knows, and that cannot be read.
+        """
+        if self.entry.size is not None:
+            return self.entry.size
+        fixed = self.source.adapter_class.default_size
+        if isinstance(fixed, int):  # of a family whose pipelines fix it
+            return fixed
+        return default_size(self.configuration)
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -97,7 +118,7 @@ class Outline:
         """
         with torch.device("meta"):
             parts = "transformer", "vae"
-            return empty_adapter(configuration(self.source), self.dtype, parts)
+            return empty_adapter(self.configuration, self.dtype, parts)
 
     def check_size(self, height: int, width: int) -> None:
         """Check a size as `Backbone.check_size` does; the default one can be drawn."""
@@ -108,6 +129,11 @@ class Outline:
         except AsyncDiffError:  # what is damaged, loading says
             return
         check_size(height, width, adapter.size_multiple, adapter.largest_size)
+
+    def check_side(self, pixels: int | None) -> None:
+        """Check a square as `check_size` does; None is the default one."""
+        if pixels is not None:
+            self.check_size(pixels, pixels)
 
     def in_force(self) -> ModelChoice:
         """The choice with what it leaves to the backbone filled in."""

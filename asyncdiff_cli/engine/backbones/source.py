@@ -166,20 +166,6 @@ def configuration(source: Source) -> Path:
         return weights.download_configuration(source.location, source.revision)
 
 
-def default_pixels(source: Source) -> int:
-    """Height and width that it draws by default.
-
-    Raises:
-        InputError: if only its configuration knows, and that cannot be read.
-    """
-    if source.entry.size is not None:
-        return source.entry.size
-    if isinstance(source.adapter_class.default_size, int):  # of a family whose pipelines fix it
-        return source.adapter_class.default_size
-    directory = configuration(source)
-    return weights.default_size(directory)
-
-
 def find_pipeline(
     name: str, model_path: str | Path | None
 ) -> tuple[BackboneEntry | None, str, Path | None]:

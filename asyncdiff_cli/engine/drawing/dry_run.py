@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.backbones.outline import Outline, filled
 from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import configuration, find_checkpoint, find_pipeline
+from asyncdiff_cli.engine.backbones.source import find_checkpoint, find_pipeline
 from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
 from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan, read_source
@@ -140,7 +140,7 @@ def _estimate_memory(plan: Plan, outline: Outline) -> tuple[Estimate, Estimate, 
     """Bytes of the weights, those that the largest batch needs, and what to do if they are not
     there."""
     setup, checkpoint = outline.setup, outline.source.checkpoint
-    work, directory = largest(plan.batches, outline.entry), configuration(outline.source)
+    work, directory = largest(plan.batches, outline.entry), outline.configuration
     held = setup.quantize, setup.offload
     try:
         found = footprint(directory, outline.dtype, work, *held, device=outline.device)

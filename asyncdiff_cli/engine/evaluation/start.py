@@ -68,8 +68,7 @@ def open_evaluation(
     with in_turn(accelerator):
         texts, order = wanted.load_prompts(on_progress)
         outline = Outline.of(wanted.choice, accelerator.device)
-        if wanted.size is not None:
-            outline.check_size(wanted.size, wanted.size)
+        outline.check_side(wanted.size)
         check_prompts(names, [texts.texts[place] for place in order])
         shared = settings(wanted, outline, texts)
         reference = wanted.find_reference()

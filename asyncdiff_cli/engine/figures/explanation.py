@@ -16,7 +16,6 @@ from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler, shifted_scheduler
-from asyncdiff_cli.engine.backbones.source import configuration
 from asyncdiff_cli.engine.checks import check_steps
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.figures.distributions import CHOOSING
@@ -217,10 +216,10 @@ def of_backbone(request: ExplainRequest) -> tuple[MakeScheduler, BackboneEntry, 
         raise InputError("--shift is of no backbone's grid: leave it or --backbone out")
     outline = Outline.of(request.model)
     size = outline.size if request.size is None else request.size
-    outline.check_size(size, size)
+    outline.check_side(size)
     with torch.device("meta"):
         parts = "transformer", "vae", "scheduler"
-        adapter = empty_adapter(configuration(outline.source), outline.dtype, parts)
+        adapter = empty_adapter(outline.configuration, outline.dtype, parts)
     config = adapter.pipe.scheduler.config
     latents = torch.empty(adapter.latents_shape(1, size, size))
 

@@ -181,8 +181,7 @@ def open_schedule(
     outline = Outline.of(choice, accelerator.device)
     if outline.scheduler == TWO_EVALUATIONS:
         raise InputError(two_evaluations(f"the solver of {outline.name}"))
-    if request.side is not None:
-        outline.check_size(request.side, request.side)
+    outline.check_side(request.side)
     prompts, held_out = request.draw(choice.name, on_progress=on_progress)
     check_prompts(request.rewards, held_out)
     settings = {**way.settings, **_settings(request, outline, prompts, held_out)}

@@ -123,8 +123,7 @@ def _outline(recipe: Recipe, accelerator: Accelerator, prompts: Sequence[str]) -
     """The backbone that is trained around; it draws the recipe's size, and rewards read prompts."""
     check_prompts(recipe.rewards, prompts)
     outline = Outline.of(recipe.model(), accelerator.device)
-    if recipe.size is not None:
-        outline.check_size(recipe.size, recipe.size)
+    outline.check_side(recipe.size)
     return outline
 
 

@@ -23,7 +23,6 @@ from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import GGUF, OFFLOADS
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import configuration
 from asyncdiff_cli.engine.devices import TORCH_DTYPES
 from asyncdiff_cli.engine.errors import InputError
 
@@ -225,7 +224,7 @@ def evaluation_work(
     """The work of so many images of an evaluation or a training; None is the backbone's default.
 
     Raises:
-        InputError, AsyncDiffError: as `default_pixels`.
+        InputError, AsyncDiffError: as `Outline.size`.
     """
     entry, side = outline.entry, pixels or outline.size
     guidance = entry.guidance_scale if guidance_scale is None else guidance_scale
@@ -250,7 +249,7 @@ def advise(
     try:
         return advice(
             source.entry.name,
-            configuration(source),
+            outline.configuration,
             device,
             outline.dtype,
             work,
