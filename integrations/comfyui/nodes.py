@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from typing import Any
 
 from comfy.samplers import KSAMPLER
 
+from .learned import learned
+from .module import CONFIG, WEIGHTS, find_module, load_module
 from .sampler import asynchronous
 from .schedules import Schedule, read_schedule
 
@@ -111,11 +115,63 @@ class AsyncScheduleConstant(SamplerNode):
         return (asynchronous(sampler, Schedule((deviation,), constant=True), gamma),)
 
 
+class AsyncModule(SamplerNode):
+    """A sampler whose model is told the times that a trained module chooses for each image."""
+
+    DESCRIPTION = "Tells SD3, SD3.5 or FLUX.1 the times that a trained module chooses."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """The inputs by name."""
+        module = {
+            "default": "",
+            "tooltip": "The path of a module's folder, with config.json and model.safetensors:"
+            " `tpm` in a folder that `asyncdiff train` wrote.",
+        }
+        return {
+            "required": {
+                "sampler": ("SAMPLER",),
+                "module": ("STRING", module),
+                "gamma": GAMMA,
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, module: str | None = None) -> bool | str:  # noqa: N802
+        """True, or what is wrong with a module; None is one that another node will give."""
+        if module is None:
+            return True
+        try:
+            find_module(module)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, module: str | None = None, **others: Any) -> str:  # noqa: N802
+        """What the files hold, so that another module of the same name is read again."""
+        held = hashlib.sha256()
+        for name in () if module is None else (CONFIG, WEIGHTS):
+            with open(os.path.join(find_module(module)[0], name), "rb") as file:
+                held.update(file.read())
+        return held.hexdigest()
+
+    def wrap(self, sampler: Any, module: str, gamma: float) -> tuple[KSAMPLER]:
+        """The sampler, in a tuple as ComfyUI takes it.
+
+        Raises:
+            ValueError: for a module, γ or sampler that is none.
+        """
+        return (learned(sampler, load_module(module), gamma),)
+
+
 NODE_CLASS_MAPPINGS = {
     "AsyncDiffSchedule": AsyncSchedule,
     "AsyncDiffScheduleConstant": AsyncScheduleConstant,
+    "AsyncDiffModule": AsyncModule,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "AsyncDiffSchedule": "Async schedule",
     "AsyncDiffScheduleConstant": "Async schedule (constant)",
+    "AsyncDiffModule": "Async module",
 }

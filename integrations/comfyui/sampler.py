@@ -38,13 +38,36 @@ log = logging.getLogger(__name__)
 
 
 def asynchronous(sampler: Any, schedule: Schedule, gamma: float) -> KSAMPLER:
-    """A sampler that runs another with the model told t* in place of σ.
+    """A sampler that runs another with the model told a schedule's t* in place of σ.
 
     Args:
         sampler: a `KSAMPLER`.
         schedule: the deviations.
         gamma: γ, what they are multiplied by. Where γ·D is 0 all along, the sampler is run as it
             is.
+
+    Raises:
+        ValueError: as `conditioned`.
+    """
+
+    def times_of_run(model: Any, sigmas: Tensor) -> Times | None:
+        return Times.of_run(sigmas, schedule, gamma)
+
+    made = conditioned(sampler, times_of_run, gamma)
+    _warn_of_another_solver(schedule, sampler.sampler_function)
+    return made
+
+
+def conditioned(
+    sampler: Any, times_of_run: Callable[[Any, Tensor], Told | None], gamma: float
+) -> KSAMPLER:
+    """A sampler that runs another with the model told other times than the sampler's.
+
+    Args:
+        sampler: a `KSAMPLER`.
+        times_of_run: from a run's model and sigmas [K + 1], what is told in it; None runs the
+            sampler as it is.
+        gamma: γ, to be looked at.
 
     Raises:
         ValueError: for a γ or sampler that is none. In a run, for a model that is no flow model,
@@ -58,16 +81,17 @@ def asynchronous(sampler: Any, schedule: Schedule, gamma: float) -> KSAMPLER:
             " KSamplerSelect's"
         )
     inner = sampler.sampler_function
-    _warn_of_another_solver(schedule, inner)
 
     def sample_asynchronous(
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, **options: Any
     ) -> Tensor:
         _check_flow(model.inner_model.inner_model.model_sampling)
-        times = Times.of_run(sigmas, schedule, gamma)
+        times = times_of_run(model, sigmas)
         if times is None:
             return inner(model, x, sigmas, extra_args=extra_args, **options)
-        drawn = inner(model, x, sigmas, extra_args=times.put_into(extra_args or {}), **options)
+        _check_grid(sigmas)
+        told = times.put_into(extra_args or {})
+        drawn = inner(times.around(model), x, sigmas, extra_args=told, **options)
         if not times.asked:
             raise RuntimeError(
                 "the guider asked the model without `model_options`, so that nothing was told to"
@@ -79,60 +103,46 @@ def asynchronous(sampler: Any, schedule: Schedule, gamma: float) -> KSAMPLER:
 
 
 def cond_sigmas(sigmas: Tensor, deviations: list[float], gamma: float) -> Tensor:
-    """t*_k of a run's evaluations: t_0, then t_k + (1 + γ·D)·(t_{k+1} − t_k) within its bounds.
+    """t*_k of a run's evaluations.
 
     Args:
         sigmas: t of the evaluations and a last time, fp32 [K + 1].
         deviations: D of the evaluations 1 … K − 1.
 
     Returns:
-        [K]. Where γ·D is 0 it is the grid's time to the bit.
+        [K], of which the first is t_0.
     """
-    sigma, sigma_next = sigmas[:-2], sigmas[1:-1]
-    eta = 1 + gamma * sigmas.new_tensor(deviations)
+    own = sigmas.new_tensor(deviations)
+    told = next_cond_sigma(sigmas[:-2], sigmas[1:-1], own, gamma, sigmas[0])
+    return torch.cat([sigmas[:1], told])
+
+
+def next_cond_sigma(
+    sigma: Tensor, sigma_next: Tensor, deviation: Tensor, gamma: float, sigma_max: Tensor
+) -> Tensor:
+    """t*_{k+1} = t_k + (1 + γ·D)·(t_{k+1} − t_k) (Eq. 6), kept between σ_min and t_0.
+
+    All are fp32, of shapes that fit one another. Where γ·D is 0 it is t_{k+1} to the bit.
+    """
+    eta = 1 + gamma * deviation
     told = torch.where(eta == 1, sigma_next, sigma + eta * (sigma_next - sigma))
-    inside = told.clamp(min=SIGMA_MIN).minimum(sigmas[0])
-    return torch.cat([sigmas[:1], torch.where(told == sigma_next, sigma_next, inside)])
+    inside = told.clamp(min=SIGMA_MIN).minimum(sigma_max)
+    return torch.where(told == sigma_next, sigma_next, inside)
 
 
-@dataclass
-class Times:
+class Told:
     """What a model is told in a run."""
 
-    sigmas: list[float]
-    """The run's grid, rising."""
-    offsets: list[float]
-    """t* − t there."""
     asked: bool = False
     """Whether a model was told one."""
 
-    @classmethod
-    def of_run(cls, sigmas: Tensor, schedule: Schedule, gamma: float) -> Times | None:
-        """The times of a run on a grid, falling [K + 1]; None if none differs from the grid's.
+    def at(self, sigma: list[float]) -> list[float]:
+        """t* of each row of a call of the model at σ."""
+        raise NotImplementedError
 
-        Raises:
-            ValueError: for a grid that is none of a flow model.
-        """
-        grid = sigmas.float().cpu()
-        if len(grid) < 3:  # the first evaluation is synchronous, and there is no other
-            return None
-        told = cond_sigmas(grid, schedule.for_run(len(grid) - 2), gamma)
-        if torch.equal(told, grid[:-1]):
-            return None
-        _check_grid(grid)
-        # in fp64 the sum of a time and its offset is t* again to the bit
-        offsets = torch.cat([told, grid[-1:]]).double() - grid.double()
-        return cls(grid.flip(0).tolist(), offsets.flip(0).tolist())
-
-    def at(self, sigma: float) -> float:
-        """t* of an evaluation at any time: between those of the grid the offset is interpolated
-        linearly, and outside of them there is none."""
-        if not self.sigmas[0] <= sigma <= self.sigmas[-1]:
-            return sigma
-        k = max(bisect_left(self.sigmas, sigma), 1)
-        low, high = self.sigmas[k - 1 : k + 1]
-        before, after = self.offsets[k - 1 : k + 1]
-        return sigma + before + (sigma - low) / (high - low) * (after - before)
+    def around(self, model: Any) -> Any:
+        """The model as the sampler is to see it."""
+        return model
 
     def put_into(self, extra_args: dict[str, Any]) -> dict[str, Any]:
         """A sampler's `extra_args` by which the model is told these times."""
@@ -153,7 +163,7 @@ class Times:
         def telling(x: Tensor, sigma: Tensor, **conditions: Any) -> Tensor:
             self.asked = True
             times = sigma.tolist()
-            told = [self.at(time) for time in times]
+            told = self.at(times)
             if told == times:
                 return apply_model(x, sigma, **conditions)
             denoised = apply_model(x, sigma.new_tensor(told), **conditions)
@@ -161,6 +171,42 @@ class Times:
             return x - (x - denoised) * x.new_tensor(scale).reshape(-1, *[1] * (x.ndim - 1))
 
         return telling
+
+
+@dataclass
+class Times(Told):
+    """What a model is told by a schedule."""
+
+    sigmas: list[float]
+    """The run's grid, rising."""
+    offsets: list[float]
+    """t* − t there."""
+
+    @classmethod
+    def of_run(cls, sigmas: Tensor, schedule: Schedule, gamma: float) -> Times | None:
+        """The times of a run on a grid, [K + 1]; None if none differs from the grid's."""
+        grid = sigmas.float().cpu()
+        if len(grid) < 3:  # the first evaluation is synchronous, and there is no other
+            return None
+        told = cond_sigmas(grid, schedule.for_run(len(grid) - 2), gamma)
+        if torch.equal(told, grid[:-1]):
+            return None
+        # in fp64 the sum of a time and its offset is t* again to the bit
+        offsets = torch.cat([told, grid[-1:]]).double() - grid.double()
+        return cls(grid.flip(0).tolist(), offsets.flip(0).tolist())
+
+    def at(self, sigma: list[float]) -> list[float]:
+        """t* of evaluations at any times: between those of the grid the offset is interpolated
+        linearly, and outside of them there is none."""
+        return [self._at(time) for time in sigma]
+
+    def _at(self, sigma: float) -> float:
+        if not self.sigmas[0] <= sigma <= self.sigmas[-1]:
+            return sigma
+        k = max(bisect_left(self.sigmas, sigma), 1)
+        low, high = self.sigmas[k - 1 : k + 1]
+        before, after = self.offsets[k - 1 : k + 1]
+        return sigma + before + (sigma - low) / (high - low) * (after - before)
 
 
 def _check_flow(sampling: Any) -> None:

@@ -91,7 +91,7 @@ def _number(part: str) -> float:
 
 def _read_file(path: str) -> Schedule:
     """A schedule file of format 1, as `asyncdiff` writes them."""
-    content = _content(path)
+    content = read_json(path, "schedule file")
     try:
         _check(content)
         solver = content.get("solver", "euler")
@@ -100,8 +100,15 @@ def _read_file(path: str) -> Schedule:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _content(path: str) -> Any:
-    """What a file of JSON holds."""
+def read_json(path: str, kind: str) -> Any:
+    """What a file of JSON holds.
+
+    Args:
+        kind: what it should be, for messages.
+
+    Raises:
+        ValueError: in one line, if it is not there or cannot be read.
+    """
     if not os.path.isfile(path):
         raise ValueError(f"there is no file {path}: give its whole path")
     try:
@@ -110,11 +117,11 @@ def _content(path: str) -> Any:
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
     if len(data) > LARGEST:
-        raise ValueError(f"{path} is no schedule file: it has more than {LARGEST >> 20} MiB")
+        raise ValueError(f"{path} is no {kind}: it has more than {LARGEST >> 20} MiB")
     try:
         return json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise ValueError(f"{path} is no schedule file: it does not hold JSON") from None
+        raise ValueError(f"{path} is no {kind}: it does not hold JSON") from None
 
 
 def _check(content: Any) -> None:

@@ -15,6 +15,8 @@ from types import ModuleType, SimpleNamespace
 
 import torch
 
+MODULES = ("learned", "module", "sampler", "schedules")
+
 
 def expanded(sigma, x):
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
@@ -63,12 +65,24 @@ class Model:
         return self.model_sampling.calculate_denoised(t, self.velocity(x, t, condition), x)
 
 
-class Guider:
-    """`CFGGuider`: conditions, negative and positive, or one."""
+class SD3(Model):
+    """A model whose prompts have a sequence and a pooled embedding."""
 
-    def __init__(self, model, conditions=(None,), cfg=1.0):
+
+class Flux(SD3):
+    """Another one."""
+
+
+class Guider:
+    """`CFGGuider`: conditions, negative and positive, or one; and what a prompt has become."""
+
+    def __init__(self, model, conditions=(None,), cfg=1.0, text=None):
         self.inner_model, self.conditions, self.cfg = model, conditions, cfg
         self.model_options = {}
+        if text is not None:
+            names = zip(("c_crossattn", "y"), text, strict=True)
+            held = {name: SimpleNamespace(cond=value) for name, value in names}
+            self.conds = {"positive": [{"model_conds": held}]}
 
     def __call__(self, x, timestep, model_options, seed):
         answers = [self.ask(x, timestep, c, model_options) for c in self.conditions]
@@ -150,12 +164,20 @@ def draw(sampler, guider, sigmas, noise, latent=None, mask=None):
     return sampler.sample(guider, sigmas, extra_args, None, noise, latent, mask)
 
 
+def load_torch_file(path, safe_load=False):
+    from safetensors.torch import load_file  # the one thing here that is not torch's
+
+    return load_file(path)
+
+
 def install():
     """Put the modules where the nodes import them from."""
     for name, members in {
         "comfy": {},
         "comfy.samplers": {"KSAMPLER": KSAMPLER},
         "comfy.model_sampling": {"CONST": CONST},
+        "comfy.model_base": {"SD3": SD3, "Flux": Flux},
+        "comfy.utils": {"load_torch_file": load_torch_file},
     }.items():
         sys.modules[name] = ModuleType(name)
         vars(sys.modules[name]).update(members)
@@ -167,5 +189,5 @@ def load(folder: Path):
     spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
     sys.modules[name] = pack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
-    modules = {n: sys.modules[f"{name}.{n}"] for n in ("sampler", "schedules")}
+    modules = {n: sys.modules[f"{name}.{n}"] for n in MODULES}
     return SimpleNamespace(nodes=pack.NODE_CLASS_MAPPINGS, pack=pack, **modules)

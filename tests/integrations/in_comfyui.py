@@ -1,15 +1,16 @@
 """Run the nodes in ComfyUI itself, by its own nodes and samplers, around a velocity that is known.
 
-    python tests/integrations/in_comfyui.py COMFYUI NODES
+    python tests/integrations/in_comfyui.py COMFYUI NODES MODULE
 
-COMFYUI is its folder, NODES that of the nodes. Needs what ComfyUI needs; runs on the CPU.
+COMFYUI is its folder, NODES that of the nodes, MODULE that of a module for 4, 8 and 6 channels.
+Needs what ComfyUI needs; runs on the CPU.
 """
 
 import asyncio
 import sys
 from pathlib import Path
 
-COMFYUI, NODES = map(Path, sys.argv[1:])
+COMFYUI, NODES, MODULE = map(Path, sys.argv[1:])
 sys.path[0], sys.argv[1:] = str(COMFYUI), ["--cpu"]
 
 import comfy.options  # noqa: E402  before anything else, so that it reads the arguments
@@ -20,7 +21,7 @@ import nodes  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from comfy import latent_formats, samplers, supported_models  # noqa: E402
-from comfy.model_base import BaseModel, ModelType  # noqa: E402
+from comfy.model_base import SD3, BaseModel, ModelType  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 CPU, STEPS, GUIDANCE = torch.device("cpu"), 6, 4.0
@@ -43,19 +44,26 @@ class Network(torch.nn.Module):
         return velocity(x, time.reshape(-1, 1, 1, 1), side.reshape(-1, 1, 1, 1))
 
 
-def model(kind=ModelType.FLOW):
+class Known(SD3):
+    """A model that a module can be run for, around the network here."""
+
+    def __init__(self, *settings):
+        BaseModel.__init__(self, *settings)
+
+
+def model(kind=ModelType.FLOW, made=BaseModel):
     config = supported_models.SD3({"in_channels": 4})
     config.latent_format = latent_formats.LatentFormat()
     config.sampling_settings = {"shift": 3.0}
     config.set_inference_dtype(torch.float32, None)
-    return ModelPatcher(BaseModel(config, kind, CPU, Network).eval(), CPU, CPU)
+    return ModelPatcher(made(config, kind, CPU, Network).eval(), CPU, CPU)
 
 
 def draw(sampler, patcher, mask=None):
     """The latents, as SamplerCustomAdvanced has them, the grid and the noise."""
     guider = samplers.CFGGuider(patcher)
-    side = torch.ones(1, 3, 4)
-    guider.set_conds([[side, {}]], [[-side, {}]])
+    side, pooled = torch.ones(1, 3, 8), {"pooled_output": torch.ones(1, 6)}
+    guider.set_conds([[side, pooled]], [[-side, pooled]])
     guider.set_cfg(GUIDANCE)
     sampling = patcher.get_model_object("model_sampling")
     sigmas = samplers.calculate_sigmas(sampling, "simple", STEPS)
@@ -75,6 +83,25 @@ def by_hand(sigmas, noise):
             told = sigmas[k] + (1 + DEVIATIONS[k]) * (sigmas[k + 1] - sigmas[k])
             told = told.clamp(1e-3, sigmas[0])
     return x.float()
+
+
+def run_module():
+    """By the samplers that ask once a step; the others say that they do not."""
+    node, known = nodes.NODE_CLASS_MAPPINGS["AsyncDiffModule"], model(made=Known)
+
+    def wrapped(name, gamma=1.0):
+        return node().wrap(samplers.sampler_object(name), str(MODULE), gamma)[0]
+
+    once = "euler", "dpmpp_2m", "res_multistep", "uni_pc", "lcm", "ddim"
+    for name in once:
+        stock = draw(samplers.sampler_object(name), known)[0]
+        assert torch.equal(draw(wrapped(name, 0.0), known)[0], stock), name
+        assert not torch.allclose(draw(wrapped(name), known)[0], stock, atol=0.01), name
+    for name in ("heun", "dpm_2", "dpmpp_sde"):
+        with pytest.raises(RuntimeError, match="A module chooses once a step"):
+            draw(wrapped(name), known)
+    with pytest.raises(ValueError, match="this model is BaseModel"):
+        draw(wrapped("euler"), model())
 
 
 def main():
@@ -97,6 +124,7 @@ def main():
     torch.testing.assert_close(kept, torch.full_like(kept, 0.5))
     with pytest.raises(ValueError, match="only flow models"):
         draw(wrapped("euler"), model(ModelType.EPS))
+    run_module()
 
 
 main()

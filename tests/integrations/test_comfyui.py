@@ -21,24 +21,15 @@ from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficien
 from asyncdiff_cli.engine.sampling.loop import integrate
 from tests.conftest import PROMPTS, make_case
 from tests.helpers.by_hand import noise
+from tests.helpers.modules import randomised, tiny
 from tests.helpers.rounding import assert_rounded, terms
 from tests.integrations import comfy
+from tests.integrations.conftest import FOLDER
 
-FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 STD = torch.tensor([[0.02, 0.1, 0.5, 1.0, 3.0]], dtype=torch.float64)
 START = torch.ones_like(STD)
 DEVIATIONS = [0.8, -1.0, 0.5, 1.0, 0.0]
 """For six steps. The second repeats the time before it, the last is synchronous."""
-
-
-@pytest.fixture(scope="module")
-def pack():
-    kept = {name: module for name, module in sys.modules.items() if name.startswith("comfy")}
-    comfy.install()
-    yield comfy.load(FOLDER)
-    for name in [name for name in sys.modules if name.startswith(("comfy", str(FOLDER)))]:
-        del sys.modules[name]
-    sys.modules.update(kept)
 
 
 @pytest.fixture
@@ -202,7 +193,7 @@ def test_between_the_grids_times_the_offset_is_interpolated(pack):
 
 def test_beyond_the_grid_a_model_is_told_its_time(pack):
     times = pack.sampler.Times([0.2, 0.5, 1.0], [0.1, -0.1, 0.0])
-    assert (times.at(1.25), times.at(0.125)) == (1.25, 0.125)
+    assert times.at([1.25, 0.125]) == [1.25, 0.125]
 
 
 def test_a_masked_latent_stays_what_it_was(pack, scheduler):
@@ -406,10 +397,22 @@ def test_nodes_are_as_comfyui_expects_them(pack):
         assert all(f"`{name}`" in readme for name in node.INPUT_TYPES()["required"])
 
 
-def test_the_example_is_a_workflow_with_the_node_before_the_sampler(pack):
-    (path,) = (FOLDER / "workflows").glob("*.json")
-    workflow = json.loads(path.read_text())
-    nodes = {node["id"]: node for node in workflow["nodes"]}
+EXAMPLES = {"flux-async-schedule": "AsyncDiffSchedule", "flux-async-module": "AsyncDiffModule"}
+
+
+def test_examples_are_those_of_the_folder():
+    assert {path.stem for path in (FOLDER / "workflows").iterdir()} == set(EXAMPLES)
+
+
+def example(name):
+    """A workflow, and its nodes by their ids."""
+    workflow = json.loads((FOLDER / "workflows" / f"{name}.json").read_text())
+    return workflow, {node["id"]: node for node in workflow["nodes"]}
+
+
+@pytest.mark.parametrize(("name", "ours"), EXAMPLES.items())
+def test_an_example_is_a_workflow_with_the_node_before_the_sampler(name, ours, pack):
+    workflow, nodes = example(name)
     for number, source, slot, target, place, kind in workflow["links"]:
         output, taken = nodes[source]["outputs"][slot], nodes[target]["inputs"][place]
         assert number in output["links"]
@@ -422,8 +425,15 @@ def test_the_example_is_a_workflow_with_the_node_before_the_sampler(pack):
         for _, a, _, b, _, k in workflow["links"]
         if k == "SAMPLER"
     ]
-    ours = "AsyncDiffSchedule"
     assert path == [("KSamplerSelect", ours), (ours, "SamplerCustomAdvanced")]
+    (node,) = (node for node in nodes.values() if node["type"] == ours)
+    widgets = [n for n in pack.nodes[ours].INPUT_TYPES()["required"] if n != "sampler"]
+    assert len(node["widgets_values"]) == len(widgets)
+
+
+def test_the_examples_schedule_is_the_spectral_one_of_its_grid(pack):
+    _, nodes = example("flux-async-schedule")
+    ours = "AsyncDiffSchedule"
     ((schedule, gamma),) = (n["widgets_values"] for n in nodes.values() if n["type"] == ours)
     (steps,) = (n["widgets_values"][1] for n in nodes.values() if n["type"] == "BasicScheduler")
     even = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
@@ -465,8 +475,9 @@ def test_the_folder_alone_is_enough(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("COMFYUI" not in os.environ, reason="COMFYUI=FOLDER says where ComfyUI is")
-def test_in_comfyui_itself():
+def test_in_comfyui_itself(tmp_path):
+    randomised(tiny()).save_pretrained(tmp_path)
     script = Path(__file__).with_name("in_comfyui.py")
-    command = [sys.executable, str(script), os.environ["COMFYUI"], str(FOLDER)]
+    command = [sys.executable, str(script), os.environ["COMFYUI"], str(FOLDER), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
