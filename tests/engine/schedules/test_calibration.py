@@ -1,15 +1,14 @@
 """The search for a schedule, in the world where the best one is known."""
 
-import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler, shifted_scheduler
 from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
 from asyncdiff_cli.engine.schedules.calibration import Calibration, Images, deviations_of, teach
 from asyncdiff_cli.engine.schedules.search import Search
+from benchmarks.gaussian import least
 from tests.helpers.spectra import told
 
 STD = torch.logspace(0.5, -1.5, 24, dtype=torch.float64)
@@ -44,18 +43,7 @@ def error(solver: str, deviations) -> torch.Tensor:
 
 
 def optimum(solver: str) -> float:
-    def objective(values):
-        deviations = torch.tensor(values, requires_grad=True)
-        value = error(solver, deviations)
-        value.backward()
-        return value.item(), deviations.grad.numpy()
-
-    starts = (np.full(4, start) for start in (0.0, 0.5, 1.0))
-    bounds = [(-1, 1)] * 4
-    return min(
-        minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds).fun
-        for start in starts
-    )
+    return float(error(solver, least(lambda deviations: error(solver, deviations), 4)))
 
 
 @pytest.mark.parametrize("solver", ["euler", "dpmpp"])
