@@ -23,6 +23,7 @@ from asyncdiff_cli.commands.recipes import recipes
 from asyncdiff_cli.commands.report import report
 from asyncdiff_cli.commands.sample import sample
 from asyncdiff_cli.commands.score import score
+from asyncdiff_cli.commands.spectrum import spectrum
 from asyncdiff_cli.commands.sweep import sweep
 from asyncdiff_cli.commands.train import train
 from asyncdiff_cli.engine.errors import explained
@@ -49,6 +50,7 @@ commands: dict[str, Callable[..., None]] = {
     "explain": explain,
     "calibrate": calibrate,
     "distill": distill,
+    "spectrum": spectrum,
     "backbones": backbones,
     "inspect": inspect,
 }

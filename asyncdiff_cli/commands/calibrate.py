@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asyncdiff_cli.commands.schedules import ScheduleOptions
+from asyncdiff_cli.commands.schedules import ScheduleOptions, make
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.schedules.job import ScheduleJob
+    from asyncdiff_cli.engine.schedules.job import MeasuringJob
 
 
 def calibrate(wanted: ScheduleOptions) -> None:
@@ -20,15 +20,13 @@ def calibrate(wanted: ScheduleOptions) -> None:
 
     asyncdiff calibrate --backbone mini --steps 8 --out mini-8.json
     """
-    from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_schedule_request
+    from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_drawn_request
 
-    request = parse_schedule_request(
-        ScheduleRequest, wanted.model, out=wanted.out, **wanted.settings
-    )
-    wanted.make(request, wanted.model, request.search.calibrating, _opener)
+    request = parse_drawn_request(ScheduleRequest, wanted.model, out=wanted.out, **wanted.settings)
+    make(wanted, request, wanted.model, request.search.calibrating, _opener)
 
 
-def _opener() -> Callable[..., ScheduleJob]:
+def _opener() -> Callable[..., MeasuringJob]:
     from asyncdiff_cli.engine.schedules.calibrate import open_calibration
 
     return open_calibration

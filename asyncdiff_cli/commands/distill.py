@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncdiff_cli.commands.schedules import ScheduleOptions
+from asyncdiff_cli.commands.schedules import ScheduleOptions, make
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.schedules.job import ScheduleJob
+    from asyncdiff_cli.engine.schedules.job import MeasuringJob
 
 
 def distill(
@@ -35,10 +35,10 @@ def distill(
     from asyncdiff_cli.engine.schedules.distill_request import parse_distill_request
 
     request, choice = parse_distill_request(source, wanted.model, out=wanted.out, **wanted.settings)
-    wanted.make(request, choice, request.search.distilling, _opener)
+    make(wanted, request, choice, request.search.distilling, _opener)
 
 
-def _opener() -> Callable[..., ScheduleJob]:
+def _opener() -> Callable[..., MeasuringJob]:
     from asyncdiff_cli.engine.schedules.distill import open_distillation
 
     return open_distillation

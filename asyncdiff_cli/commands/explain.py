@@ -61,6 +61,14 @@ def explain(
             help=f"{', '.join(GRIDS)}. (default: model)",
         ),
     ] = None,
+    spectrum: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            callback=callbacks.read_paths,
+            help="What there is at each scale, by `asyncdiff spectrum`. (default: as in images)",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, options.file_out("A chart: a .png, .svg or .pdf. (default: none)")
     ] = None,
@@ -68,8 +76,9 @@ def explain(
 ) -> None:
     """Compute what policies do to detail and noise, on data of which everything is known.
 
-    Of Gaussian data with the spectrum of images a sampler keeps a share at each scale of detail.
-    The closer to 1 the better; `worth` is the number of synchronous Euler steps that come as near.
+    Of Gaussian data with the spectrum of images, or a measured one, a sampler keeps a share at each
+    scale of detail. The closer to 1 the better; `worth` is the number of synchronous Euler steps
+    that come as near.
 
     asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
     """
@@ -85,7 +94,7 @@ def explain(
 
         if out is not None:
             check_suffix(out)
-        explanation = explain_request(ExplainRequest(policies, model, shift, steps, size))
+        explanation = explain_request(ExplainRequest(policies, model, shift, steps, size, spectrum))
         written = [] if out is None else write_chart(explanation, out)
     if out is not None and (warning := kept_apart(out, written[0])):
         render.warning(warning)

@@ -1,4 +1,4 @@
-"""The options that `calibrate` and `distill` share, and what both do with them."""
+"""The options that `calibrate`, `distill` and `spectrum` share, and what they do with them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from asyncdiff_cli.engine.schedules.search import CANDIDATES, OBJECTIVES, SPLIT,
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.choice import ModelChoice
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
-    from asyncdiff_cli.engine.schedules.job import ScheduleJob
-    from asyncdiff_cli.engine.schedules.request import ScheduleRequest
+    from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
+    from asyncdiff_cli.engine.schedules.job import MeasuringJob
+    from asyncdiff_cli.engine.schedules.request import DrawnRequest
 
 Out = Annotated[
     Path,
-    options.file_out(
-        "The schedule file. What is there of other settings is kept.", metavar="FILE.json"
-    ),
+    options.file_out("The file. What is there of other settings is kept.", metavar="FILE.json"),
 ]
 DryRun = Annotated[
     bool,
@@ -39,8 +38,8 @@ DryRun = Annotated[
 
 @in_panel(options.WHAT)
 @dataclass(frozen=True)
-class SearchPrompts(options.PromptSource):
-    """What a search for a schedule draws."""
+class DrawnPrompts(options.PromptSource):
+    """What is drawn to be measured."""
 
     prompts: Annotated[
         Path | None,
@@ -52,15 +51,22 @@ class SearchPrompts(options.PromptSource):
         ),
     ] = None
     limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Prompts that are searched on. (default: 32)")
+        int | None, typer.Option(metavar="N", help="Prompts that it is made on. (default: 32)")
     ] = None
+    seed: options.Seed = 0
+
+
+@in_panel(options.WHAT)
+@dataclass(frozen=True)
+class SearchPrompts(DrawnPrompts):
+    """What a search for a schedule draws."""
+
     held_out: Annotated[
         int | None,
         typer.Option(
             metavar="N", help="Validation prompts that the result is tried on. (default: 32)"
         ),
     ] = None
-    seed: options.Seed = 0
 
 
 @in_panel(options.SAMPLING)
@@ -68,7 +74,9 @@ class SearchPrompts(options.PromptSource):
 class SearchSampling:
     """How it is drawn."""
 
-    steps: Annotated[int | None, typer.Option(metavar="K", help="(default: the backbone's)")] = None
+    steps: Annotated[
+        int | None, typer.Option(metavar="K", help="(default: the backbone's; of spectrum 4 times)")
+    ] = None
     guidance: options.Guidance = None
     size: options.Size = None
     batch_size: Annotated[
@@ -115,6 +123,19 @@ class TrialOptions:
     reward_path: options.RewardPath = None
 
 
+@in_panel(options.OUT)
+@dataclass(frozen=True)
+class SpectrumOptions:
+    """A spectrum that is to be measured."""
+
+    prompts: DrawnPrompts
+    sampling: SearchSampling
+    model: options.Model
+    out: Out
+    dry_run: DryRun = False
+    json: options.Json = False
+
+
 @in_panel(options.SEARCH)
 @dataclass(frozen=True)
 class ScheduleOptions:
@@ -135,60 +156,75 @@ class ScheduleOptions:
         groups = (self.prompts, self.sampling, self.search, self.trial)
         return {name: value for group in groups for name, value in vars(group).items()}
 
-    def make(
-        self,
-        request: ScheduleRequest,
-        choice: ModelChoice,
-        cost: Callable[[int, int, int], int],
-        load: Callable[[], Callable[..., ScheduleJob]],
-    ) -> None:
-        """Make a schedule and print what it is worth, or what it would cost.
 
-        Args:
-            cost: evaluations of so many images that are searched on, and tried, in K steps.
-            load: imports what opens the job, after all that can be refused without it.
-        """
-        from asyncdiff_cli.engine.schedules.journal import workplace
-        from asyncdiff_cli.engine.schedules.request import search_cost
+def make(
+    given: ScheduleOptions | SpectrumOptions,
+    request: DrawnRequest,
+    choice: ModelChoice,
+    cost: Callable[[int, int, int], int],
+    load: Callable[[], Callable[..., MeasuringJob]],
+) -> None:
+    """Make a file and print what is in it, or what it would cost.
 
-        start = time.perf_counter()
-        if self.dry_run:
-            _show_cost(search_cost(request, choice, cost), self.json)
-            return
-        with workplace(self.out) as directory:
-            with render.status("Loading the model") as downloading:
-                open_job = load()
-                render.quiet_libraries()
-                job = open_job(request, choice, directory, render.warning, downloading)
-            _make(job, self.out, start, self.json)
+    Args:
+        cost: evaluations of so many images that it is made on, and tried, in K steps.
+        load: imports what opens the job, after all that can be refused without it.
+    """
+    from asyncdiff_cli.engine.schedules.journal import workplace
+    from asyncdiff_cli.engine.schedules.request import measuring_cost
+
+    start = time.perf_counter()
+    if given.dry_run:
+        _show_cost(measuring_cost(request, choice, cost), given.json)
+        return
+    with workplace(given.out) as directory:
+        with render.status("Loading the model") as downloading:
+            open_job = load()
+            render.quiet_libraries()
+            job = open_job(request, choice, directory, render.warning, downloading)
+        _make(job, given.out, start, given.json)
 
 
 def _show_cost(cost: dict[str, Any], json: bool) -> None:
-    """Print what a search would cost."""
+    """Print what a file would cost."""
     if json:
         render.as_json(cost)
         return
     render.fields({name.replace("_", " "): v for name, v in cost.items() if name != "dry_run"})
 
 
-def _make(job: ScheduleJob, out: Path, start: float, json: bool) -> None:
-    """Make a schedule, and print what it is worth."""
+def _make(job: MeasuringJob, out: Path, start: float, json: bool) -> None:
+    """Make a file, and print what is in it."""
     from asyncdiff_cli.engine.files import kept_apart
+    from asyncdiff_cli.engine.policies.schedule_file import Schedule
 
     with render.images(job.evaluations, things="evaluations") as advance:
-        schedule = job.run(advance, render.note)
+        made = job.run(advance, render.note)
     if warning := kept_apart(out, job.path):
         render.warning(warning)
     if json:
-        values = schedule.model_dump(mode="json", exclude_none=True)
+        values = made.model_dump(mode="json", exclude_none=True)
         seconds = round(time.perf_counter() - start, 3)
         render.as_json({"file": str(job.path), **values, "seconds": seconds})
         return
-    show(schedule)
+    if isinstance(made, Schedule):
+        show_schedule(made)
+    else:
+        show_spectrum(made)
     render.line(str(job.path))
 
 
-def show(schedule: Schedule) -> None:
+def show_spectrum(measured: MeasuredSpectrum) -> None:
+    """Print how much there is at each scale of detail, by octaves."""
+    rows = [
+        (f"{frequency:g}", f"{std:.4g}", f"{share:.2%}")
+        for frequency, std, share in measured.rows
+        if frequency.is_integer() and int(frequency).bit_count() <= 1
+    ]
+    render.table(("cycles per image", "size", "share of components"), [[*row] for row in rows])
+
+
+def show_schedule(schedule: Schedule) -> None:
     """Print the deviations, what they explain of a module, and the held-out table."""
     made: dict[str, Any] = schedule.made
     share = made.get("share_of_step")

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.errors import InputError, of_system
@@ -23,6 +23,8 @@ SHOWN = 120
 _SAID = {"value_error", "missing", "json_invalid", "too_short", "too_long"}
 """Kinds of pydantic's errors whose message tells the value, or that have none."""
 
+AS_TUPLE = BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+"""What JSON has as a list is a tuple, of which `Read` takes none."""
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -25,6 +25,7 @@ PANELS = {
     "sweep": [WHAT, TIME, SAMPLING, SCORING, MODEL, OUT],
     "calibrate": [WHAT, SAMPLING, SEARCH, SCORING, MODEL, OUT],
     "distill": [WHAT, SAMPLING, SEARCH, SCORING, MODEL, OUT],
+    "spectrum": [WHAT, SAMPLING, MODEL, OUT],
     "panel": [WHAT, TIME, SAMPLING, MODEL, OUT],
     "score": [SCORING, MODEL, OUT],
     "explain": [TIME, SAMPLING, MODEL, OUT],

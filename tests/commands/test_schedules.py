@@ -2,12 +2,12 @@
 
 import os
 import shlex
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from asyncdiff_cli.engine import Schedule
+from tests.helpers.interrupting import stopped_after
 from tests.helpers.modules import save_module
 
 SMALL = (
@@ -34,23 +34,6 @@ def search(request, asyncdiff, searched, module):
     """Each command in turn, as a call that takes further options."""
     words = ["calibrate"] if request.param == "calibrate" else ["distill", module]
     return lambda *options: asyncdiff(*words, *searched, *options)
-
-
-@contextmanager
-def stopped_after(found):
-    """Interrupt a command when it has kept so many things that it found, before it keeps more."""
-    replace, kept = os.replace, []
-
-    def replace_or_stop(source, target):
-        if os.path.dirname(target) == "":
-            if len(kept) == found:
-                raise KeyboardInterrupt
-            kept.append(target)
-        replace(source, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", replace_or_stop)
-        yield
 
 
 def test_it_writes_a_schedule_that_draws(search, draw):

@@ -22,3 +22,16 @@ def told(sigmas: torch.Tensor, deviations) -> torch.Tensor:
 
 def error(sigmas: torch.Tensor, deviations, solver: str = "euler") -> torch.Tensor:
     return IMAGES.error(transfer(sigmas, told(sigmas, deviations), IMAGES.std, solver))
+
+
+def coloured(spectrum: Spectrum, count: int, size: int = 32) -> torch.Tensor:
+    """Gaussian latents [count, 4, size, size] of a spectrum with all frequencies of that size."""
+    side = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+    squares = side[:, None].square() + side.square()
+    of_frequency = dict(
+        zip(spectrum.frequency.square().round().tolist(), spectrum.std, strict=True)
+    )
+    std = torch.stack([of_frequency[square] for square in squares.flatten().tolist()])
+    noise = torch.randn(count, 4, size, size, generator=torch.Generator().manual_seed(0))
+    waves = torch.fft.fft2(noise.double()) * std.reshape(size, size)
+    return torch.fft.ifft2(waves).real

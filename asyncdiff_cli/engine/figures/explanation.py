@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from asyncdiff_cli.engine.policies.asking import for_run, latent_scale_of, veloc
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies, read_policy
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
+from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.policies.transfer import transfer
 from asyncdiff_cli.engine.sampling.loop import integrate
 
@@ -46,6 +48,8 @@ class ExplainRequest:
     steps: int | None = None
     size: int | None = None
     """Pixels."""
+    spectrum: Path | None = None
+    """The file of the data's spectrum; that of images in general."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Explained:
     policy: str
     """Its line, with γ if that is not 1."""
     error: float
-    """Mean squared error of `factors` over all components; the data's mean power is 1."""
+    """Mean squared error of `factors` over all components; the mean power of images is 1."""
     worth_steps: int | None
     """The least number of synchronous steps of Euler that come as near; None if none does."""
     residual_noise: float
@@ -187,7 +191,16 @@ def explain_request(request: ExplainRequest) -> Explanation:
         make, entry, solver = of_backbone(request)
         steps = request.steps or entry.num_inference_steps
     chosen = parse_policies(request.policies, entry)
-    return explain(make, steps, solver, chosen, Spectrum.of_images())
+    return explain(make, steps, solver, chosen, spectrum_of(request.spectrum))
+
+
+def spectrum_of(path: Path | None) -> Spectrum:
+    """The spectrum of a file; without one that of images in general.
+
+    Raises:
+        InputError: as `MeasuredSpectrum.load`.
+    """
+    return Spectrum.of_images() if path is None else MeasuredSpectrum.load(path).spectrum()
 
 
 def of_shift(request: ExplainRequest) -> MakeScheduler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES
@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
 from asyncdiff_cli.engine.policies.given import SolverSchedule
-from asyncdiff_cli.engine.reading import Read, read_json
+from asyncdiff_cli.engine.reading import AS_TUPLE, Read, read_json
 
 Deviation = Annotated[float, Field(ge=-1, le=1)]
 Time = Annotated[float, Field(ge=0, le=1)]
@@ -33,7 +33,7 @@ class Schedule(Read):
     format: Literal[1] = 1
     deviations: Annotated[
         tuple[Deviation, ...],
-        BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given),
+        AS_TUPLE,
         Field(min_length=1, max_length=2 * MAX_STEPS),
     ]
     """D before γ of each evaluation but the first."""

@@ -138,17 +138,8 @@ def make_policy(spec: PolicySpec, entry: BackboneEntry) -> Policy:
     if row.takes_module:
         return _module(spec, entry)
     if spec.source is not None:
-        return _of_file(spec.source, row.made_by)
+        return row.read(spec.source)
     return row.make(*spec.values)
-
-
-def _of_file(source: str, made_by: str) -> Policy:
-    from asyncdiff_cli.engine.policies.schedule_file import Schedule
-
-    schedule = Schedule.load(expanded(source))
-    if made_by and schedule.made.get("by") != made_by:
-        raise InputError(f"{source} was not made by {made_by}: name it schedule:{source}")
-    return schedule.policy()
 
 
 @lru_cache(maxsize=4)

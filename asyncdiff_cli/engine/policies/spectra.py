@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ FAINT = 0.02
 """The standard deviation of what is not there: as good as nothing beside the noise, of 1."""
 MOST_STEPS = 1000
 """Steps that a run is compared with at most."""
+Rows: TypeAlias = tuple[tuple[float, float, float], ...]
+"""Frequency, s and weight of a spectrum's components, as plain numbers."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,25 @@ class Spectrum:
         power = torch.fft.fft2(latents.double(), norm="ortho").abs().square().mean((0, 1))
         sums = torch.zeros_like(radius).index_add(0, index, power.flatten().cpu())
         return cls(radius, (sums / counts).sqrt(), counts / counts.sum())
+
+    @classmethod
+    def of_rows(cls, rows: Rows) -> Self:
+        """Make a spectrum of plain numbers; its weights are scaled to a sum of 1."""
+        frequency, std, weight = torch.tensor(rows, dtype=torch.float64).unbind(1)
+        return cls(frequency, std, weight / weight.sum())
+
+    @property
+    def rows(self) -> Rows:
+        """The spectrum as plain numbers."""
+        columns = (column.tolist() for column in (self.frequency, self.std, self.weight))
+        return tuple(zip(*columns, strict=True))
+
+    def banded(self) -> Spectrum:
+        """Give a number per whole cycle, the root mean square of the components nearest to it."""
+        bands, index = self.frequency.round().unique(return_inverse=True)
+        weight = torch.zeros_like(bands).index_add(0, index, self.weight)
+        power = torch.zeros_like(bands).index_add(0, index, self.weight * self.std.square())
+        return Spectrum(bands, (power / weight).sqrt(), weight)
 
     def error(self, factors: Tensor) -> Tensor:
         """Mean squared error of `factors` [n] against `std`, over all components, []."""

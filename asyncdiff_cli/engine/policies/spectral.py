@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_weight
-from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.policies.base import Described, Policy, StepState
 from asyncdiff_cli.engine.policies.given import ScheduledDeviation
-from asyncdiff_cli.engine.policies.spectra import FAINT, Spectrum
+from asyncdiff_cli.engine.policies.spectra import FAINT, Rows, Spectrum
 from asyncdiff_cli.engine.policies.transfer import transfer
 
 WEIGHT = 1.0
@@ -39,9 +39,10 @@ class SpectralDeviation(Described):
 
     Args:
         weight: of the noise that is left, ≥ 0.
+        spectrum: of the data, as `Spectrum.rows`; none for that of images in general.
 
     Raises:
-        InputError: for a weight that is none.
+        InputError: for a weight that is none, or a spectrum that cannot be.
 
     Example:
         >>> import torch
@@ -51,16 +52,32 @@ class SpectralDeviation(Described):
     """
 
     weight: float = WEIGHT
+    spectrum: Rows = ()
 
     name: ClassVar[str] = "spectral"
     bound: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         check_weight(self.weight)
+        rows = tuple(tuple(float(value) for value in row) for row in self.spectrum)
+        if any(len(row) != 3 or not all(value >= 0 for value in row) for row in rows):
+            raise InputError(
+                "a spectrum has a frequency, a size and a share in each row, from 0 on"
+            )
+        object.__setattr__(self, "spectrum", rows)  # which a record has as lists
+
+    def to_dict(self) -> dict[str, Any]:
+        described = {"name": self.name, "weight": self.weight}
+        return (
+            {**described, "spectrum": [list(row) for row in self.spectrum]}
+            if self.spectrum
+            else described
+        )
 
     def for_run(self, sigmas: Tensor, solver: str) -> Policy:
         """The schedule for the evaluations at `sigmas` [evaluations + 1] of a solver."""
-        deviations = optimal_deviations(tuple(sigmas.tolist()), solver, self.weight)
+        grid = tuple(sigmas.tolist())
+        deviations = optimal_deviations(grid, solver, self.weight, self.spectrum)
         return ScheduledDeviation(deviations) if deviations else self
 
     def __call__(self, state: StepState) -> Tensor:
@@ -71,7 +88,10 @@ class SpectralDeviation(Described):
 @torch.inference_mode(False)  # a run is in it, or without gradients
 @torch.enable_grad()
 def optimal_deviations(
-    sigmas: tuple[float, ...], solver: str = "euler", weight: float = WEIGHT
+    sigmas: tuple[float, ...],
+    solver: str = "euler",
+    weight: float = WEIGHT,
+    rows: Rows = (),
 ) -> tuple[float, ...]:
     """Find D_1 … in [−1, 1] of least error on Gaussian data with the spectrum of images.
 
@@ -84,6 +104,7 @@ def optimal_deviations(
         sigmas: t of each evaluation and a last 0, as a diffusers scheduler holds them; Heun has
             each time but the first twice, and its deviations there are 0 where it steps.
         solver: as of `transfer`.
+        rows: of another spectrum than that of images.
 
     Returns:
         A deviation for each evaluation but the first, rounded; none for a single one.
@@ -93,7 +114,7 @@ def optimal_deviations(
         grid = grid.unique().flip(0)
     if len(grid) < 3:
         return ()
-    spectrum = Spectrum.of_images()
+    spectrum = Spectrum.of_rows(rows) if rows else Spectrum.of_images()
     std = torch.cat([spectrum.std, spectrum.std.new_tensor([FAINT])])
     size = ((1 - grid[0]).square() * std.square() + grid[0].square()).sqrt()
 

@@ -21,6 +21,7 @@ from asyncdiff_cli.engine.checks import (
     check_window,
 )
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.reading import shown
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class PolicyRow:
             one argument.
         default: its number where none is given.
         takes_module: whether it is asked for with the place of a module in place of numbers.
-        takes_file: whether it may be asked for with a schedule file in place of numbers.
+        takes_file: whether it may be asked for with a file in place of numbers.
+        file_path: the class of that file, as of `class_path`.
         made_by: how that file must have been made, as `Schedule.made` says it; "" for any way.
     """
 
@@ -56,17 +58,33 @@ class PolicyRow:
     default: float | None = None
     takes_module: bool = False
     takes_file: bool = False
+    file_path: str = "schedule_file:Schedule"
     made_by: str = ""
 
     def load(self) -> Any:
         """The class."""
-        module, _, name = self.class_path.partition(":")
-        package = __name__.rpartition(".")[0]
-        return getattr(import_module(module if "." in module else f"{package}.{module}"), name)
+        return _load(self.class_path)
 
     def make(self, *numbers: float) -> Policy:
         """The policy of the numbers behind its name."""
         return self.load()(numbers) if self.any_length else self.load()(*numbers)
+
+    def read(self, source: str) -> Policy:
+        """The policy of a file.
+
+        Raises:
+            InputError: for a file of another kind, or one that was made in another way.
+        """
+        content = _load(self.file_path).load(expanded(source))
+        if self.made_by and content.made.get("by") != self.made_by:
+            raise InputError(f"{source} was not made by {self.made_by}: name it schedule:{source}")
+        return content.policy()
+
+
+def _load(class_path: str) -> Any:
+    module, _, name = class_path.partition(":")
+    package = __name__.rpartition(".")[0]
+    return getattr(import_module(module if "." in module else f"{package}.{module}"), name)
 
 
 _FIXED = PolicyRow("given:FixedDeviation", "fixed:D", "fixed:0.5", (check_deviation,))
@@ -87,10 +105,12 @@ _CALIBRATED = PolicyRow(
 )
 _SPECTRAL = PolicyRow(
     "spectral:SpectralDeviation",
-    "spectral[:WEIGHT]",
+    "spectral[:WEIGHT], spectral:FILE.json",
     "spectral:1",
     (check_weight,),
     default=1.0,
+    takes_file=True,
+    file_path="spectrum_file:MeasuredSpectrum",
 )
 _DETAIL_DAEMON = PolicyRow(
     "detail_daemon:DetailDaemon",

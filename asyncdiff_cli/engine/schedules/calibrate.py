@@ -15,14 +15,15 @@ from asyncdiff_cli.engine.policies.spectral import optimal_deviations
 from asyncdiff_cli.engine.schedules.calibrated import CALIBRATION, search_errors
 from asyncdiff_cli.engine.schedules.calibration import deviations_of
 from asyncdiff_cli.engine.schedules.job import (
+    MeasuringJob,
     OnLine,
-    ScheduleJob,
     Way,
     Workbench,
     compared,
-    open_schedule,
+    open_measuring,
 )
 from asyncdiff_cli.engine.schedules.request import ScheduleRequest, command_line
+from asyncdiff_cli.engine.schedules.search import Search
 
 
 def open_calibration(
@@ -31,21 +32,23 @@ def open_calibration(
     directory: Path,
     on_warning: Callable[[str], None] = lambda _: None,
     on_progress: OnProgress | None = None,
-) -> ScheduleJob:
+) -> MeasuringJob:
     """Open the calibration of a backbone.
 
-    Args, Raises: as `open_schedule`.
+    Args, Raises: as `open_measuring`.
     """
     command = command_line(["calibrate"], choice, request.given())
-    way = Way({"by": CALIBRATION}, command, request.search.calibrating, _calibrate)
-    return open_schedule(request, choice, way, directory, on_warning, on_progress)
+    search = request.search
+    make = partial(_calibrate, search)
+    way = Way(Schedule, {"by": CALIBRATION}, command, search.calibrating, make)
+    return open_measuring(request, choice, way, directory, on_warning, on_progress)
 
 
-def _calibrate(bench: Workbench, on_line: OnLine) -> Schedule:
+def _calibrate(search: Search, bench: Workbench, on_line: OnLine) -> Schedule:
     """Search for one deviation a step and for one for all, and try both on held-out prompts."""
     journal, settled = bench.journal, bench.settled()
     solver = bench.pictures.canvas.backbone.scheduler
-    with bench.pictures.calibration(bench.search) as calibration:
+    with bench.pictures.calibration(search) as calibration:
         for one in calibration.run(settled):
             settled.append(one)
             bench.keep(settled)
@@ -61,16 +64,16 @@ def _calibrate(bench: Workbench, on_line: OnLine) -> Schedule:
         "calibrated": deviations,
     }
     made = {**bench.made, "constant": constant, **own}
-    return bench.pictures.schedule(deviations, made, _tried(bench, rivals, on_line))
+    return bench.pictures.schedule(deviations, made, _tried(search, bench, rivals, on_line))
 
 
 def _tried(
-    bench: Workbench, rivals: dict[str, tuple[float, ...]], on_line: OnLine
+    search: Search, bench: Workbench, rivals: dict[str, tuple[float, ...]], on_line: OnLine
 ) -> dict[str, Any]:
     """Schedules beside the first of them on held-out prompts; nothing without such."""
     if bench.held_out is None:
         return {}
-    with bench.held_out.calibration(bench.search) as calibration:
+    with bench.held_out.calibration(search) as calibration:
         draws = {
             name: partial(calibration.drawn, deviations) for name, deviations in rivals.items()
         }

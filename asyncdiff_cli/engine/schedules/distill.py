@@ -20,15 +20,16 @@ from asyncdiff_cli.engine.schedules.calibrated import search_errors
 from asyncdiff_cli.engine.schedules.calibration import DECIMALS, deviations_of
 from asyncdiff_cli.engine.schedules.distill_request import DistillRequest
 from asyncdiff_cli.engine.schedules.job import (
+    MeasuringJob,
     OnLine,
-    ScheduleJob,
     Way,
     Workbench,
     beside,
     compared,
-    open_schedule,
+    open_measuring,
 )
 from asyncdiff_cli.engine.schedules.request import command_line
+from asyncdiff_cli.engine.schedules.search import Search
 
 DISTILLATION = "distillation"
 """How a file says that it was made like this."""
@@ -42,10 +43,10 @@ def open_distillation(
     directory: Path,
     on_warning: Callable[[str], None] = lambda _: None,
     on_progress: OnProgress | None = None,
-) -> ScheduleJob:
+) -> MeasuringJob:
     """Open the distillation of a module.
 
-    Args, Raises: as `open_schedule`, and `LearnedDeviation.load`.
+    Args, Raises: as `open_measuring`, and `LearnedDeviation.load`.
     """
     policy = LearnedDeviation.load(request.module)
     own = {
@@ -55,8 +56,10 @@ def open_distillation(
     }
     options = request.given()
     command = command_line(["distill", options.pop("module")], choice, options)
-    way = Way(own, command, request.search.distilling, partial(distill_policy, policy))
-    return open_schedule(request, choice, way, directory, on_warning, on_progress)
+    search = request.search
+    make = partial(distill_policy, policy, search)
+    way = Way(Schedule, own, command, search.distilling, make)
+    return open_measuring(request, choice, way, directory, on_warning, on_progress)
 
 
 def share_of_step(deviations: Tensor) -> float:
@@ -72,17 +75,17 @@ def share_of_step(deviations: Tensor) -> float:
     return float(1 - (exact - exact.mean(0)).square().sum() / total)
 
 
-def distill_policy(policy: Policy, bench: Workbench, on_line: OnLine) -> Schedule:
+def distill_policy(policy: Policy, search: Search, bench: Workbench, on_line: OnLine) -> Schedule:
     """Find the schedule whose pictures are closest to those of a policy that chooses by picture.
 
     It begins with the mean or the median of each step's deviations, whichever is closer, and is
     refined by what the last latents lack to the policy's on the same prompts and noise.
     """
-    drawn = bench.pictures.drawn_by(policy)
+    drawn = [*bench.pictures.drawn_by(policy)]
     decided = torch.cat([result.deviations for result in drawn])
     share = share_of_step(decided)
     settled = bench.settled()
-    with bench.pictures.calibration(bench.search, _last(drawn)) as calibration:
+    with bench.pictures.calibration(search, _last(drawn)) as calibration:
         averages = decided.mean(0), decided.median(0).values
         starts = [tuple(round(float(d), DECIMALS) for d in average) for average in averages]
         for one in calibration.refine(starts, settled):
@@ -99,17 +102,22 @@ def distill_policy(policy: Policy, bench: Workbench, on_line: OnLine) -> Schedul
         "module_std": decided.std(0, correction=0).tolist(),
         **own,
     }
-    return bench.pictures.schedule(deviations, made, _tried(policy, bench, deviations, on_line))
+    tried = _tried(policy, search, bench, deviations, on_line)
+    return bench.pictures.schedule(deviations, made, tried)
 
 
 def _tried(
-    policy: Policy, bench: Workbench, deviations: tuple[float, ...], on_line: OnLine
+    policy: Policy,
+    search: Search,
+    bench: Workbench,
+    deviations: tuple[float, ...],
+    on_line: OnLine,
 ) -> dict[str, Any]:
     """The policy and its schedule beside no deviation on held-out prompts, and one another."""
     if bench.held_out is None:
         return {}
-    drawn = bench.held_out.drawn_by(policy)
-    with bench.held_out.calibration(bench.search) as calibration:
+    drawn = [*bench.held_out.drawn_by(policy)]
+    with bench.held_out.calibration(search) as calibration:
         draws = {
             "baseline": partial(calibration.drawn, calibration.synchronous),
             "distilled": partial(calibration.drawn, deviations),

@@ -10,7 +10,7 @@ from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.policies.modules import LIFTED, find_module
-from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_schedule_request
+from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_drawn_request
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
 
@@ -33,7 +33,7 @@ def parse_distill_request(
         values: of the options; None is one that was not given.
 
     Raises:
-        InputError: as `find_module` and `parse_schedule_request`, or for a damaged run.
+        InputError: as `find_module` and `parse_drawn_request`, or for a damaged run.
     """
     run, own = expanded(source), {}
     if _holds_module(run / "tpm"):
@@ -51,7 +51,7 @@ def parse_distill_request(
     shipped = source.removesuffix(LIFTED)
     if choice.backbone is None and shipped in REGISTRY:
         choice = choice.changed(backbone=shipped)
-    return parse_schedule_request(DistillRequest, choice, own, module=source, **values), choice
+    return parse_drawn_request(DistillRequest, choice, own, module=source, **values), choice
 
 
 def over(model: ModelChoice, choice: ModelChoice) -> ModelChoice:

@@ -1,4 +1,4 @@
-"""A schedule that is being made: its pictures, its file, and where it goes on."""
+"""A file that is being measured on a model: its pictures, and where it goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from asyncdiff_cli.engine.drawing.seeds import EVALUATION, SCHEDULE, noise_seed
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import REFUSED, unused
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.rewards import check_prompts
@@ -32,10 +33,10 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.schedules.calibration import Calibration, Settled
 from asyncdiff_cli.engine.schedules.journal import Journal, difference
 from asyncdiff_cli.engine.schedules.picture_set import OnEvaluation, PictureSet, ignore
-from asyncdiff_cli.engine.schedules.request import TWO_EVALUATIONS, ScheduleRequest, two_evaluations
-from asyncdiff_cli.engine.schedules.search import Search
+from asyncdiff_cli.engine.schedules.request import TWO_EVALUATIONS, DrawnRequest, two_evaluations
 from asyncdiff_cli.engine.statistics import all_paired
 
+MadeFile: TypeAlias = Schedule | MeasuredSpectrum
 OnLine = Callable[[str], None]
 """Called with a line about each thing that was found."""
 SETTLED = "settled"
@@ -44,10 +45,9 @@ SETTLED = "settled"
 
 @dataclass(frozen=True)
 class Workbench:
-    """What a schedule is searched on.
+    """What a file is made on.
 
     Attributes:
-        search: how long.
         pictures: searched on.
         held_out: tried on; None if nothing is.
         scorers: rewards that score what is tried; None for none.
@@ -55,7 +55,6 @@ class Workbench:
         made: how, for the file.
     """
 
-    search: Search
     pictures: PictureSet
     held_out: PictureSet | None
     scorers: RewardGroup | None
@@ -117,24 +116,26 @@ class Workbench:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to make a schedule.
+    """A way to make a file.
 
     Attributes:
+        kind: of file.
         settings: what it adds to those that decide about the result; "by" names it.
         command: what makes the same again.
         evaluations: those of so many images that are searched on, and tried, in K steps.
         make: the search.
     """
 
+    kind: type[MadeFile]
     settings: dict[str, Any]
     command: str
     evaluations: Callable[[int, int, int], int]
-    make: Callable[[Workbench, OnLine], Schedule]
+    make: Callable[[Workbench, OnLine], MadeFile]
 
 
 @dataclass(frozen=True)
-class ScheduleJob:
-    """A schedule that is to be made, or is there already.
+class MeasuringJob:
+    """A file that is to be made, or is there already.
 
     Attributes:
         path: of its file.
@@ -144,11 +145,11 @@ class ScheduleJob:
 
     path: Path
     evaluations: int
-    make: Callable[[OnEvaluation, OnLine], Schedule]
+    make: Callable[[OnEvaluation, OnLine], MadeFile]
 
     def run(
         self, on_evaluation: OnEvaluation = ignore, on_line: OnLine = lambda _: None
-    ) -> Schedule:
+    ) -> MadeFile:
         """Make it, and write its file.
 
         Raises:
@@ -157,14 +158,14 @@ class ScheduleJob:
         return self.make(on_evaluation, on_line)
 
 
-def open_schedule(
-    request: ScheduleRequest,
+def open_measuring(
+    request: DrawnRequest,
     choice: ModelChoice,
     way: Way,
     directory: Path,
     on_warning: Callable[[str], None] = lambda _: None,
     on_progress: OnProgress | None = None,
-) -> ScheduleJob:
+) -> MeasuringJob:
     """Look for what is there, and load what is needed to go on.
 
     Args:
@@ -186,11 +187,12 @@ def open_schedule(
     check_prompts(request.rewards, held_out)
     settings = {**way.settings, **_settings(request, outline, prompts, held_out)}
     path = unused(
-        request.out, lambda place: not os.path.lexists(place) or _is_made_by(place, settings)
+        request.out,
+        lambda place: not os.path.lexists(place) or _is_made_by(way.kind, place, settings),
     )
     if path.is_file():
-        schedule = Schedule.load(path)
-        return ScheduleJob(path, 0, lambda *_: schedule)
+        there = way.kind.load(path)
+        return MeasuringJob(path, 0, lambda *_: there)
     journal = Journal(path, settings)
     fetch(outline.source)
     scorers = _scorers(request, accelerator.device)
@@ -206,9 +208,8 @@ def open_schedule(
         company=ALONE if scorers is None else Company(tuple(scorers.sizes.values())),
         on_warning=on_warning,
     )
-    made = {name: value for name, value in settings.items() if name not in Schedule.model_fields}
+    made = {name: value for name, value in settings.items() if name not in way.kind.model_fields}
     bench = Workbench(
-        request.search,
         _pictures(request, canvas, prompts, SCHEDULE),
         _pictures(request, canvas, held_out, EVALUATION) if held_out else None,
         scorers,
@@ -216,10 +217,10 @@ def open_schedule(
         {"by": made.pop("by"), "command": way.command, **made},
     )
     evaluations = way.evaluations(len(prompts), len(held_out), settings["steps"])
-    return ScheduleJob(path, evaluations, partial(_make, way, bench, path))
+    return MeasuringJob(path, evaluations, partial(_make, way, bench, path))
 
 
-def _scorers(request: ScheduleRequest, device: torch.device) -> RewardGroup | None:
+def _scorers(request: DrawnRequest, device: torch.device) -> RewardGroup | None:
     """The rewards that score what is tried, on the CPU yet."""
     if not request.rewards:
         return None
@@ -228,31 +229,31 @@ def _scorers(request: ScheduleRequest, device: torch.device) -> RewardGroup | No
 
 
 def _pictures(
-    request: ScheduleRequest, canvas: Canvas, prompts: tuple[str, ...], stream: int
+    request: DrawnRequest, canvas: Canvas, prompts: tuple[str, ...], stream: int
 ) -> PictureSet:
     """Prompts, the n-th of which has noise that is a function of the seed, the stream and n."""
-    steps = request.steps or canvas.backbone.entry.num_inference_steps
+    steps = request.steps_of(canvas.backbone.entry.num_inference_steps)
     seeds = tuple(noise_seed(request.seed, stream, n) for n in range(len(prompts)))
     return PictureSet(canvas, prompts, seeds, steps, request.batch_size)
 
 
 def _make(
     way: Way, bench: Workbench, path: Path, on_evaluation: OnEvaluation, on_line: OnLine
-) -> Schedule:
-    schedule = way.make(bench.told(on_evaluation), on_line)
-    schedule.save(path)
+) -> MadeFile:
+    made = way.make(bench.told(on_evaluation), on_line)
+    made.save(path)
     bench.journal.remove()
-    return schedule
+    return made
 
 
-def _is_made_by(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a file is a schedule that was made with such settings."""
+def _is_made_by(kind: type[MadeFile], path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file is of a kind, and was made with such settings."""
     try:
-        schedule = Schedule.load(path)
+        there = kind.load(path)
     except InputError:
         return False
-    fields = {name: getattr(schedule, name) for name in settings.keys() & Schedule.model_fields}
-    made = {name: schedule.made.get(name) for name in settings.keys() - fields.keys()}
+    fields = {name: getattr(there, name) for name in settings.keys() & kind.model_fields}
+    made = {name: there.made.get(name) for name in settings.keys() - fields.keys()}
     return difference({**made, **fields}, settings) is None
 
 
@@ -282,20 +283,20 @@ def beside(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(
-    request: ScheduleRequest,
+    request: DrawnRequest,
     outline: Outline,
     prompts: tuple[str, ...],
     held_out: tuple[str, ...],
 ) -> dict[str, Any]:
-    """All that decides about a schedule, as JSON values; those of `Schedule` by its names."""
+    """All that decides about a file, as JSON values; by its fields' names, where it has them."""
     side = request.side or outline.size
     guidance = outline.entry.guidance_scale if request.guidance is None else request.guidance
     return {
-        "steps": request.steps or outline.entry.num_inference_steps,
+        "steps": request.steps_of(outline.entry.num_inference_steps),
         "guidance_scale": float(guidance),
         "height": side,
         "width": side,
-        **asdict(request.search),
+        **request.search_settings,
         "dataset": request.source(outline.choice.name),
         "seed": request.seed,
         "images": len(prompts),

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -49,16 +50,14 @@ class PictureSet:
     batch_size: int
     on_evaluation: OnEvaluation = ignore
 
-    def drawn_by(self, policy: Policy) -> list[SampleResult]:
-        """What a policy draws, a result of latents for each batch."""
+    def drawn_by(self, policy: Policy, begin: int = 0) -> Iterator[SampleResult]:
+        """Draw by a policy, a result of latents for each batch from the `begin`-th on."""
 
         def tell(state: StepState) -> None:
             self.on_evaluation(len(state.latents))
 
-        return [
-            self.canvas.sample(text, seeds, policy, self.steps, on_step=tell)
-            for text, seeds in self._batches()
-        ]
+        for text, seeds in islice(self._batches(), begin, None):
+            yield self.canvas.sample(text, seeds, policy, self.steps, on_step=tell)
 
     @torch.no_grad()
     def decoded(self, latents: Sequence[Tensor]) -> list[Image.Image]:

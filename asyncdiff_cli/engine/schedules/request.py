@@ -1,4 +1,4 @@
-"""What a user asks of `calibrate` and `distill`, checked before anything heavy is imported."""
+"""What a user asks of `calibrate`, `distill` and `spectrum`, checked before heavy imports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
@@ -25,14 +25,18 @@ from asyncdiff_cli.engine.training.run_options import is_copy
 PROMPTS = 32
 """Prompts that are searched on, and as many that are not, unless asked otherwise."""
 BATCH_SIZE = 8
+MANY = 4
+"""Steps that a spectrum is drawn in, as a multiple of the backbone's."""
 TWO_EVALUATIONS = "heun"
 """The solver that asks the denoiser twice a step."""
 
 
-class ScheduleRequest(BaseModel):
-    """A schedule that is to be made. None is the backbone's default."""
+class DrawnRequest(BaseModel):
+    """A file that is to be made of what a model draws. None is the backbone's default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str]
+    """What the file holds, for messages."""
 
     out: Path
     dataset: str | None = None
@@ -54,13 +58,14 @@ class ScheduleRequest(BaseModel):
     search."""
     reward_paths: dict[str, Path] = Field({})
     """Local checkpoints of rewards, by name."""
-    search: Search = Search()
 
     @field_validator("out")
     @classmethod
     def _check_out(cls, value: Path) -> Path:
         if value.suffix != SCHEDULE_FILE:
-            raise ValueError(f"a schedule file ends in {SCHEDULE_FILE}, and {value.name} does not")
+            raise ValueError(
+                f"a {cls.kind} file ends in {SCHEDULE_FILE}, and {value.name} does not"
+            )
         return value
 
     @field_validator("size")
@@ -75,6 +80,15 @@ class ScheduleRequest(BaseModel):
         if self.rewards and self.held_out == 0:
             raise ValueError("rewards score what the result is tried on, and --held-out 0 is none")
         return self
+
+    @property
+    def search_settings(self) -> dict[str, Any]:
+        """The options of a search, by name."""
+        return {}
+
+    def steps_of(self, usual: int) -> int:
+        """K, where a backbone draws in `usual` steps unless it is told."""
+        return self.steps or usual
 
     @property
     def side(self) -> int | None:
@@ -98,7 +112,7 @@ class ScheduleRequest(BaseModel):
             "rewards": ",".join(self.rewards) or None,
             "reward_path": [f"{name}={path}" for name, path in self.reward_paths.items()],
         }
-        return {**values, "size": self.side, **rewards, **vars(self.search)}
+        return {**values, "size": self.side, **rewards, **self.search_settings}
 
     def images(self, backbone: str) -> tuple[int, int]:
         """How many are searched on, and tried; nothing is downloaded to tell.
@@ -133,10 +147,32 @@ class ScheduleRequest(BaseModel):
         return draw("train", self.limit), draw("validation", self.held_out)
 
 
-AnyRequest = TypeVar("AnyRequest", bound=ScheduleRequest)
+class ScheduleRequest(DrawnRequest):
+    """A schedule that is to be searched for."""
+
+    kind: ClassVar[str] = "schedule"
+    search: Search = Search()
+
+    @property
+    def search_settings(self) -> dict[str, Any]:
+        return vars(self.search)
 
 
-def parse_schedule_request(
+class SpectrumRequest(DrawnRequest):
+    """A spectrum that is to be measured."""
+
+    kind: ClassVar[str] = "spectrum"
+    held_out: Literal[0] = 0
+
+    def steps_of(self, usual: int) -> int:
+        """K: few steps lose the detail that is to be measured."""
+        return self.steps or min(MANY * usual, MAX_STEPS)
+
+
+AnyRequest = TypeVar("AnyRequest", bound=DrawnRequest)
+
+
+def parse_drawn_request(
     kind: type[AnyRequest],
     choice: ModelChoice,
     defaults: Mapping[str, Any] = MappingProxyType({}),
@@ -153,7 +189,8 @@ def parse_schedule_request(
         InputError: for options that cannot be, on one line.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    search = Search(**{k: given.pop(k) for k in vars(Search()) if k in given})
+    if search := {name: given.pop(name) for name in vars(Search()) if name in given}:
+        given["search"] = Search(**search)
     if "dataset" not in given and "prompts" in given and not is_copy(given["prompts"]):
         given["dataset"] = str(given.pop("prompts"))
     rewards = parse_rewards(given.pop("rewards")) if "rewards" in given else []
@@ -162,14 +199,14 @@ def parse_schedule_request(
     given = {**{name: value for name, value in defaults.items() if value is not None}, **given}
     if choice.scheduler == TWO_EVALUATIONS:
         raise InputError(two_evaluations(f"--solver {TWO_EVALUATIONS}"))
-    request = validated(kind, {**given, "search": search})
+    request = validated(kind, given)
     if request.source(choice.name) not in DOWNLOADED:
         request.draw(choice.name)
     return request
 
 
 def two_evaluations(what: str) -> str:
-    """Why a schedule is not searched with a solver."""
+    """Why nothing is measured with a solver."""
     return f"{what} evaluates twice a step: give --solver euler, dpmpp or unipc"
 
 
@@ -192,8 +229,13 @@ def command_line(words: Sequence[str], choice: ModelChoice, options: Mapping[str
     return shlex.join(line)
 
 
-def search_cost(
-    request: ScheduleRequest, choice: ModelChoice, evaluations: Callable[[int, int, int], int]
+def drawing(images: int, tried: int, steps: int) -> int:
+    """Count the evaluations of drawing so many images in K steps."""
+    return images * steps
+
+
+def measuring_cost(
+    request: DrawnRequest, choice: ModelChoice, evaluations: Callable[[int, int, int], int]
 ) -> dict[str, Any]:
     """What a request would cost, as JSON values; nothing is loaded or downloaded to tell.
 
@@ -205,7 +247,7 @@ def search_cost(
         AsyncDiffError: for a backbone that cannot be looked up.
     """
     images, tried = request.images(choice.name)
-    steps = request.steps or _default_steps(choice)
+    steps = request.steps or request.steps_of(_usual_steps(choice))
     return {
         "dry_run": True,
         "file": str(request.out),
@@ -213,12 +255,12 @@ def search_cost(
         "steps": steps,
         "images": images,
         "held_out_images": tried,
-        **vars(request.search),
+        **request.search_settings,
         "evaluations": evaluations(images, tried, steps),
     }
 
 
-def _default_steps(choice: ModelChoice) -> int:
+def _usual_steps(choice: ModelChoice) -> int:
     """A backbone's K; one without a name is looked up."""
     if choice.name in REGISTRY:
         return REGISTRY[choice.name].num_inference_steps

@@ -54,8 +54,8 @@ def made(canvas, tmp_path):
         held_out = PictureSet(canvas, PROMPTS[::-1], (3, 4, 5), STEPS, batch_size=3)
         journal = Journal(tmp_path / "a.json", {})
         search = Search(**{"split": 2, "candidates": 3, "sweeps": 1, **search})
-        bench = Workbench(search, pictures, held_out, None, journal, {})
-        return distill_policy(LearnedDeviation(tpm), bench, lambda line: None)
+        bench = Workbench(pictures, held_out, None, journal, {})
+        return distill_policy(LearnedDeviation(tpm), search, bench, lambda line: None)
 
     return call
 
