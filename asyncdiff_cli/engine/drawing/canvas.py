@@ -48,6 +48,9 @@ class Canvas:
     size: int | None = None
     text: EncodedText | None = None
     """Prompts that are encoded already; None for a backbone with its text encoders."""
+    share_first: bool = True
+    """Whether images of equal noise and conditions share the first evaluation: trajectories of a
+    group, and the policies of an evaluation."""
 
     @property
     def scale(self) -> float:
@@ -113,6 +116,7 @@ class Canvas:
             width=self.pixels,
             negative_prompt=None,
             max_sequence_length=self.backbone.entry.max_sequence_length,
+            share_first=self.share_first,
         )
 
     def draw(

@@ -77,6 +77,9 @@ class Provenance(RecordedSettings, _Drawing):
     gamma: float
     cond_sigmas: tuple[float, ...]
     deviations: tuple[float, ...]
+    share_first: bool = False
+    """Whether images of one prompt and seed shared the first evaluation, in a batch of its own:
+    bits depend on it, so a redraw does as it was done."""
     versions: dict[str, str]
 
     @model_validator(mode="after")

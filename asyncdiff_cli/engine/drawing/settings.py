@@ -32,6 +32,7 @@ class BatchSettings:
     width: int
     negative_prompt: str | None
     max_sequence_length: int | None
+    share_first: bool = False
 
 
 def defaults(entry: BackboneEntry, size: int) -> BatchSettings:

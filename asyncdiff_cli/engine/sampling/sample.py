@@ -11,12 +11,14 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from asyncdiff_cli.engine import checks
+from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.sampling import arguments
 from asyncdiff_cli.engine.sampling.arguments import TextOptions
-from asyncdiff_cli.engine.sampling.loop import denoising, integrate
+from asyncdiff_cli.engine.sampling.loop import Velocity, denoising, integrate
+from asyncdiff_cli.engine.sampling.sharing import shared_first
 from asyncdiff_cli.engine.sampling.text_input import TextInput, guidance_of
 
 OUTPUT_TYPES = ("pil", "pt", "latent")
@@ -50,6 +52,7 @@ def sample(
     *,
     height: int | None = None,
     width: int | None = None,
+    share_first: bool = False,
     on_step: Callable[[StepState], None] | None = None,
     **text: Unpack[TextOptions],
 ) -> SampleResult:
@@ -69,6 +72,8 @@ def sample(
             batch.
         latents: the noise in place of a generator, shaped as in `SampleResult`.
         output_type: "pil", "pt" or "latent".
+        share_first: evaluate images of equal noise and text once at the start, where all see the
+            same time. Their last bits may differ from those of a batch that is evaluated whole.
         on_step: called after each evaluation with its state.
         text: `negative_prompt`, `true_cfg_scale`, `max_sequence_length`, and `prompt_embeds`, … in
             place of the prompts, as in `TextOptions`.
@@ -118,10 +123,15 @@ def sample(
     adapter.set_timesteps(steps, noise)
     token_grid = adapter.token_grid(height, width)
     with denoising(adapter) as field:
-        velocity = field(conditions, guidance, height, width)
+
+        def velocity(text: TextConditions) -> Velocity:
+            return field(text, guidance, height, width)
+
+        first = shared_first(velocity, conditions, noise) if share_first else None
         final, cond_sigmas, deviations = integrate(
-            velocity, pipe.scheduler, noise, chosen, gamma, conditions, on_step, token_grid
-        )
+            velocity(conditions), pipe.scheduler, noise, chosen, gamma, conditions, on_step,
+            token_grid, first,
+        )  # fmt: skip
     images = final
     if output_type != "latent":  # all at once, as the stock pipeline does: to the bit on any device
         images = adapter.decode(final, height, width, output_type, at_once=given.batch)

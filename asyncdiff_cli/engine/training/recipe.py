@@ -313,7 +313,8 @@ class Cost:
 
     images: int
     forward_passes: int
-    """Forward passes of the denoiser, for one image each."""
+    """Forward passes of the denoiser, for one image each, where images of one prompt and noise are
+    in one batch and share the first."""
 
 
 def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
@@ -334,4 +335,5 @@ def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
     images = recipe.iterations * recipe.prompts_per_iteration * recipe.group_size
     ends = recipe.step_range or (recipe.num_inference_steps,) * 2
     evaluations = sum(2 * k - 1 if recipe.scheduler == "heun" else k for k in ends)
-    return Cost(images, images * guidance_calls * evaluations // len(ends))
+    shared = images - images * (recipe.noises_per_prompt or recipe.group_size) // recipe.group_size
+    return Cost(images, guidance_calls * (images * evaluations // len(ends) - shared))

@@ -52,6 +52,12 @@ def plan_iteration(recipe: Recipe, prompts: PromptSet, iteration: int) -> list[T
     ]
 
 
+def dealt(everyone: Sequence[Trajectory], process: int, processes: int) -> list[Trajectory]:
+    """A process's trajectories. Those of one prompt and noise are neighbours, so that they share a
+    batch, and in it the first evaluation."""
+    return sorted(everyone[process::processes], key=lambda t: (t.group, t.noise, t.index))
+
+
 def group_indices(trajectories: Sequence[Trajectory]) -> Tensor:
     """The indices of each group's trajectories, [groups, size]."""
     count = 1 + max(trajectory.group for trajectory in trajectories)

@@ -37,6 +37,7 @@ from asyncdiff_cli.engine.training.metrics import (
 from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.rollout import (
     Trajectory,
+    dealt,
     group_indices,
     number_of_steps,
     plan_iteration,
@@ -151,7 +152,7 @@ class Trainer:
         start, recipe, state = time.perf_counter(), self.recipe, self.state
         clock = Stopwatch(self.accelerator.device)
         everyone = plan_iteration(recipe, self.prompts, state.iteration)
-        mine = everyone[self.accelerator.process_index :: self.accelerator.num_processes]
+        mine = dealt(everyone, self.accelerator.process_index, self.accelerator.num_processes)
         rollout = roll_out(
             self.canvas, state.tpm, mine, recipe, state.iteration, state.batch_size, clock
         )

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, Synchronous, load_backbone, sample
@@ -22,7 +23,7 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, joined
 from asyncdiff_cli.engine.drawing.job import open_job
-from asyncdiff_cli.engine.drawing.provenance import Provenance, read_provenance
+from asyncdiff_cli.engine.drawing.provenance import CHUNK, Provenance, read_provenance
 from asyncdiff_cli.engine.drawing.request import parse_request
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.evaluation import evaluation as evaluation_module
@@ -45,6 +46,7 @@ from asyncdiff_cli.engine.prompts.load import load_evaluation_prompts, load_prom
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.sharpness import Sharpness
 from asyncdiff_cli.engine.training.recipe_files import to_yaml
+from benchmarks.calls import counted
 from tests.conftest import make_case, tiny_sd3
 from tests.helpers.evaluations import assert_alike, finish, rows
 from tests.helpers.modules import randomised, tpm_for
@@ -189,6 +191,41 @@ def test_every_image_of_a_mixed_batch_is_redrawn_to_the_byte(tmp_path, opened, m
         assert list(record.deviations) == pytest.approx(row["deviations"])
         assert list(record.cond_sigmas) == pytest.approx(row["cond_sigmas"])
         assert redrawn(path, tmp_path / "again") == path.read_bytes()
+
+
+def test_the_policies_of_a_prompt_share_the_first_evaluation(opened):
+    evaluation, every = opened(batch_size=7), opened("every", batch_size=7)
+    every.canvas = replace(every.canvas, share_first=False)
+    found = []
+    for each in (evaluation, every):
+        with counted(each.canvas.backbone.pipe.transformer) as calls:
+            assert finish(each) == [6, 6, 6]
+        found.append(calls)
+    shared, whole = found
+    assert whole == [2 * 6] * 9  # with guidance, an image is two rows
+    assert shared == [2 * 2, 2 * 6, 2 * 6] * 3  # two prompts by three policies
+    assert_alike(evaluation.store, every.store, tolerance=0.01)  # a level of 256 may turn
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_redraw_shares_the_first_evaluation_where_the_image_did(opened, tmp_path, share):
+    evaluation = opened()
+    evaluation.canvas = replace(evaluation.canvas, share_first=share)
+    finish(evaluation, batches=1)
+    path = evaluation.store.image("images/000001-fixed-0.5-gamma1-steps3.png")
+    record = json.loads(read_provenance(path).model_dump_json())
+    if not share:
+        del record["share_first"]  # records were without it
+    with Image.open(path) as image:
+        before, text = image.tobytes(), PngImagePlugin.PngInfo()
+        text.add_itxt(CHUNK, json.dumps(record))
+        image.save(tmp_path / "old.png", pnginfo=text)
+    job = open_job(parse_request(source=tmp_path / "old.png"), ModelChoice(), tmp_path / "again")
+    with counted(job.backbone.pipe.transformer) as calls:
+        (written,) = job.run()
+    assert calls == [2 * (2 if share else 6), 2 * 6, 2 * 6]
+    with Image.open(written.path) as image:
+        assert image.tobytes() == before
 
 
 @pytest.fixture

@@ -387,6 +387,7 @@ def test_a_copy_is_the_file_and_never_overwrites(tmp_path):
         ({"backbone": "somewhere/else"}, 6),
         ({"backbone": "flux", "step_range": [4, 12]}, 8),
         ({"backbone": "sd35", "scheduler": "heun"}, 22),
+        ({"backbone": "flux", "noises_per_prompt": 4}, 5.25),  # the first is one for four images
     ],
 )
 def test_the_cost_counts_guidance_and_evaluations(changes, passes):

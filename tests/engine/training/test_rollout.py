@@ -1,5 +1,8 @@
 """Who draws what: every random number belongs to its trajectory, wherever and with whom it runs."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,8 +13,14 @@ from asyncdiff_cli.engine import AsyncDiffError, backbone_from_pipeline
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.drawing.seeds import noise_seed
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
-from asyncdiff_cli.engine.training.rollout import number_of_steps, plan_iteration, roll_out
+from asyncdiff_cli.engine.training.rollout import (
+    dealt,
+    number_of_steps,
+    plan_iteration,
+    roll_out,
+)
 from asyncdiff_cli.engine.training.state import new_tpm
+from benchmarks.calls import counted
 from tests.conftest import quiet, tiny_flux, tiny_sd3
 from tests.helpers.rounding import assert_rounded, terms
 from tests.helpers.training import small_recipe
@@ -140,6 +149,41 @@ def test_draws_differ_between_trajectories_of_the_same_noise(canvas):
     assert len({image.tobytes() for image in found.images}) > 1
     again = drawn(canvas, wanted, plan_iteration(wanted, PROMPTS, 0), batch=4, iteration=1)
     assert not torch.equal(found.ratios, again.ratios)
+
+
+@pytest.mark.parametrize(("noises", "batch", "firsts"), [(1, 4, 2), (2, 16, 4), (1, 3, 4)])
+def test_a_group_shares_the_first_evaluation_of_each_noise(canvas, noises, batch, firsts):
+    """Two groups of four: a batch of three cuts both, which is one evaluation more of each."""
+    wanted = recipe(noises_per_prompt=noises, prompts_per_iteration=2)
+    mine = dealt(plan_iteration(wanted, PROMPTS, 0), 0, 1)
+    transformer = canvas.backbone.pipe.transformer
+    with counted(transformer) as rows:
+        shared = drawn(canvas, wanted, mine, batch)
+    with counted(transformer) as whole:
+        every = drawn(replace(canvas, share_first=False), wanted, mine, batch)
+    branches = sum(whole) // (8 * 3)
+    assert sum(whole) == branches * 8 * 3
+    assert sum(rows) == branches * (firsts + 8 * 2)
+    for ours, theirs in (
+        (shared.ratios, every.ratios),
+        (shared.seen.velocity, every.seen.velocity),
+        (shared.seen.latents, every.seen.latents),
+    ):
+        assert_rounded(ours, theirs, terms_of(canvas, wanted))
+    assert_same_images(shared.images, every.images)
+
+
+@given(processes=st.integers(1, 5), noises=st.sampled_from([None, 1, 2]))
+@hypothesis_settings(max_examples=10, deadline=None)
+def test_trajectories_are_dealt_out_with_those_that_begin_alike_as_neighbours(processes, noises):
+    wanted = recipe(prompts_per_iteration=3, noises_per_prompt=noises)
+    everyone = plan_iteration(wanted, PROMPTS, 1)
+    hands = [dealt(everyone, process, processes) for process in range(processes)]
+    assert sorted((t for hand in hands for t in hand), key=lambda t: t.index) == everyone
+    for hand in hands:
+        beginnings = [(t.prompt, t.noise) for t in hand]
+        assert len(list(itertools.groupby(beginnings))) == len(set(beginnings))
+    assert max(map(len, hands)) - min(map(len, hands)) <= 1
 
 
 def test_the_deviation_is_that_of_the_ratio(canvas):

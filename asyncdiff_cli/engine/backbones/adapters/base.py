@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,6 +59,15 @@ class TextConditions:
             self.negative_pooled_prompt_embeds,
             prompt_embeds_mask=self.negative_prompt_embeds_mask,
         )
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, [B, …] each."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+    def select(self, images: Sequence[int]) -> TextConditions:
+        """The same, of some of the images."""
+        return replace(self, **{name: tensor[images] for name, tensor in self.tensors.items()})
 
 
 @dataclass(frozen=True)
