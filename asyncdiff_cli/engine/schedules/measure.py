@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -20,6 +21,8 @@ MEASUREMENT = "measurement"
 """How a file says that it was made like this."""
 BATCHES = "batches"
 """The name of what was measured, in a journal."""
+Batch: TypeAlias = tuple[int, Rows, list[float]]
+"""The number of pictures, their spectrum, and the mean of each channel."""
 
 
 def open_spectrum(
@@ -43,14 +46,17 @@ def measure_spectrum(bench: Workbench, on_line: OnLine) -> MeasuredSpectrum:
     pictures, canvas = bench.pictures, bench.pictures.canvas
     backbone, side = canvas.backbone, canvas.pixels
     token_grid = backbone.adapter.token_grid(side, side)
-    measured: list[tuple[int, Rows]] = bench.journal.get(BATCHES, [])
+    measured: list[Batch] = bench.journal.get(BATCHES, [])
     for result in pictures.drawn_by(Synchronous(), begin=len(measured)):
         latents = unpacked(result.latents, token_grid)
-        measured.append((len(latents), Spectrum.of_latents(latents).banded().rows))
+        rows = Spectrum.of_latents(latents).banded().rows
+        measured.append((len(latents), rows, latents.double().mean((0, 2, 3)).tolist()))
         bench.journal.keep(BATCHES, measured)
-        on_line(f"{sum(n for n, _ in measured)} of {len(pictures.prompts)} pictures measured")
+        on_line(
+            f"{sum(batch[0] for batch in measured)} of {len(pictures.prompts)} pictures measured"
+        )
     return MeasuredSpectrum.of(
-        mean_spectrum(measured),
+        spread(measured),
         backbone=backbone.location,
         revision=backbone.revision,
         steps=pictures.steps,
@@ -61,10 +67,16 @@ def measure_spectrum(bench: Workbench, on_line: OnLine) -> MeasuredSpectrum:
     )
 
 
-def mean_spectrum(measured: Sequence[tuple[int, Rows]]) -> Spectrum:
-    """Average the power of batches, each with its images' number, at the same frequencies."""
-    spectra = [Spectrum.of_rows(rows) for _, rows in measured]
-    images = torch.tensor([count for count, _ in measured], dtype=torch.float64)
-    power = torch.stack([spectrum.std.square() for spectrum in spectra])
-    mean = (images[:, None] * power).sum(0) / images.sum()
-    return Spectrum(spectra[0].frequency, mean.sqrt(), spectra[0].weight)
+def spread(measured: Sequence[Batch]) -> Spectrum:
+    """Average the power of batches at the same frequencies, about the mean of each channel.
+
+    The mean is the same in all pictures: it is no detail, and would outweigh all there is.
+    """
+    counts, rows, means = zip(*measured, strict=True)
+    spectra = [Spectrum.of_rows(each) for each in rows]
+    share = torch.tensor(counts, dtype=torch.float64)[:, None] / sum(counts)
+    power = (share * torch.stack([spectrum.std.square() for spectrum in spectra])).sum(0)
+    mean = (share * torch.tensor(means, dtype=torch.float64)).sum(0)
+    components = 1 / spectra[0].weight[0]  # one of them is the mean of a picture
+    power[0] = (power[0] - components * mean.square().mean()).clamp(min=0)
+    return Spectrum(spectra[0].frequency, power.sqrt(), spectra[0].weight)
