@@ -11,16 +11,18 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
-from asyncdiff_cli.engine.backbones.registry import GRIDS, SCHEDULER_CLASSES
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.figures.explanation import Explained
+    from asyncdiff_cli.engine.schedules.reliance import Reliance
 
 POLICIES = "baseline,fixed:0.5,fixed:1"
 
 
 @in_panel(options.SAMPLING)
 def explain(
+    *,
+    source: options.PromptSource,
     policies: Annotated[
         str,
         options.policies(
@@ -36,31 +38,6 @@ def explain(
     size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Of which some grids are functions.")
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=options.MODEL,
-            autocompletion=callbacks.complete_backbone,
-            help="Whose grid: as of sample; its weights are not read. (default: --shift's)",
-        ),
-    ] = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=options.MODEL,
-            help=f"{', '.join(SCHEDULER_CLASSES)}. (default: its own)",
-        ),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=options.MODEL,
-            help=f"{', '.join(GRIDS)}. (default: model)",
-        ),
-    ] = None,
     spectrum: Annotated[
         Path | None,
         typer.Option(
@@ -69,6 +46,15 @@ def explain(
             help="What there is at each scale, by `asyncdiff spectrum`. (default: as in images)",
         ),
     ] = None,
+    reliance: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Measure on N prompts how much the backbone relies on the time it is told, which"
+            " reads its weights.",
+        ),
+    ] = None,
+    model: options.Model,
     out: Annotated[
         Path | None, options.file_out("A chart: a .png, .svg or .pdf. (default: none)")
     ] = None,
@@ -78,23 +64,26 @@ def explain(
 
     Of Gaussian data with the spectrum of images, or a measured one, a sampler keeps a share at each
     scale of detail. The closer to 1 the better; `worth` is the number of synchronous Euler steps
-    that come as near.
+    that come as near. --backbone is whose grid it is, and its weights are read for --reliance only.
 
     asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
     """
-    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.checks import check_count
     from asyncdiff_cli.engine.files import kept_apart
 
-    model = ModelChoice.parse(backbone=backbone, scheduler=solver, grid=grid)
-    model.check()
+    check_count("--reliance", reliance)
     with render.status("Computing"):
         from asyncdiff_cli.engine.figures.explanation import ExplainRequest, explain_request
         from asyncdiff_cli.engine.figures.explanation_chart import write_chart
         from asyncdiff_cli.engine.figures.style import check_suffix
 
+        render.quiet_libraries()
         if out is not None:
             check_suffix(out)
-        explanation = explain_request(ExplainRequest(policies, model, shift, steps, size, spectrum))
+        request = ExplainRequest(
+            policies, model, shift, steps, size, spectrum, reliance, **vars(source)
+        )
+        explanation = explain_request(request, render.warning)
         written = [] if out is None else write_chart(explanation, out)
     if out is not None and (warning := kept_apart(out, written[0])):
         render.warning(warning)
@@ -109,8 +98,18 @@ def explain(
         ("t", *(f"t* of {one.policy}" for one in explanation.policies)),
         [[f"{time:.3f}" for time in (own, *others)] for own, others in rows],
     )
+    if explanation.reliance:
+        render.table(
+            ("t", "t* told", "x̂0 changes by", "the exact field's", "share"),
+            [_change(one) for one in explanation.reliance],
+        )
     for file in written:
         render.line(str(file))
+
+
+def _change(one: Reliance) -> list[str]:
+    times = f"{one.sigma:.3f}", f"{one.cond_sigma:.3f}"
+    return [*times, f"{one.change:.3f}", f"{one.expected:.3f}", f"{one.share:.0%}"]
 
 
 def _row(one: Explained) -> list[str]:

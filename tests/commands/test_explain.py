@@ -1,5 +1,7 @@
 """`asyncdiff explain` by running it."""
 
+from itertools import pairwise
+
 import pytest
 
 
@@ -70,6 +72,19 @@ def test_it_prints_a_table_of_times(asyncdiff):
     assert "0.625" in outcome.out  # of 1 and 0.75
 
 
+def test_a_backbones_reliance_on_the_time_is_measured(explain, pipelines, tmp_path, asyncdiff):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"a picture of {n}" for n in range(9)))
+    asked = "--backbone", pipelines["sd3"], "--size", 16, "--steps", 3, "--dataset", prompts
+    asked = *asked, "--policy", "baseline", "--reliance", 2, "--device", "cpu"
+    found = explain(*asked)
+    times = [(one["sigma"], one["cond_sigma"]) for one in found["reliance"]]
+    assert times == list(pairwise(found["evaluated"]))
+    assert all(one["change"] > 0 and one["expected"] > 0 for one in found["reliance"])
+    assert explain(*asked) == found
+    assert "x̂0 changes by" in asyncdiff("explain", *asked).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,7 +94,11 @@ def test_it_prints_a_table_of_times(asyncdiff):
         (["--shift", "0"], "shift is a number above 0"),
         (["--shift", "nan"], "shift is a number above 0"),
         (["--shift", "2", "--backbone", "mini"], "leave it or --backbone out"),
-        (["--size", "64"], "--size"),
+        (["--size", "64"], "--size is of a backbone: give --backbone"),
+        (["--dtype", "bf16"], "--dtype is of a backbone: give --backbone"),
+        (["--reliance", "2"], "--reliance is of a backbone: give --backbone"),
+        (["--backbone", "mini", "--reliance", "0"], "--reliance"),
+        (["--backbone", "mini", "--reliance", "1", "--solver", "heun"], "evaluates twice a step"),
         (["--steps", "0"], "number of steps"),
         (["--solver", "rk4"], "unknown scheduler"),
         (["--grid", "even"], "unknown grid"),

@@ -28,7 +28,7 @@ PANELS = {
     "spectrum": [WHAT, SAMPLING, MODEL, OUT],
     "panel": [WHAT, TIME, SAMPLING, MODEL, OUT],
     "score": [SCORING, MODEL, OUT],
-    "explain": [TIME, SAMPLING, MODEL, OUT],
+    "explain": [WHAT, TIME, SAMPLING, MODEL, OUT],
 }
 
 

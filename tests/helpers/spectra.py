@@ -24,14 +24,18 @@ def error(sigmas: torch.Tensor, deviations, solver: str = "euler") -> torch.Tens
     return IMAGES.error(transfer(sigmas, told(sigmas, deviations), IMAGES.std, solver))
 
 
-def coloured(spectrum: Spectrum, count: int, size: int = 32) -> torch.Tensor:
-    """Gaussian latents [count, 4, size, size] of a spectrum with all frequencies of that size."""
+def component_std(spectrum: Spectrum, size: int) -> torch.Tensor:
+    """s of each component of a picture, [size, size], of a spectrum with all its frequencies."""
     side = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
-    squares = side[:, None].square() + side.square()
+    squares = (side[:, None].square() + side.square()).flatten().tolist()
     of_frequency = dict(
         zip(spectrum.frequency.square().round().tolist(), spectrum.std, strict=True)
     )
-    std = torch.stack([of_frequency[square] for square in squares.flatten().tolist()])
+    return torch.stack([of_frequency[square] for square in squares]).reshape(size, size)
+
+
+def coloured(spectrum: Spectrum, count: int, size: int = 32) -> torch.Tensor:
+    """Gaussian latents [count, 4, size, size] of a spectrum with all frequencies of that size."""
     noise = torch.randn(count, 4, size, size, generator=torch.Generator().manual_seed(0))
-    waves = torch.fft.fft2(noise.double()) * std.reshape(size, size)
+    waves = torch.fft.fft2(noise.double()) * component_std(spectrum, size)
     return torch.fft.ifft2(waves).real

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.adapters import TextConditions
-from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, ModelChoice
+from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, ModelChoice, flag
 from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.outline import Outline
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler, shifted_scheduler
 from asyncdiff_cli.engine.checks import check_steps
 from asyncdiff_cli.engine.errors import InputError
@@ -26,7 +27,11 @@ from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies, re
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.policies.transfer import transfer
+from asyncdiff_cli.engine.processes import join
+from asyncdiff_cli.engine.prompts.load import default_source, load_prompts
 from asyncdiff_cli.engine.sampling.loop import integrate
+from asyncdiff_cli.engine.schedules.reliance import Reliance, measure_reliance, open_picture_set
+from asyncdiff_cli.engine.schedules.request import TWO_EVALUATIONS, two_evaluations
 
 USUAL_STEPS, USUAL_SHIFT = 10, 3.0
 """Steps and shift of a run of no backbone."""
@@ -42,7 +47,7 @@ class ExplainRequest:
     policies: str
     """The policies as `parse_policies` reads them."""
     model: ModelChoice
-    """Its backbone is whose grid it is, where one is named; its solver and grid."""
+    """Whose grid it is, where a backbone is given; its solver and grid."""
     shift: float | None = None
     """The shift of a grid of no backbone."""
     steps: int | None = None
@@ -50,6 +55,17 @@ class ExplainRequest:
     """Pixels."""
     spectrum: Path | None = None
     """The file of the data's spectrum; that of images in general."""
+    reliance: int | None = None
+    """Prompts on which the backbone's reliance on the time it is told is measured; none are."""
+    dataset: str | None = None
+    """The source of the prompts that `load_prompts` reads, with the next two."""
+    prompts: Path | None = None
+    data_dir: Path | None = None
+
+    @property
+    def of_backbone(self) -> bool:
+        """Whether a backbone is given."""
+        return self.model.backbone is not None or self.model.model_path is not None
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,8 @@ class Explanation:
     frequencies: tuple[float, ...]
     """Cycles per image of each of the policies' `factors`."""
     policies: tuple[Explained, ...]
+    reliance: tuple[Reliance, ...] = ()
+    """How much the backbone relies on the time it is told, where that was measured."""
 
 
 def explain(
@@ -167,12 +185,18 @@ def _of_evaluations(
     )
 
 
-def explain_request(request: ExplainRequest) -> Explanation:
+def explain_request(
+    request: ExplainRequest, on_warning: Callable[[str], None] = lambda _: None
+) -> Explanation:
     """Explain what a user asks for.
+
+    Args:
+        on_warning: told if a model will not fit, before its weights are read.
 
     Raises:
         InputError: for a policy that reads the picture, which there is none of; for settings that
             cannot be; and as `Outline.of`.
+        AsyncDiffError: for a model or prompts that cannot be loaded.
     """
     for part in request.policies.split(","):
         if (spec := read_policy(part)).name in CHOOSING:
@@ -182,16 +206,55 @@ def explain_request(request: ExplainRequest) -> Explanation:
             )
     if request.steps is not None:
         check_steps(request.steps)
-    if request.model.backbone is None:
-        if request.size is not None:
-            raise InputError("--size is of a backbone's grid: give --backbone")
+    spectrum = spectrum_of(request.spectrum)
+    if not request.of_backbone:
+        _check_alone(request)
         make, entry = of_shift(request), REGISTRY[DEFAULT_BACKBONE]
         steps, solver = request.steps or USUAL_STEPS, request.model.scheduler or "euler"
-    else:
-        make, entry, solver = of_backbone(request)
-        steps = request.steps or entry.num_inference_steps
-    chosen = parse_policies(request.policies, entry)
-    return explain(make, steps, solver, chosen, spectrum_of(request.spectrum))
+        return explain(make, steps, solver, parse_policies(request.policies, entry), spectrum)
+    outline = Outline.of(request.model)
+    make, entry, solver = of_backbone(request, outline), outline.entry, outline.scheduler
+    steps = request.steps or entry.num_inference_steps
+    found = explain(make, steps, solver, parse_policies(request.policies, entry), spectrum)
+    if request.reliance is None:
+        return found
+    return replace(found, reliance=_reliance(request, outline, spectrum, on_warning))
+
+
+def _check_alone(request: ExplainRequest) -> None:
+    """Nothing is asked for that only a backbone has."""
+    own: dict[str, Any] = {
+        "--size": request.size,
+        "--reliance": request.reliance,
+        "--dataset": request.dataset,
+    }
+    own |= {"--prompts": request.prompts, "--data-dir": request.data_dir}
+    model = {flag(name): getattr(request.model, name) for name in ModelChoice.options()}
+    for name in ("scheduler", "grid"):  # which a grid of no backbone has too
+        del model[flag(name)]
+    for name, value in {**own, **model}.items():
+        if value not in (None, False, ()):
+            raise InputError(f"{name} is of a backbone: give --backbone")
+
+
+def _reliance(
+    request: ExplainRequest,
+    outline: Outline,
+    spectrum: Spectrum,
+    on_warning: Callable[[str], None],
+) -> tuple[Reliance, ...]:
+    """Load the backbone, and measure how much it relies on the time it is told."""
+    if outline.scheduler == TWO_EVALUATIONS:
+        raise InputError(two_evaluations(f"the solver {outline.scheduler}"))
+    source = request.dataset or default_source(request.model.name)
+    texts = load_prompts(source, "train", request.data_dir, request.prompts)
+    prompts = texts.draw(request.reliance or 0, 0)
+    accelerator = join(request.model.device)
+    with TemporaryDirectory(prefix="asyncdiff-") as directory:
+        pictures = open_picture_set(
+            outline, accelerator, prompts, request.steps, request.size, Path(directory), on_warning
+        )
+        return measure_reliance(pictures, spectrum)
 
 
 def spectrum_of(path: Path | None) -> Spectrum:
@@ -217,17 +280,14 @@ def of_shift(request: ExplainRequest) -> MakeScheduler:
     return make
 
 
-def of_backbone(request: ExplainRequest) -> tuple[MakeScheduler, BackboneEntry, str]:
-    """Schedulers of a backbone, as it draws at a size in pixels; it, and the solver's name.
-
-    Only configurations are read, no weights.
+def of_backbone(request: ExplainRequest, outline: Outline) -> MakeScheduler:
+    """Schedulers of a backbone, as it draws at a size in pixels. No weights are read.
 
     Raises:
-        InputError, AsyncDiffError: for a backbone or size that there is not.
+        InputError, AsyncDiffError: for a size that there is not.
     """
     if request.shift is not None:
         raise InputError("--shift is of no backbone's grid: leave it or --backbone out")
-    outline = Outline.of(request.model)
     size = outline.size if request.size is None else request.size
     outline.check_side(size)
     with torch.device("meta"):
@@ -242,4 +302,4 @@ def of_backbone(request: ExplainRequest) -> tuple[MakeScheduler, BackboneEntry, 
         adapter.set_timesteps(steps, latents)
         return adapter.pipe.scheduler
 
-    return make, outline.entry, outline.scheduler
+    return make

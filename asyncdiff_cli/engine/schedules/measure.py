@@ -21,7 +21,7 @@ MEASUREMENT = "measurement"
 """How a file says that it was made like this."""
 BATCHES = "batches"
 """The name of what was measured, in a journal."""
-Batch: TypeAlias = tuple[int, Rows, list[float]]
+MeasuredBatch: TypeAlias = tuple[int, Rows, list[float]]
 """The number of pictures, their spectrum, and the mean of each channel."""
 
 
@@ -46,7 +46,7 @@ def measure_spectrum(bench: Workbench, on_line: OnLine) -> MeasuredSpectrum:
     pictures, canvas = bench.pictures, bench.pictures.canvas
     backbone, side = canvas.backbone, canvas.pixels
     token_grid = backbone.adapter.token_grid(side, side)
-    measured: list[Batch] = bench.journal.get(BATCHES, [])
+    measured: list[MeasuredBatch] = bench.journal.get(BATCHES, [])
     for result in pictures.drawn_by(Synchronous(), begin=len(measured)):
         latents = unpacked(result.latents, token_grid)
         rows = Spectrum.of_latents(latents).banded().rows
@@ -67,7 +67,7 @@ def measure_spectrum(bench: Workbench, on_line: OnLine) -> MeasuredSpectrum:
     )
 
 
-def spread(measured: Sequence[Batch]) -> Spectrum:
+def spread(measured: Sequence[MeasuredBatch]) -> Spectrum:
     """Average the power of batches at the same frequencies, about the mean of each channel.
 
     The mean is the same in all pictures: it is no detail, and would outweigh all there is.

@@ -78,12 +78,18 @@ class PictureSet:
         Raises:
             InputError: as `Calibration`.
         """
+        with self.undrawn() as (images, make):
+            yield Calibration(images, make, search, aims)
+
+    @contextmanager
+    def undrawn(self) -> Iterator[tuple[list[Images], Callable[[], Any]]]:
+        """Yield the velocity field and noise of each batch, and what makes a scheduler for them."""
         adapter = self.canvas.backbone.adapter
         with denoising(adapter) as field, torch.no_grad():
             images = [self._images(field, joined(text), seeds) for text, seeds in self._batches()]
             adapter.set_timesteps(self.steps, images[0].latents)
             scheduler = copy.deepcopy(adapter.pipe.scheduler)
-            yield Calibration(images, lambda: copy.deepcopy(scheduler), search, aims)
+            yield images, lambda: copy.deepcopy(scheduler)
         adapter.pipe.maybe_free_model_hooks()
 
     def schedule(
