@@ -58,6 +58,13 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in names() if name.startswith(incomplete)]
 
 
+def complete_tracker(incomplete: str) -> list[str]:
+    """What a training may log to."""
+    from asyncdiff_cli.engine.training.run_options import TRACKERS
+
+    return [name for name in TRACKERS if name.startswith(incomplete)]
+
+
 def read_paths(value: Any) -> Any:
     """Refuse a path that is read and not there, before what reads it is imported."""
     for path in value if isinstance(value, list | tuple) else [value]:

@@ -57,7 +57,12 @@ def train(
     out: Annotated[Path | None, options.directory_out("Of the run. (default: runs/RECIPE)")] = None,
     tracker: Annotated[
         str | None,
-        typer.Option(metavar="NAME", rich_help_panel=options.OUT, help="tensorboard or wandb."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=callbacks.complete_tracker,
+            rich_help_panel=options.OUT,
+            help="What to log to: tensorboard, wandb, trackio, or any that accelerate knows.",
+        ),
     ] = None,
     json: Annotated[
         bool,
@@ -76,8 +81,14 @@ def train(
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """
     from asyncdiff_cli.engine.locks import hold
-    from asyncdiff_cli.engine.training.run_options import check_said_once, find_run, model_overrides
+    from asyncdiff_cli.engine.training.run_options import (
+        check_said_once,
+        check_tracker,
+        find_run,
+        model_overrides,
+    )
 
+    check_tracker(tracker)
     check_said_once({**vars(model), "seed": seed, "prompts": prompts}, overrides or ())
     changes = [*model_overrides(model), *(() if seed is None else (f"seed={seed}",))]
     changes += overrides or ()

@@ -9,10 +9,12 @@ import time
 import pytest
 import torch
 import yaml
+from accelerate.utils import LoggerType
 
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
+from asyncdiff_cli.engine.training.run_options import TRACKERS
 from asyncdiff_cli.engine.training.trainer import Trainer
 from tests.helpers.processes import Forked
 from tests.helpers.training import (
@@ -293,6 +295,57 @@ def test_a_tracker_is_told_the_numbers(train, tmp_path):
     known = {row["iteration"]: row["rewards"]["noise"]["raw"] for row in rows(tmp_path / "r")}
     assert told == pytest.approx(known)
     assert {"deviation/mean/0", "deviation/mean/1", "grad_norm"} <= set(events.Tags()["scalars"])
+
+
+TRACKIO = """
+def init(project):
+    return Run()
+
+class Run:
+    def log(self, values, step): write(step, len(values))
+    def finish(self): write("finished")
+
+class config:
+    def update(values, allow_val_change): write(values["iterations"])
+
+def write(*words):
+    with open(r"PATH", "a") as file:
+        print(*words, file=file)
+"""
+
+
+@pytest.fixture
+def trackio(tmp_path, monkeypatch):
+    """A stand-in of the package, and the file of what it was told."""
+    told = tmp_path / "told"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "trackio.py").write_text(TRACKIO.replace("PATH", str(told)))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    # which accelerate looks for once
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.TRACKIO])
+    return told
+
+
+def test_any_tracker_that_accelerate_knows_is_told_and_finished(train, tmp_path, trackio):
+    assert train("--tracker", "trackio").code == 0
+    first, *steps, last = trackio.read_text().splitlines()
+    iterations = rows(tmp_path / "r")
+    assert first == str(len(iterations))
+    assert [int(line.split()[0]) for line in steps] == [row["iteration"] for row in iterations]
+    assert last == "finished"
+
+
+def test_a_tracker_that_does_not_start_is_one_line(train, trackio, tmp_path):
+    module = tmp_path / "site" / "trackio.py"
+    module.write_text("def init(project):\n    raise RuntimeError('log in first')")
+    outcome = train("--tracker", "trackio")
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == "error: trackio does not start: log in first"
+
+
+def test_trackers_are_those_of_accelerate():
+    assert {*TRACKERS} == {*LoggerType.list()} - {"all"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, NEUTRAL, Mod
 from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import existing, expanded
 from asyncdiff_cli.engine.prompts.load import SOURCES, check_source
@@ -20,6 +22,11 @@ from asyncdiff_cli.engine.training.run import RunDirectory
 
 RECIPES = {"mini": "mini", "flux": "flux-coco", "sd35": "sd35-coco"}
 """What a backbone is trained with unless asked otherwise."""
+TRACKERS = (
+    *("tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml"),
+    *("clearml", "dvclive", "aim"),
+)
+"""Trackers that accelerate knows by name, which is also that of their package."""
 
 
 def find_run(
@@ -155,3 +162,15 @@ def check_said_once(options: Mapping[str, object], overrides: Sequence[str]) -> 
 def is_copy(path: Path) -> bool:
     """Whether --prompts is a local copy of the recipe's own set, and not a file of prompts."""
     return path.is_dir() or path.suffix == ".json"
+
+
+def check_tracker(tracker: str | None) -> None:
+    """A tracker is known and installed; None is none.
+
+    Raises:
+        InputError: for one that is not.
+    """
+    if tracker is not None:
+        check_choice("tracker", tracker, TRACKERS)
+        if find_spec(tracker) is None:
+            raise InputError(f"{tracker} is not installed: pip install {tracker}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -13,12 +12,11 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.memory.footprint import Company
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.source import fetch
-from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.devices import TORCH_DTYPES
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.opening import open_canvas
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import REFUSED, write_text
 from asyncdiff_cli.engine.processes import in_turn, join
 from asyncdiff_cli.engine.prompts.load import load_prompts
@@ -31,10 +29,8 @@ from asyncdiff_cli.engine.training.held_out import HeldOut
 from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.recipe_files import to_yaml
 from asyncdiff_cli.engine.training.run import RunDirectory, by_iteration
-from asyncdiff_cli.engine.training.run_options import is_copy
+from asyncdiff_cli.engine.training.run_options import check_tracker, is_copy
 from asyncdiff_cli.engine.training.trainer import Trainer
-
-TRACKERS = ("tensorboard", "wandb")
 
 
 def open_trainer(
@@ -52,7 +48,7 @@ def open_trainer(
 
     Args:
         path: the run's directory.
-        tracker: "tensorboard" or "wandb".
+        tracker: one of `TRACKERS`.
         data_dir: where prompts are downloaded to.
         prompts: a local copy of the recipe's prompts.
         on_warning: told if the model will not fit, before it is loaded, and about each checkpoint
@@ -101,22 +97,24 @@ def open_trainer(
     if resume:
         _restore(trainer, checkpoint)
     if tracker is not None:
-        settings = {k: str(v) for k, v in recipe.model_dump(mode="json").items()}
-        accelerator.init_trackers("asyncdiff", config=settings)
+        _track(accelerator, tracker, recipe)
     accelerator.wait_for_everyone()
     return trainer
 
 
-def check_tracker(tracker: str | None) -> None:
-    """A tracker is known and installed; None is none.
+def _track(accelerator: Accelerator, tracker: str, recipe: Recipe) -> None:
+    """Begin to log a run.
 
     Raises:
-        InputError: for one that is not.
+        AsyncDiffError: for a tracker that does not start, as one that wants to be logged in to.
     """
-    if tracker is not None:
-        check_choice("tracker", tracker, TRACKERS)
-        if find_spec(tracker) is None:
-            raise InputError(f"{tracker} is not installed: pip install {tracker}")
+    settings = {k: str(v) for k, v in recipe.model_dump(mode="json").items()}
+    try:
+        accelerator.init_trackers("asyncdiff", config=settings)
+    except Exception as error:  # each has its own classes
+        raise AsyncDiffError(f"{tracker} does not start: {one_line(error)}") from None
+    if not accelerator.trackers:
+        raise AsyncDiffError(f"{tracker} is not whole: install it again with pip install {tracker}")
 
 
 def _outline(recipe: Recipe, accelerator: Accelerator, prompts: Sequence[str]) -> Outline:

@@ -110,8 +110,12 @@ class Trainer:
                 if state.stopped
                 else f"all {self.recipe.iterations} iterations are done: add iterations=N to go on"
             )
-        with as_interrupts():
-            yield from self._train()
+        try:
+            with as_interrupts():
+                yield from self._train()
+        finally:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
 
     def _train(self) -> Iterator[Event]:
         state, self._running = self.state, self.state.iteration + 1
