@@ -26,7 +26,8 @@ from asyncdiff_cli.commands.score import score
 from asyncdiff_cli.commands.spectrum import spectrum
 from asyncdiff_cli.commands.sweep import sweep
 from asyncdiff_cli.commands.train import train
-from asyncdiff_cli.engine.errors import explained
+from asyncdiff_cli.commands.ui import ui
+from asyncdiff_cli.engine.errors import in_words
 from asyncdiff_cli.engine.interrupts import OutputClosed, as_interrupts, exit_code
 
 DEBUG = "ASYNCDIFF_DEBUG"
@@ -48,6 +49,7 @@ commands: dict[str, Callable[..., None]] = {
     "merge": merge,
     "score": score,
     "explain": explain,
+    "ui": ui,
     "calibrate": calibrate,
     "distill": distill,
     "spectrum": spectrum,
@@ -110,11 +112,6 @@ def _failed(error: Exception, call: Call) -> int:
         return getattr(error, "exit_code", 2)
     if call.debug:
         raise error
-    if reason := explained(error):
-        render.error(str(reason))
-        return reason.exit_code
-    render.error(
-        f"internal, {type(error).__name__}: {error} (a fault of asyncdiff: please report this line,"
-        " the command, and what `asyncdiff --debug …` shows of it)"
-    )
-    return 1
+    reason = in_words(error)
+    render.error(str(reason))
+    return reason.exit_code

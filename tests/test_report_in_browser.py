@@ -1,39 +1,20 @@
 """The report as a browser shows it: opened from the disk, looked at, clicked and typed at."""
 
-import shutil
-import subprocess
-
 import pytest
 
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import summarize
 from asyncdiff_cli.engine.evaluation.tables import blocks
 from asyncdiff_cli.engine.figures.report import write_report
+from tests.helpers.browser import becomes, start_browser
 from tests.helpers.reporting import HOSTILE, POLICIES, make_run, make_store
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 GRID = ".grid button"
-
-
-def find_browser():
-    """A browser that starts; Ubuntu's `chromium-browser` may only say that it is elsewhere."""
-    for path in filter(None, map(shutil.which, BROWSERS)):
-        if subprocess.run([path, "--version"], capture_output=True).returncode == 0:
-            return path
-    return None
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = find_browser()
-    if path is None:
-        pytest.skip(f"there is none of {', '.join(BROWSERS)} here")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox"]  # which root cannot have
-        found = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield found
-        found.close()
+    yield from start_browser()
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +70,6 @@ def shown(page):
 
 def is_open(page):
     return page.locator("#view").evaluate("view => view.open")
-
-
-def becomes(page, expression, wanted):
-    """Whether something has a value a little later: a dialog takes a moment to say it is closed."""
-    for _ in range(50):
-        if page.evaluate(expression) == wanted:
-            return True
-        page.wait_for_timeout(50)
-    return False
 
 
 def test_a_script_that_got_in_would_not_run(browser, store):

@@ -27,6 +27,7 @@ FLOORS = (
     {"evaluation"},
     {"figures"},
     {"public"},
+    {"ui"},
     {"commands"},
 )
 """The rooms from the ground up. Those of one floor do not import each other."""
@@ -82,7 +83,7 @@ def room(module: str) -> str:
     if path == ENGINE / "__init__.py":
         return "public"
     if ENGINE not in path.parents:
-        return "commands"
+        return "ui" if path.parent == PACKAGE / "ui" else "commands"
     return "ground" if path.parent == ENGINE else path.relative_to(ENGINE).parts[0]
 
 
@@ -197,7 +198,7 @@ def test_the_map_in_the_readme_shows_what_is_there():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("## Map of the code")[2].partition("\n## ")[0]
     rooms = dict(re.findall(r"^ {8}(\w+)/ +(.*)$", shown, re.M))
-    assert set(rooms) == set().union(*FLOORS) - {"version", "ground", "public", "commands"}
+    assert set(rooms) == set().union(*FLOORS) - {"version", "ground", "public", "ui", "commands"}
     for name, line in rooms.items():
         for file in re.findall(r"\w+\.py", line):
             assert (ENGINE / name / file).is_file(), f"{name}/{file}"

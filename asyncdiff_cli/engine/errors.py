@@ -50,3 +50,11 @@ def explained(error: Exception) -> AsyncDiffError | None:
     if isinstance(error, ValueError) and "null byte" in str(error):
         return InputError("a path holds a NUL character")
     return None
+
+
+def in_words(error: Exception) -> AsyncDiffError:
+    """An error in one line: as `explained`, or as a fault of this program, to be reported."""
+    return explained(error) or AsyncDiffError(
+        f"internal, {type(error).__name__}: {error} (a fault of asyncdiff: please report this line,"
+        " the command, and what `asyncdiff --debug …` shows of it)"
+    )

@@ -29,6 +29,7 @@ PANELS = {
     "panel": [WHAT, TIME, SAMPLING, MODEL, OUT],
     "score": [SCORING, MODEL, OUT],
     "explain": [WHAT, TIME, SAMPLING, MODEL, OUT],
+    "ui": [WHAT, TIME, SAMPLING, MODEL, OUT],
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from asyncdiff_cli.engine.policies.per_image import EachPolicy
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.sampling.sample import sample
 
+Named = tuple[str, Image.Image, Provenance]
+"""An image with the name of its file."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -49,11 +52,20 @@ def execute(
         AsyncDiffError: for a failure while drawing or writing.
     """
     check_sizes(plan, backbone)
+    return write(plan, (draw(batch, backbone, on_step) for batch in plan.batches), out)
+
+
+def write(plan: Plan, drawn: Iterable[Sequence[Named]], out: Path) -> Iterator[Written]:
+    """Write the images of a plan's batches, each as `draw` returns them, and its panels.
+
+    Raises:
+        AsyncDiffError: for a file that cannot be written.
+    """
     waiting = {file for panel in plan.panels for row in panel.cells for file in row}
     cells: dict[str, tuple[Image.Image, Provenance]] = {}
     panels = list(plan.panels)
-    for batch in plan.batches:
-        for file, image, provenance in draw(batch, backbone, on_step):
+    for images in drawn:
+        for file, image, provenance in images:
             if file in waiting:
                 cells[file] = image, provenance
             if not plan.only_panels:
@@ -74,7 +86,7 @@ def check_sizes(plan: Plan, backbone: Backbone | Outline) -> None:
 
 def draw(
     batch: Batch, backbone: Backbone, on_step: Callable[[StepState], None] | None = None
-) -> list[tuple[str, Image.Image, Provenance]]:
+) -> list[Named]:
     """Draw a batch and return those of its images that have a file.
 
     All prompts are encoded at once, as the stock pipeline does, whose bits a synchronous image has.

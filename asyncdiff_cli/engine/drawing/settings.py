@@ -8,7 +8,7 @@ from typing import Any
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.given import FixedDeviation, ScheduledDeviation, Synchronous
-from asyncdiff_cli.engine.policies.specs import load_learned, parse_policy
+from asyncdiff_cli.engine.policies.specs import load_learned, parse_policy, plain
 from asyncdiff_cli.engine.prompts.lines import Options
 
 ARGUMENTS = {
@@ -35,10 +35,17 @@ class BatchSettings:
     share_first: bool = False
 
 
+def default_policy(entry: BackboneEntry) -> str:
+    """The line of the policy that a backbone is drawn with unless asked otherwise."""
+    if entry.tpm:
+        return "learned"
+    return f"fixed:{plain(entry.deviation)}" if entry.deviation else "baseline"
+
+
 def defaults(entry: BackboneEntry, size: int) -> BatchSettings:
     """What a backbone does unless asked otherwise."""
     return BatchSettings(
-        policy=load_learned(entry.name) if entry.tpm else _fixed(entry.deviation),
+        policy=parse_policy(default_policy(entry), entry).policy,
         gamma=1.0,
         num_inference_steps=entry.num_inference_steps,
         guidance_scale=entry.guidance_scale,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
+from asyncdiff_cli.engine import desync
+from asyncdiff_cli.engine.backbones.grids import model_shift
 from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
 from asyncdiff_cli.engine.policies.given import SolverSchedule
 from asyncdiff_cli.engine.reading import AS_TUPLE, Read, read_json
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones.backbone import Backbone
 
 Deviation = Annotated[float, Field(ge=-1, le=1)]
 Time = Annotated[float, Field(ge=0, le=1)]
@@ -92,3 +99,28 @@ class Schedule(Read):
     def policy(self) -> SolverSchedule:
         """The policy that deviates by it."""
         return SolverSchedule(self.deviations, self.solver)
+
+
+def schedule_of(
+    backbone: Backbone, sigmas: Tensor, deviations: Sequence[float], **known: Any
+) -> Schedule:
+    """The schedule of a backbone's runs.
+
+    Args:
+        sigmas: t of each evaluation and a last 0, on the CPU, [evaluations + 1].
+        deviations: D before γ of each evaluation but the first.
+        known: the fields of `Schedule` that a backbone does not tell.
+    """
+    config = backbone.pipe.scheduler.config
+    static = backbone.grid == "model" and not config.get("use_dynamic_shifting")
+    return Schedule(
+        deviations=tuple(deviations),
+        solver=backbone.scheduler,
+        backbone=backbone.location,
+        revision=backbone.revision,
+        grid=backbone.grid,
+        shift=model_shift(config) if static else None,
+        sigmas=tuple(sigmas.tolist()),
+        cond_sigmas=tuple(desync.cond_sigmas(sigmas, sigmas.new_tensor(deviations)).tolist()),
+        **known,
+    )

@@ -81,6 +81,16 @@ def read_policy(text: str) -> PolicySpec:
     return PolicySpec(name, _numbers(name, value if colon else None), gamma=gamma)
 
 
+def shipped_policies(entry: BackboneEntry) -> list[str]:
+    """A line for each policy that a backbone can be drawn with without a file of one's own."""
+    modules = {"learned": entry.tpm, "lifted": entry.lifted}
+    return [
+        row.example if row.checks and row.default is None else name
+        for name, row in POLICIES.items()
+        if row.usage is not None and not row.made_by and modules.get(name, True)
+    ]
+
+
 def find_policy(text: str) -> PolicySpec:
     """Read as `read_policy` does a policy whose module or file is there; no repository is asked.
 

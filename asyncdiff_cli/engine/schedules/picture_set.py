@@ -13,12 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.backbones.adapters import Guidance, TextConditions
-from asyncdiff_cli.engine.backbones.grids import model_shift
 from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
 from asyncdiff_cli.engine.policies.base import Policy, StepState
-from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.policies.schedule_file import Schedule, schedule_of
 from asyncdiff_cli.engine.sampling.loop import Velocity, denoising
 from asyncdiff_cli.engine.sampling.sample import SampleResult
 from asyncdiff_cli.engine.schedules.calibration import Calibration, Images
@@ -101,22 +99,14 @@ class PictureSet:
             made, held_out: as of `Schedule`.
         """
         backbone, side = self.canvas.backbone, self.canvas.pixels
-        scheduler = backbone.pipe.scheduler
-        sigmas, config = scheduler.sigmas.cpu(), scheduler.config
-        static = backbone.grid == "model" and not config.get("use_dynamic_shifting")
-        return Schedule(
-            deviations=deviations,
-            solver=backbone.scheduler,
+        return schedule_of(
+            backbone,
+            backbone.pipe.scheduler.sigmas.cpu(),
+            deviations,
             steps=self.steps,
-            backbone=backbone.location,
-            revision=backbone.revision,
-            grid=backbone.grid,
-            shift=model_shift(config) if static else None,
             guidance_scale=self.canvas.scale,
             height=side,
             width=side,
-            sigmas=tuple(sigmas.tolist()),
-            cond_sigmas=tuple(desync.cond_sigmas(sigmas, sigmas.new_tensor(deviations)).tolist()),
             made=made,
             held_out=held_out,
         )
