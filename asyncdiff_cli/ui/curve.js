@@ -107,7 +107,8 @@ const move = (index, deviation) => {
 };
 
 const keep = () => {
-  props.value = { ...props.value, deviations: deviations.map((d) => round(d, 4)), serial: sent };
+  const rounded = deviations.map((d) => round(d, 4));
+  props.value = { ...props.value, deviations: rounded, serial: sent, dragged: true };
 };
 const send = () => {
   clearTimeout(due);

@@ -47,7 +47,7 @@ def _parts() -> Any:
     environment = Environment(
         loader=PackageLoader("asyncdiff_cli", "ui"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters |= {"uri": _uri, "plain": plain, "mean": _mean}
+    environment.filters |= {"uri": _uri, "plain": plain, "mean": _mean, "signed": _signed}
     environment.globals |= {"names": (SYNCHRONOUS, ASYNCHRONOUS), "amplified": AMPLIFIED}
     return environment.get_template("parts.html.j2").module
 
@@ -61,3 +61,8 @@ def _uri(image: Image.Image) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else 0.0
+
+
+def _signed(form: str, value: float) -> str:
+    """A number with a minus sign that is as wide as a plus."""
+    return (form % value).replace("-", "−")

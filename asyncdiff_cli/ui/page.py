@@ -85,7 +85,7 @@ class Page:
         lines, line = shipped_policies(entry), request.policy or default_policy(entry)
         self.policy = gr.Dropdown(lines, value=line, label="Policy", allow_custom_value=True)
         self.of_policy = _messages()
-        with gr.Accordion("A schedule or module of yours, and the backbone", open=False):
+        with gr.Accordion("Load a schedule or module; backbone", open=False):
             self.place = gr.Textbox(label="Load", placeholder="schedule.json, or a directory")
             self.load = gr.Button("Load", size="sm")
             self.of_load = _messages()
@@ -147,13 +147,13 @@ class Page:
     def _on_draw(self, values: Values, progress: gr.Progress) -> Values:
         """Draw, and show what was drawn; what cannot be is said below the part that it is of."""
         with said(self.of_policy) as shown:
-            spec = find_policy(values[self.policy])
+            spec = find_policy(self._line(values))
             make_policy(spec, self.studio.job.backbone.entry)
             gamma = values[self.gamma] if spec.gamma is None else spec.gamma
             chosen = {self.policy: spec.label, self.gamma: gamma}
             with said(self.of_draw) as drawn:
                 drawn |= chosen
-                drawn |= self._drawn({**values, **chosen}, progress)
+                drawn |= self._drawn(self._by(spec.label, {**values, **chosen}), progress)
             shown |= drawn
         return shown
 
@@ -181,15 +181,16 @@ class Page:
         return self._on_draw(values, progress) if values[self.live] else {}
 
     def _on_drag(self, values: Values, progress: gr.Progress) -> Values:
-        line = schedule_line(values[self.curve]["deviations"])
-        return {self.policy: line, **self._on_change({**values, self.policy: line}, progress)}
+        values = self._by(self._line(values), values)
+        shown = {self.policy: values[self.policy], self.curve: values[self.curve]}
+        return {**shown, **self._on_change(values, progress)}
 
     def _on_load(self, values: Values, progress: gr.Progress) -> Values:
         with said(self.of_load) as shown:
             line = policy_of(values[self.place])
             make_policy(find_policy(line), self.studio.job.backbone.entry)
             shown[self.policy] = line
-            shown |= self._on_change({**values, self.policy: line}, progress)
+            shown |= self._on_change(self._by(line, values), progress)
         return shown
 
     def _on_backbone(self, values: Values, progress: gr.Progress) -> Values:
@@ -197,12 +198,13 @@ class Page:
             self.studio.switch(values[self.backbone], _warn)
             entry = self.studio.job.backbone.entry
             shown[self.title] = self._title()
-            shown |= {
+            own = {
                 self.policy: default_policy(entry),
                 self.steps: entry.num_inference_steps,
                 self.guidance: entry.guidance_scale,
             }
-            shown |= self._on_change({**values, **shown}, progress)
+            shown |= own
+            shown |= self._on_change(self._by(own[self.policy], {**values, **own}), progress)
         return shown
 
     def _on_save(self, values: Values, progress: gr.Progress) -> Values:
@@ -222,6 +224,16 @@ class Page:
             shown[self.of_save] = markup.lines("note", str(path), f"Draws with it: {again}")
         return shown
 
+    def _line(self, values: Values) -> str:
+        """The policy: of what the editor shows, if a drag of it has not been answered yet."""
+        editor = values[self.curve] or {}
+        return schedule_line(editor["deviations"]) if editor.get("dragged") else values[self.policy]
+
+    def _by(self, line: str, values: Values) -> Values:
+        """The values with another policy, which the editor leaves as it is."""
+        editor = {**(values[self.curve] or {}), "dragged": False}
+        return {**values, self.policy: line, self.curve: editor}
+
     def _request(self, values: Values) -> Request:
         """The request of what the parts hold.
 
@@ -234,7 +246,7 @@ class Page:
             steps=values[self.steps],
             guidance=values[self.guidance],
             gamma=values[self.gamma],
-            policy=values[self.policy],
+            policy=self._line(values),
             size=self.request.size,
         )
 

@@ -58,7 +58,9 @@ def serve(page: Page, host: str, port: int) -> Iterator[str]:
         Its address.
     """
     import gradio as gr
+    import matplotlib
 
+    matplotlib.use("agg")  # gradio asks which one it is, and it would look for screens and fonts
     font, font_mono = FONTS
     options: dict[str, Any] = {
         "css_paths": CSS,

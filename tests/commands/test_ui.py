@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from asyncdiff_cli.engine.processes import free_port
 from asyncdiff_cli.ui import server
 
 
@@ -61,9 +62,7 @@ def test_it_serves_until_it_is_interrupted(asyncdiff, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "wait", interrupted)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     outcome = asyncdiff("ui", "a dog", "--port", port, "--out", "kept", "--json")
     assert outcome.code == 130, outcome.err
     assert json.loads(outcome.out) == {

@@ -46,7 +46,7 @@ def test_without_wishes_it_opens_with_the_backbones_own(opened, wish):
 
 def test_a_drag_becomes_a_schedule_that_draws(page, values):
     before = page._on_change(values, ignore)
-    dragged = {**before[page.curve], "deviations": [0.5, -0.25], "serial": 3}
+    dragged = {**before[page.curve], "deviations": [0.5, -0.25], "serial": 3, "dragged": True}
     shown = page._on_drag({**values, page.curve: dragged}, ignore)
     assert shown[page.policy] == "schedule:0.5/-0.25"
     assert shown[page.curve]["deviations"] == (0.5, -0.25)
@@ -55,9 +55,12 @@ def test_a_drag_becomes_a_schedule_that_draws(page, values):
 
 
 def test_nothing_is_drawn_that_was_not_asked_for(page, values):
-    still = {**values, page.live: False, page.curve: {"deviations": [0.5, 0.1]}}
+    dragged = {"deviations": [0.5, 0.1], "dragged": True}
+    still = {**values, page.live: False, page.curve: dragged}
     assert page._on_change(still, ignore) == {}
-    assert page._on_drag(still, ignore) == {page.policy: "schedule:0.5/0.1"}
+    assert page._on_drag(still, ignore) == {
+        page.policy: "schedule:0.5/0.1", page.curve: {**dragged, "dragged": False}
+    }  # fmt: skip
     assert page.pictures in page._on_draw(still, ignore)
 
 
@@ -117,6 +120,15 @@ def test_a_module_can_be_loaded(page, values):
     shown = page._on_load({**values, page.place: str(shipped)}, ignore)
     assert shown[page.policy] == f"learned:{shipped}"
     assert (shown[page.of_load], len(shown[page.curve]["deviations"])) == ("", 2)
+
+
+def test_what_is_saved_is_what_the_editor_shows(page, values):
+    dragged = {"deviations": [0.5, 0.1], "dragged": True}  # and not yet answered
+    page._on_save_schedule({**values, page.curve: dragged, page.name: "mine"}, ignore)
+    assert Schedule.load(page.studio.job.out / "mine.json").deviations == pytest.approx((0.5, 0.1))
+    loaded = page._on_load({**values, page.curve: dragged, page.place: "mini"}, ignore)
+    assert loaded[page.policy] == "learned:mini"
+    assert loaded[page.curve]["deviations"] != (0.5, 0.1)
 
 
 def test_what_cannot_be_loaded_leaves_the_rest_alone(page, values):

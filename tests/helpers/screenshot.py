@@ -1,0 +1,38 @@
+"""The screenshot in the README: `python -m tests.helpers.screenshot docs/ui.webp` makes it anew."""
+
+import io
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from asyncdiff_cli import render
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.drawing.request import parse_request
+from asyncdiff_cli.engine.processes import free_port
+from asyncdiff_cli.ui.page import Page
+from asyncdiff_cli.ui.server import serve
+from asyncdiff_cli.ui.studio import Studio
+from tests.helpers.browser import start_browser
+
+PROMPT, POLICY = "an octopus on a yellow background", "schedule:0.25/0.6/0.75/0.4/-0.1"
+WINDOW = {"width": 1280, "height": 834}
+
+
+def main(path):
+    """Write a picture of the page as it opens, with a point that is chosen."""
+    render.quiet_libraries()
+    request = parse_request(prompts=(PROMPT,), policy=POLICY)
+    page = Page(Studio.open(request, ModelChoice(device="cpu"), Path("outputs")), request)
+    with serve(page, "127.0.0.1", free_port()) as url, contextmanager(start_browser)() as browser:
+        tab = browser.new_page(viewport=WINDOW)
+        tab.goto(url)
+        tab.locator(".pictures img").first.wait_for(timeout=300_000)
+        tab.locator(".handle").nth(1).focus()
+        shown = Image.open(io.BytesIO(tab.screenshot(animations="disabled")))
+    shown.convert("RGB").save(path, quality=80, method=6)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
