@@ -69,7 +69,7 @@ class Page:
         request, studio = self.request, self.studio
         entry, name = studio.job.backbone.entry, studio.job.model.name
         start = studio.job.plan.batches[0].settings
-        self.prompt = gr.Textbox(request.prompts[0], label="Prompt", lines=2, max_lines=4)
+        self.prompt = gr.Textbox(request.prompts[0], label="Prompt", max_lines=4)
         with gr.Row(equal_height=True):
             self.draw = gr.Button("Draw", variant="primary", min_width=80)
             self.live = gr.Checkbox(studio.is_quick, label="after every change", min_width=150)
@@ -198,13 +198,14 @@ class Page:
             self.studio.switch(values[self.backbone], _warn)
             entry = self.studio.job.backbone.entry
             shown[self.title] = self._title()
-            own = {
-                self.policy: default_policy(entry),
+            line = default_policy(entry)
+            own: Values = {
+                self.policy: line,
                 self.steps: entry.num_inference_steps,
                 self.guidance: entry.guidance_scale,
             }
             shown |= own
-            shown |= self._on_change(self._by(own[self.policy], {**values, **own}), progress)
+            shown |= self._on_change(self._by(line, {**values, **own}), progress)
         return shown
 
     def _on_save(self, values: Values, progress: gr.Progress) -> Values:

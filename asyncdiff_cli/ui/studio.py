@@ -29,7 +29,7 @@ from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.rewards import GUARD, reward_class, score
 from asyncdiff_cli.ui.curve import Curve
 
-KEPT = 8
+KEPT = 4
 """Pictures that are not drawn again while they are asked for."""
 AMPLIFIED = 8
 """How many times a difference is shown, which would be too dark to see."""

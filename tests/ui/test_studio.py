@@ -76,6 +76,17 @@ def test_what_has_just_been_drawn_is_kept(studio, wish, drawn, monkeypatch):
     assert pixels(again.asynchronous) == pixels(first.asynchronous)
 
 
+def test_the_model_is_loaded_once(studio, wish, monkeypatch):
+    def load(*_):
+        raise AssertionError("it is loaded already")
+
+    monkeypatch.setattr("asyncdiff_cli.engine.drawing.job.load_outline", load)
+    for steps in (1, 2):
+        studio.save(studio.draw(wish(steps=steps)))
+    with pytest.raises(AssertionError):
+        studio.switch("mini")
+
+
 def test_the_last_estimate_is_the_picture(studio, wish):
     take = studio.draw(wish()).asynchronous
     estimates = studio.estimates(take)
