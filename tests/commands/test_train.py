@@ -12,6 +12,7 @@ import yaml
 from accelerate.utils import LoggerType
 
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
+from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.rewards.noise import Noise
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.run_options import TRACKERS
@@ -105,6 +106,16 @@ def test_a_recipe_of_ones_own(asyncdiff, pipelines, tmp_path):
     assert kept.model_dump(exclude=filled) == recipe.model_dump(exclude=filled)
 
 
+def test_a_run_begins_at_a_schedule_file_from_anywhere(train, tmp_path):
+    Schedule(deviations=(0.3, -0.2), steps=3).save(tmp_path / "s.json")
+    outcome = train("start=schedule:s.json", iterations=1)
+    assert (outcome.code, outcome.out) == (0, "r/tpm\n")
+    assert load_recipe("r/recipe.yaml").start == f"schedule:{tmp_path / 's.json'}"
+    (row,) = rows(tmp_path / "r")
+    assert row["alpha"][0] > row["beta"][0]
+    assert row["alpha"][1] < row["beta"][1]
+
+
 def test_a_file_of_prompts_is_trained_on(train, tmp_path):
     prompts = [f"a cat and {number} dogs" for number in range(40)]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts))
@@ -170,6 +181,8 @@ def test_all_problems_of_a_recipe_are_told_at_once(train, tmp_path):
         (["--seed", "x"], "'--seed'"),
         (["num_inference_steps=1"], "num_inference_steps"),
         (["iterations=true"], "not a yes-or-no setting"),
+        (["start=schedule:nowhere.json"], "nowhere.json"),
+        (["start=learned"], "'learned' is none of fixed, schedule, spectral, calibrated"),
     ],
 )
 def test_bad_input_is_one_line(asyncdiff, tmp_path, arguments, message):

@@ -7,9 +7,8 @@ from contextlib import redirect_stdout
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from pydantic import Field
@@ -141,6 +140,14 @@ class LearnedDeviation:
         return {"name": self.name, "source": self.source, "fingerprint": self.fingerprint}
 
 
+class BetaDraws(Protocol):
+    """What draws from a Beta distribution, such as a generator of numpy's."""
+
+    def beta(self, a: float, b: float, /) -> float:
+        """The next draw, in [0, 1]."""
+        ...
+
+
 class SampledDeviation:
     """Draws from the module's Beta, and keeps what it saw and drew.
 
@@ -148,9 +155,7 @@ class SampledDeviation:
         generators: one per image, so that a draw belongs to its image and not to the batch.
     """
 
-    def __init__(
-        self, tpm: TimestepPredictionModule, generators: Sequence[np.random.Generator]
-    ) -> None:
+    def __init__(self, tpm: TimestepPredictionModule, generators: Sequence[BetaDraws]) -> None:
         self.tpm, self.generators = tpm, generators
         self.seen: list[Observation] = []
         self.ratios: list[Tensor] = []

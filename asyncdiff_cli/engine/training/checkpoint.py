@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import write_atomically
-from asyncdiff_cli.engine.training.recipe import RESUMABLE
+from asyncdiff_cli.engine.training.recipe import LATER, RESUMABLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,8 @@ def identity(
     recipe: Recipe, backbone: Backbone | Outline, prompts: PromptSet, held_out: PromptSet
 ) -> str:
     """SHA-256 over all that a checkpoint of a run depends on."""
-    values = recipe.model_dump(exclude=set(RESUMABLE))
+    values = recipe.model_dump(exclude={*RESUMABLE, *LATER})
+    values |= recipe.model_dump(include=set(LATER), exclude_defaults=True)
     # in the order in which it has always been hashed, whatever order the fields come in
     first = {name: values[name] for name in ("backbone", "revision", "scheduler", "grid", "dtype")}
     parts = (

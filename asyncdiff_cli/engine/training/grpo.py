@@ -7,15 +7,23 @@ given by α − 1 and β − 1, both above 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.distributions import Beta, kl_divergence
+
+from asyncdiff_cli.engine.training.baselines import group_mean
 
 EPSILON = 1e-6
 """Added to the standard deviation of a group's rewards: a group of equals has no advantage."""
 
 
-def advantages(rewards: Tensor, shared_scale: bool = False) -> Tensor:
+def advantages(
+    rewards: Tensor,
+    shared_scale: bool = False,
+    baseline: Callable[[Tensor], Tensor] = group_mean,
+) -> Tensor:
     """Â = (R − mean R)/(std R + ε) within each group, [groups, size] of the same.
 
     The deviation is that of N. What is left of equal rewards by rounding counts as 0.
@@ -23,9 +31,11 @@ def advantages(rewards: Tensor, shared_scale: bool = False) -> Tensor:
     Args:
         shared_scale: divide by the deviation over all groups, so that a group whose images hardly
             differ does not count as much as one whose images do.
+        baseline: what is subtracted in place of mean R, one of `BASELINES`.
     """
-    centred = rewards - rewards.mean(-1, keepdim=True)
-    deviation = centred.square().mean(None if shared_scale else -1, keepdim=True).sqrt()
+    within = rewards - group_mean(rewards)
+    deviation = within.square().mean(None if shared_scale else -1, keepdim=True).sqrt()
+    centred = rewards - baseline(rewards)
     return torch.where(deviation > EPSILON, centred / (deviation + EPSILON), 0.0)
 
 
@@ -37,6 +47,21 @@ def beta(alpha_excess: Tensor, beta_excess: Tensor) -> Beta:
 def log_prob(alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor) -> Tensor:
     """log π(τ), fp64 [B]: the sum of a trajectory's S log-densities (Eq. 15). All are [S, B]."""
     return beta(alpha_excess, beta_excess).log_prob(ratio.double()).sum(0)
+
+
+def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor) -> Tensor:
+    """Σ_k σ_k·(log π_k/π_old,k + KL(π_old,k ‖ π_k)) of trajectories, fp64 [B].
+
+    RatioNorm (GRPO-Guard, arXiv 2510.22319, Eq. 8) for Betas. A log-ratio has the mean −KL over
+    draws of the old policy, which keeps clipping from what it should clip, and one of a narrow Beta
+    moves more than one of a wide one. Here σ_k is the standard deviation of the old Beta.
+
+    Args:
+        new, old: the Betas of all decisions, [S, B].
+        ratio: as drawn, [S, B].
+    """
+    log_ratio = new.log_prob(ratio.double()) - old.log_prob(ratio.double())
+    return (old.stddev * (log_ratio + kl_divergence(old, new))).sum(0)
 
 
 def clipped_surrogate(

@@ -43,10 +43,15 @@ from asyncdiff_cli.engine.limits import (
     MAX_TOKENS,
     MAX_WIDTH,
 )
+from asyncdiff_cli.engine.policies.specs import read_policy
 from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
 
 HELD_IN = ("fp16", "bf16", "fp32")
 SCALES = ("group", "baseline")
+STATIC = ("fixed", "schedule", "spectral", "calibrated")
+BASELINE_NAMES = ("group", "leave_one_out", "james_stein")
+LEAST_GROUPS = 5
+"""Groups from which the baseline "james_stein" shrinks: Stein's estimate needs four others."""
 
 
 def _known(kind: str, names: Sequence[str]) -> AfterValidator:
@@ -111,6 +116,25 @@ class TPMSettings(_Settings):
         return heads
 
 
+class EstimatorSettings(_Settings):
+    """How the policy gradient is estimated; the defaults are the paper's.
+
+    What is at its default is no part of a run's identity, which older runs lack it in.
+    """
+
+    baseline: Annotated[str, _known("baseline", BASELINE_NAMES)] = "group"
+    """What a reward is compared with: the mean of the "group", of the others in it
+    ("leave_one_out", arXiv 2402.14740), or that one drawn toward the mean of the other groups
+    ("james_stein", arXiv 2511.22177), which takes five groups or more, and scale_rewards baseline:
+    elsewhere all groups have the same mean."""
+    antithetic: bool = False
+    """Draw the ratios of every second image of a group as the mirror images of those before it, by
+    the inverse distribution function of 1 − u in place of u."""
+    ratio_norm: bool = False
+    """Centre each decision's log-ratio and measure it in deviations of the Beta that was drawn
+    from, so that all decisions count alike (RatioNorm, arXiv 2510.22319)."""
+
+
 class EvaluationSettings(_Settings):
     """The evaluation on held-out prompts."""
 
@@ -159,6 +183,9 @@ class Recipe(ModelSettings, _Settings):
     """Height and width in pixels; None for the backbone's default."""
     bound: Bound = 0.5
     """The bound of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
+    start: NotEmpty | None = None
+    """A static schedule that the module begins at, as a policy is written: fixed:D, schedule:…,
+    spectral or calibrated:FILE; None for the synchronous sampler, as in the paper."""
     prompts: NotEmpty = "mini"
     """mini, coco2014, t2i-compbench, or a file of prompts."""
     rewards: dict[RewardName, Weight]
@@ -202,6 +229,8 @@ class Recipe(ModelSettings, _Settings):
     """The weight of the KL divergence to the initial policy in the loss."""
     entropy_weight: NotNegative = 0.0
     """The weight of the policy's entropy, which the loss rewards."""
+    estimator: EstimatorSettings = EstimatorSettings()
+    """How the policy gradient is estimated."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the module's weights, between 0 and 1; None for none."""
     tpm: TPMSettings = TPMSettings()
@@ -232,6 +261,22 @@ class Recipe(ModelSettings, _Settings):
                 if option.known and text not in option.known:
                     raise ValueError(unknown(option.kind, text, option.known))
         return (value,) if name == "lora" and isinstance(value, str) else value
+
+    @field_validator("start")
+    @classmethod
+    def _check_start(cls, start: str | None) -> str | None:
+        if start is not None:
+            spec = read_policy(start)
+            if spec.name not in STATIC or spec.gamma is not None:
+                raise ValueError(f"{start!r} is none of {', '.join(STATIC)}, without a gamma")
+        return start
+
+    @field_validator("kl_weight")
+    @classmethod
+    def _check_kl(cls, weight: float, info: ValidationInfo) -> float:
+        if weight and info.data.get("start") is not None:
+            raise ValueError("it is to the synchronous sampler's policy: not with a start")
+        return weight
 
     @field_validator("step_range")
     @classmethod
@@ -278,6 +323,20 @@ class Recipe(ModelSettings, _Settings):
             raise ValueError(f"group_size {size} is not divisible by noises_per_prompt {noises}")
         return noises
 
+    @field_validator("estimator")
+    @classmethod
+    def _check_estimator(cls, own: EstimatorSettings, info: ValidationInfo) -> EstimatorSettings:
+        if own.baseline == "james_stein":
+            if info.data.get("scale_rewards", "baseline") != "baseline":
+                raise ValueError("james_stein compares groups: it needs scale_rewards baseline")
+            if (groups := info.data.get("prompts_per_iteration", LEAST_GROUPS)) < LEAST_GROUPS:
+                raise ValueError(
+                    f"james_stein needs prompts_per_iteration {LEAST_GROUPS} or more, not {groups}"
+                )
+        if own.antithetic and (size := info.data.get("group_size", 2)) % 2:
+            raise ValueError(f"antithetic draws are pairs: group_size {size} is not even")
+        return own
+
     @field_validator("evaluation")
     @classmethod
     def _check_scale(cls, own: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
@@ -300,6 +359,8 @@ class Recipe(ModelSettings, _Settings):
         return batch
 
 
+LATER = ("start", "estimator")
+"""What older runs do not say: what is at its default in it is no part of a run's identity."""
 RESUMABLE = (
     *("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths"),
     *("model_path", "offload"),

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
-from asyncdiff_cli.engine.drawing.seeds import DRAWS, NOISE, STEPS, generator, noise_seed
+from asyncdiff_cli.engine.drawing.seeds import NOISE, STEPS, generator, noise_seed
 from asyncdiff_cli.engine.policies.learned import SampledDeviation
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.training.draws import draws_of
 from asyncdiff_cli.engine.training.recipe import Recipe
 
 
@@ -110,7 +111,7 @@ def roll_out(
     deviations = []
     while len(images) < len(trajectories):
         chunk = trajectories[len(images) : len(images) + batch_size.value]
-        draws = [generator(recipe.seed, DRAWS, iteration, t.index) for t in chunk]
+        draws = [draws_of(recipe, iteration, t.index) for t in chunk]
         policy = SampledDeviation(tpm, draws)
         conditions, noises = [text[t.prompt] for t in chunk], [t.noise for t in chunk]
         drawn = canvas.draw_if_it_fits(conditions, noises, policy, steps, clock, batch_size)

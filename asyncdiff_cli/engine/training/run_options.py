@@ -15,6 +15,7 @@ from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import existing, expanded
+from asyncdiff_cli.engine.policies.specs import find_policy, is_schedule_file
 from asyncdiff_cli.engine.prompts.load import SOURCES, check_source
 from asyncdiff_cli.engine.training.recipe import RESUMABLE, Recipe
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
@@ -67,6 +68,8 @@ def find_run(
         found = _absolute(load_recipe(name, overrides))
         check_source(found.prompts)
         _check_files(found)
+        if found.start is not None:
+            find_policy(found.start)
         return found, path
     if recipe is not None or out is not None:
         raise InputError("--resume goes on with a run's own recipe and directory: give neither")
@@ -122,6 +125,9 @@ def _absolute(recipe: Recipe) -> Recipe:
         if (value := getattr(recipe, name)) and value not in (*SOURCES, *REGISTRY)
     }
     changes["lora"] = tuple(LoRA.parse(text).absolute() for text in recipe.lora)
+    if recipe.start is not None and is_schedule_file(recipe.start):
+        name, _, file = recipe.start.partition(":")
+        changes["start"] = f"{name}:{place(file)}"
     changes["reward_paths"] = {name: place(file) for name, file in recipe.reward_paths.items()}
     return recipe.model_copy(update=changes)
 

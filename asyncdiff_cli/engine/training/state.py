@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.drawing.canvas import BatchSize
+from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.training.checkpoint import Checkpoint
 from asyncdiff_cli.engine.training.early_stop import EarlyStop, Snapshot
+from asyncdiff_cli.engine.training.imitation import imitate
 from asyncdiff_cli.engine.training.recipe import Recipe
 
 
@@ -61,6 +64,19 @@ class TrainingState:
     def current(self) -> TimestepPredictionModule:
         """The module that is evaluated and kept: the average, if there is one."""
         return self.tpm if self.average is None else self.average
+
+    def begin_at(self, seen: Observation, deviations: Tensor, accelerator: Any) -> None:
+        """Have the module answer such deviations, [S, B], to what is seen, [S, B, …].
+
+        All processes go on from the mean of what each has made of it: GPUs round differently.
+        """
+        imitate(self.tpm, seen, deviations)
+        if accelerator.num_processes > 1:
+            weights = nn.utils.parameters_to_vector(self.tpm.parameters()).detach().cpu()
+            shared = accelerator.reduce(weights, "mean").to(self.tpm.device)
+            nn.utils.vector_to_parameters(shared, self.tpm.parameters())
+        if self.average is not None:
+            self.average.load_state_dict(self.tpm.state_dict())
 
     @torch.no_grad()
     def update_average(self) -> None:

@@ -19,13 +19,16 @@ from asyncdiff_cli.engine.interrupts import as_interrupts
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
+from asyncdiff_cli.engine.policies.specs import make_policy, read_policy
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.training import grpo
+from asyncdiff_cli.engine.training.baselines import BASELINES
 from asyncdiff_cli.engine.training.checkpoint import Checkpoint
 from asyncdiff_cli.engine.training.held_out import HeldOut, HeldOutRecord, compare, scores_by_reward
+from asyncdiff_cli.engine.training.imitation import WATCHED, watch
 from asyncdiff_cli.engine.training.interrupts import LastComplete, resumable
 from asyncdiff_cli.engine.training.metrics import (
     flat,
@@ -120,12 +123,27 @@ class Trainer:
     def _train(self) -> Iterator[Event]:
         state, self._running = self.state, self.state.iteration + 1
         with resumable(self._last, lambda: self._running, self.accelerator.num_processes):
+            if self.recipe.start is not None and state.iteration == 0:
+                yield from self._begin_at(self.recipe.start)
             if self.held_out is not None and not state.baseline:
                 yield from self._measure_baseline()
             while state.iteration < self.recipe.iterations and not state.stopped:
                 self._running = state.iteration + 1
                 yield from self._advance()
             self._finish()
+
+    def _begin_at(self, start: str) -> Iterator[Event]:
+        """Have the module draw a schedule; it says where its bound cuts that short."""
+        recipe = self.recipe
+        policy = make_policy(read_policy(start), self.canvas.backbone.entry)
+        encoded = recipe.iterations * recipe.prompts_per_iteration
+        prompts = [self.prompts.at(n % encoded, recipe.seed) for n in range(WATCHED)]
+        watched = watch(self.canvas, prompts, policy, recipe.num_inference_steps, recipe.seed)
+        self.state.begin_at(*watched, self.accelerator)
+        furthest = float(watched[1].abs().max())
+        if furthest > recipe.bound:
+            text = f"{start} has D up to {furthest:g}: the module begins at its bound"
+            yield self._warned(f"{text}, {recipe.bound:g}")
 
     def _advance(self) -> Iterator[Event]:
         recipe, state, best = self.recipe, self.state, self.state.best
@@ -208,7 +226,8 @@ class Trainer:
             )
             rewards = torch.stack([self.scorers.composite(in_group) for in_group in by_group])
         advantages = torch.zeros(len(everyone), dtype=torch.float64)
-        advantages[groups] = grpo.advantages(rewards, shared_scale=by_baseline)
+        baseline = BASELINES[self.recipe.estimator.baseline]
+        advantages[groups] = grpo.advantages(rewards, by_baseline, baseline)
         return advantages
 
     def _composite(self, scores: Mapping[str, Tensor]) -> CompositeMetric:

@@ -124,7 +124,14 @@ def _backward(
     a, b = tpm(rollout.seen.select(places))
     now = grpo.log_prob(a, b, rollout.ratios[:, places])
     before, advantage = old.log_probs[places], advantages[places]
-    gain = grpo.clipped_surrogate(now, before, advantage, recipe.clip_range)
+    log_probs = now, before
+    if recipe.estimator.ratio_norm:
+        excesses = (values[places].T.to(a.device) - 1 for values in (old.alpha, old.beta))
+        log_ratio = grpo.normalized_log_ratio(
+            grpo.beta(a, b), grpo.beta(*excesses), rollout.ratios[:, places]
+        )
+        log_probs = log_ratio, torch.zeros_like(log_ratio)
+    gain = grpo.clipped_surrogate(*log_probs, advantage, recipe.clip_range)
     if recipe.kl_weight:
         gain = gain - recipe.kl_weight * grpo.kl_to_initial(a, b).mean(0)
     if recipe.entropy_weight:
@@ -133,7 +140,7 @@ def _backward(
     with torch.no_grad():
         sums.trajectories += len(places)
         sums.approximate_kl += float(grpo.approximate_kl(now, before).sum())
-        clipped = grpo.is_clipped(now, before, advantage, recipe.clip_range)
+        clipped = grpo.is_clipped(*log_probs, advantage, recipe.clip_range)
         sums.clipped += int(clipped.sum())
 
 

@@ -84,3 +84,7 @@ def test_the_identity_of_a_run_is_what_it_was():
     )
     known = "687a2a17e8de4bac7a97a60e37189af184496da4a0058f6972b5d7c9b614d77d"
     assert identity(recipe, model, prompts, held_out) == known
+    changes = [{"start": "spectral"}, {"estimator": {"antithetic": True}}]
+    changes += [{"estimator": {"antithetic": False, "baseline": "leave_one_out"}}]
+    changed = [parse_recipe({**recipe.model_dump(), **change}) for change in changes]
+    assert len({known, *(identity(r, model, prompts, held_out) for r in changed)}) == 4

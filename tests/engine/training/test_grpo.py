@@ -139,6 +139,27 @@ def test_the_divergence_from_the_initial_policy():
         assert divergence.item() == pytest.approx(math.log(2) - 7 / 12)
 
 
+def test_a_normalized_log_ratio_by_hand():
+    """From Beta(2, 2), of variance 1/20, to Beta(3, 2): the densities at 0.5 are both 1.5, and the
+    divergence is ln(B(3, 2)/B(2, 2)) − ψ(2) + ψ(4) = 5/6 − ln 2. Two such decisions."""
+    old, new = (
+        grpo.beta(*double([1, 1], [1, 1])[:, :, None]),
+        grpo.beta(*double([2, 2], [1, 1])[:, :, None]),
+    )
+    found = grpo.normalized_log_ratio(new, old, double([0.5], [0.5]))
+    assert found.tolist() == pytest.approx([2 * 0.05**0.5 * (5 / 6 - math.log(2))])
+
+
+def test_a_normalized_log_ratio_is_0_in_the_mean():
+    """Over draws of the old policy, where the plain one is −KL."""
+    torch.manual_seed(0)
+    old, new = grpo.beta(*double([1], [1])), grpo.beta(*double([2], [1]))
+    draws = old.sample((100_000,))
+    mean = torch.stack([grpo.normalized_log_ratio(new, old, r) for r in draws.T]).mean()
+    plain = (new.log_prob(draws) - old.log_prob(draws)).mean()
+    assert abs(float(mean)) / 100_000 < 1e-3 < -float(plain)
+
+
 @given(st.floats(-20, 20), st.floats(-20, 20))
 def test_the_divergence_is_never_negative(a, b):
     assert grpo.kl_to_initial(*excess(double(a, b))) >= -1e-9
@@ -259,6 +280,21 @@ def test_the_first_step_follows_the_policy_gradient(options, extra):
     loss = -(advantages * grpo.log_prob(a, b, drawn.ratios)) + extra(a, b)
     loss.mean().backward()
     assert told.norm() > 1e-2
+    assert torch.allclose(told, gradient(tpm), atol=1e-5 * float(told.norm()))
+
+
+def test_with_the_ratio_normalized_each_decision_counts_by_its_beta_s_deviation():
+    """At the ratio 1 the gradient is the mean of Â·Σ σ_k·∇log π_k."""
+    tpm, drawn = randomised(tiny()), rollout()
+    advantages = grpo.advantages(torch.arange(16.0).double() % 5)
+    recipe = settings(mini_batch_size=16, max_grad_norm=1e6, estimator={"ratio_norm": True})
+    apply(tpm, recipe, advantages=advantages)
+    told = gradient(tpm)
+    tpm.zero_grad()
+    policy = grpo.beta(*tpm(drawn.seen))
+    weighed = policy.stddev.detach() * policy.log_prob(drawn.ratios.double())
+    (-(advantages * weighed.sum(0)).mean()).backward()
+    assert told.norm() > 1e-3
     assert torch.allclose(told, gradient(tpm), atol=1e-5 * float(told.norm()))
 
 

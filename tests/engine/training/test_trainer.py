@@ -166,8 +166,13 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(
         {"step_range": [2, 4], "prompts_per_iteration": 2, "noises_per_prompt": 2},
         {"checkpoint": {"every": 2, "keep": 1}, "learning_rate": 0.02, "dtype": "bf16"},
         {"scale_rewards": "baseline", "prompts_per_iteration": 2},
+        {
+            "start": "schedule:0.4/-0.2",
+            "estimator": {"baseline": "leave_one_out", "antithetic": True, "ratio_norm": True},
+            "ema_decay": 0.8,
+        },
     ],
-    ids=["plain", "average", "steps", "sparse", "baseline"],
+    ids=["plain", "average", "steps", "sparse", "baseline", "options"],
 )
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, sd3_directory, changes):
     changes = {"iterations": 4, **changes}

@@ -1,0 +1,64 @@
+"""A module that draws a given schedule before it has learned anything (`Recipe.start`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.drawing.seeds import SCHEDULE, noise_seed
+from asyncdiff_cli.engine.policies.base import Policy, StepState
+from asyncdiff_cli.engine.policies.observation import Observation
+from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
+from asyncdiff_cli.engine.training import grpo
+
+WATCHED = 8
+"""Images that are looked at."""
+FITTING_STEPS, FITTING_RATE = 150, 1e-3
+"""Steps of Adam, each on all of them."""
+MARGIN = 0.02
+"""What is left of r* on either side: a Beta whose mode is a bound would not draw beside it."""
+
+
+def watch(
+    canvas: Canvas, prompts: list[str], policy: Policy, steps: int, seed: int
+) -> tuple[Observation, Tensor]:
+    """Draw an image of each prompt by a policy, one after the other, and keep what a module sees.
+
+    Returns:
+        What is seen, [S, B, …], and the deviations, fp32 [S, B] on the CPU.
+    """
+    text, batches, deviations = canvas.encode(prompts), [], []
+    for n, prompt in enumerate(prompts):
+        seen: list[Observation] = []
+
+        def keep(state: StepState, seen: list[Observation] = seen) -> None:
+            if state.index + 1 < state.num_evaluations:
+                seen.append(Observation.of(state))
+
+        noise = noise_seed(seed, SCHEDULE, n)
+        result = canvas.sample([text[prompt]], [noise], policy, steps, on_step=keep)
+        batches.append(Observation.stack(seen))
+        deviations.append(result.deviations.T)
+    return Observation.join(batches), torch.cat(deviations, dim=1)
+
+
+def imitate(tpm: TimestepPredictionModule, seen: Observation, deviations: Tensor) -> None:
+    """Train a module until the modes of its Betas are these deviations, whatever the image.
+
+    It is brought to Betas with α + β = 4, as an untrained module's, so that draws spread as wide.
+
+    Args:
+        seen: [S, B, …].
+        deviations: [S, B]; what is beyond the module's bound counts as at it.
+    """
+    ratio = (deviations.to(tpm.device) / (2 * tpm.bound) + 0.5).clamp(MARGIN, 1 - MARGIN)
+    wanted = grpo.beta(2 * ratio, 2 * (1 - ratio))
+    optimizer = torch.optim.Adam(tpm.parameters(), lr=FITTING_RATE)
+    for _ in range(FITTING_STEPS):
+        optimizer.zero_grad()
+        kl_divergence(wanted, grpo.beta(*tpm(seen))).mean().backward()
+        nn.utils.clip_grad_norm_(tpm.parameters(), 1.0)
+        optimizer.step()
+    optimizer.zero_grad()

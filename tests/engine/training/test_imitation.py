@@ -1,0 +1,60 @@
+"""A module that begins at a schedule draws it, on images that it was not fitted on."""
+
+import pytest
+import torch
+
+from asyncdiff_cli.engine import LearnedDeviation, ScheduledDeviation
+from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.training.imitation import MARGIN, imitate, watch
+from asyncdiff_cli.engine.training.recipe_files import parse_recipe
+from asyncdiff_cli.engine.training.state import new_tpm
+from benchmarks.gaussian import World
+from tests.helpers.training import open_run, rows
+
+SCHEDULE = (0.6, -0.2, 0.9, 0.0)
+WORLD = World.of_images([0.3, 1.0])
+RECIPE = {"num_inference_steps": 5, "rewards": {"noise": 1}, "tpm": {"width": 32, "layers": 1}}
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    return Canvas(WORLD.backbone())
+
+
+def fitted(canvas, bound, schedule):
+    tpm = new_tpm(parse_recipe({**RECIPE, "bound": bound}), canvas.backbone)
+    prompts = [*WORLD.spectra] * 4
+    imitate(tpm, *watch(canvas, prompts, ScheduledDeviation(schedule), 5, seed=0))
+    return tpm
+
+
+def test_it_draws_the_schedule_on_other_images(canvas):
+    tpm = fitted(canvas, 1.0, SCHEDULE)
+    text, prompts = canvas.encode([*WORLD.spectra]), [*WORLD.spectra] * 8
+    found = canvas.sample([text[p] for p in prompts], range(16), LearnedDeviation(tpm), 5)
+    assert torch.allclose(found.deviations.mean(0), torch.tensor(SCHEDULE), atol=0.05)
+    assert (found.deviations - torch.tensor(SCHEDULE)).abs().max() < 0.25
+
+
+def test_its_draws_spread_as_an_untrained_module_s(canvas):
+    seen, _ = watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0)
+    alpha, beta = fitted(canvas, 1.0, SCHEDULE)(seen)
+    assert torch.allclose(alpha + beta, torch.full_like(alpha, 2.0), atol=0.1)
+
+
+def test_what_is_beyond_the_bound_is_at_it(canvas):
+    seen, deviations = watch(canvas, [*WORLD.spectra], ScheduledDeviation((1.0,) * 4), 5, seed=0)
+    assert deviations.tolist() == [[1.0, 1.0]] * 4
+    alpha, beta = fitted(canvas, 0.5, (1.0,) * 4)(seen)
+    assert torch.allclose(alpha / (alpha + beta), torch.tensor(1 - MARGIN), atol=0.01)
+
+
+def test_a_run_begins_at_its_schedule_and_says_where_its_bound_is(tmp_path, sd3_directory):
+    changes = {"iterations": 1, "evaluation": {"every": 0}, "ema_decay": 0.9, "bound": 0.5}
+    trainer = open_run(tmp_path / "r", sd3_directory, start="schedule:0.3/-0.75", **changes)
+    events = list(trainer.train())
+    assert [name for name, _ in events] == ["warning", "iteration"]
+    assert "D up to 0.75: the module begins at its bound, 0.5" in events[0][1]["warning"]
+    row = rows(tmp_path / "r")[-1]
+    modes = [(a - 1) / (a + b - 2) for a, b in zip(row["alpha"], row["beta"], strict=True)]
+    assert modes == pytest.approx([0.8, MARGIN], abs=0.02)
