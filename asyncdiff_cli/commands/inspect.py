@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG file that sample wrote.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG file.")],
     json: options.Json = False,
 ) -> None:
-    """Print what an image or a panel was drawn from."""
-    from asyncdiff_cli.engine.drawing.provenance import Provenance, read_provenance
+    """Print what an image or a panel was drawn from.
 
-    record = read_provenance(image)
-    if json:
+    Of an image that another tool made, what its text chunk `parameters` says.
+    """
+    from asyncdiff_cli.engine.drawing.parameters import read_record
+    from asyncdiff_cli.engine.drawing.provenance import Provenance
+
+    record = read_record(image)
+    if isinstance(record, dict):
+        render.as_json(record) if json else render.fields(record)
+    elif json:
         render.as_json(loads(record.model_dump_json()))  # null for what is no number
     elif isinstance(record, Provenance):
         render.fields(_image(record))

@@ -146,6 +146,15 @@ def sample(
         Path,
         typer.Option(metavar="DIR", rich_help_panel=options.OUT, help="Where the PNG files go."),
     ] = Path("outputs"),
+    parameters: Annotated[
+        bool | None,
+        typer.Option(
+            "--parameters/--no-parameters",
+            rich_help_panel=options.OUT,
+            help="Say in each PNG, in the words of Stable Diffusion web UI, what drew it."
+            " (default: yes; with --from as the image has it)",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -173,15 +182,17 @@ def sample(
         return
 
     with hold(out):
-        _draw(request, model, out, json)
+        _draw(request, model, out, parameters, json)
 
 
-def _draw(request: Request, model: ModelChoice, out: Path, json: bool) -> None:
+def _draw(
+    request: Request, model: ModelChoice, out: Path, parameters: bool | None, json: bool
+) -> None:
     with render.status("Loading the model"):
         from asyncdiff_cli.engine.drawing.job import open_job
 
         render.quiet_libraries()
-        job = open_job(request, model, out, render.warning)
+        job = open_job(request, model, out, render.warning, parameters)
     for text in job.warnings:
         render.warning(text)
     written, start = [], time.perf_counter()

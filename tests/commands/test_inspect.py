@@ -1,10 +1,13 @@
 """`asyncdiff inspect`."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from asyncdiff_cli.engine.drawing.parameters import parsed_parameters
 from asyncdiff_cli.engine.drawing.provenance import CHUNK, read_provenance
 
 
@@ -30,6 +33,51 @@ def test_a_panel_tells_of_its_rows_and_columns(draw, asyncdiff):
     assert [[cell["gamma"] for cell in row] for row in record["cells"]] == [[0, 2]] * 2
 
 
+def parameters(path):
+    with Image.open(path) as image:
+        assert not image.getexif()
+        return image.info.get("parameters")
+
+
+def test_other_tools_read_what_an_image_was_drawn_with(draw, asyncdiff):
+    draw("a cat: red", "--gamma", 1.5, "--deviation", 0.5, "--negative", "a dog", "--guidance", 3)
+    (path,) = Path("outputs").iterdir()
+    prompt, negative, values = parameters(path).splitlines()
+    assert (prompt, negative) == ("a cat: red", "Negative prompt: a dog")
+    taken = parsed_parameters(parameters(path))
+    record = read_provenance(path)
+    assert values.startswith(f"Steps: {record.num_inference_steps}, Sampler: Euler, CFG scale: 3,")
+    assert taken["Size"] == f"{record.width}x{record.height}"
+    assert (taken["Seed"], taken["Async policy"], taken["Async gamma"]) == ("0", "fixed", "1.5")
+    image = Image.open(path)
+    info = PngInfo()
+    info.add_itxt("parameters", parameters(path))
+    image.save("other.png", pnginfo=info)
+    assert asyncdiff("inspect", "other.png", "--json").json == taken
+    lines = dict(
+        line.split(maxsplit=1) for line in asyncdiff("inspect", "other.png").out.splitlines()
+    )
+    assert lines["Seed"] == "0"
+
+
+def test_guidance_that_the_model_is_told_is_not_called_cfg(draw):
+    draw("a cat", "--guidance", 3.5, family="flux")
+    (path,) = Path("outputs").iterdir()
+    taken = parsed_parameters(parameters(path))
+    assert (taken["CFG scale"], taken["Distilled CFG Scale"]) == ("1", "3.5")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_image_is_drawn_again_to_the_byte_with_or_without_them(draw, told):
+    draw("a cat", *(() if told else ("--no-parameters",)))
+    (path,) = Path("outputs").iterdir()
+    assert (parameters(path) is not None) == told
+    draw("--from", path, "--out", "again")
+    assert (Path("again") / path.name).read_bytes() == path.read_bytes()
+    draw("--from", path, "--out", "other", "--no-parameters" if told else "--parameters")
+    assert (parameters(Path("other") / path.name) is None) == told
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -40,8 +88,6 @@ def test_a_panel_tells_of_its_rows_and_columns(draw, asyncdiff):
     ],
 )
 def test_another_image_is_refused(asyncdiff, text, line):
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     if text is not None:
         info.add_itxt(CHUNK, text)

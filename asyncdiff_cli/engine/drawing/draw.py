@@ -14,6 +14,7 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
 from asyncdiff_cli.engine.drawing.panel import make_panel
+from asyncdiff_cli.engine.drawing.parameters import PARAMETERS_CHUNK, parameters_of
 from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan
 from asyncdiff_cli.engine.drawing.provenance import (
     PanelProvenance,
@@ -44,19 +45,36 @@ def execute(
     backbone: Backbone,
     out: Path,
     on_step: Callable[[StepState], None] | None = None,
+    parameters: bool = False,
 ) -> Iterator[Written]:
     """Draw a plan, and tell of each file as soon as it is complete.
+
+    Args:
+        parameters: whether images say in words that other tools read what drew them.
 
     Raises:
         InputError: for a size that the backbone cannot draw, before anything is drawn.
         AsyncDiffError: for a failure while drawing or writing.
     """
     check_sizes(plan, backbone)
-    return write(plan, (draw(batch, backbone, on_step) for batch in plan.batches), out)
+
+    def chunks_of(record: Provenance) -> dict[str, str]:
+        return {PARAMETERS_CHUNK: parameters_of(record, backbone)} if parameters else {}
+
+    drawn = (draw(batch, backbone, on_step) for batch in plan.batches)
+    return write(plan, drawn, out, chunks_of)
 
 
-def write(plan: Plan, drawn: Iterable[Sequence[Named]], out: Path) -> Iterator[Written]:
+def write(
+    plan: Plan,
+    drawn: Iterable[Sequence[Named]],
+    out: Path,
+    chunks_of: Callable[[Provenance], dict[str, str]] = lambda _: {},
+) -> Iterator[Written]:
     """Write the images of a plan's batches, each as `draw` returns them, and its panels.
+
+    Args:
+        chunks_of: further texts of an image, as of `save_png`.
 
     Raises:
         AsyncDiffError: for a file that cannot be written.
@@ -69,7 +87,8 @@ def write(plan: Plan, drawn: Iterable[Sequence[Named]], out: Path) -> Iterator[W
             if file in waiting:
                 cells[file] = image, provenance
             if not plan.only_panels:
-                yield Written(save_apart(image, out / file, provenance), provenance)
+                path = save_apart(image, out / file, provenance, chunks_of(provenance))
+                yield Written(path, provenance)
         while panels and all(file in cells for row in panels[0].cells for file in row):
             yield _write_panel(panels.pop(0), cells, out)
 

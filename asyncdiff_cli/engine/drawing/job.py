@@ -15,6 +15,7 @@ from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute
+from asyncdiff_cli.engine.drawing.parameters import has_parameters
 from asyncdiff_cli.engine.drawing.plan import Plan, largest, plan_request
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.drawing.redraw import check_drawable, model_of, plan_redraw
@@ -39,6 +40,8 @@ class Job:
     out: Path
     recorded: Record | None
     """What the request's `source` was drawn from."""
+    parameters: bool = False
+    """Whether images say in words that other tools read what drew them."""
 
     @property
     def warnings(self) -> list[str]:
@@ -51,7 +54,7 @@ class Job:
 
     def run(self, on_step: Callable[[StepState], None] | None = None) -> Iterator[Written]:
         """Run as `execute` does."""
-        return execute(self.plan, self.backbone, self.out, on_step)
+        return execute(self.plan, self.backbone, self.out, on_step, self.parameters)
 
     def differences(self, written: Sequence[Written]) -> str | None:
         """Why a redrawn image may differ from its source in its bytes, if it may."""
@@ -123,10 +126,13 @@ def open_job(
     choice: ModelChoice,
     out: Path,
     on_warning: Callable[[str], None] = lambda _: None,
+    parameters: bool | None = None,
 ) -> Job:
     """Plan the request and load the model.
 
     Args:
+        parameters: as of `Job`; None is yes, but for an image that is drawn again as its source
+            was, so that it has its bytes.
         on_warning: told if the model will not fit, before it is loaded.
 
     Raises:
@@ -141,7 +147,9 @@ def open_job(
     check_source_is_kept(request, plan, out)
     if warning := advise(outline, largest(plan.batches, outline.entry)):
         on_warning(warning)
-    return Job(plan, outline.in_force(), load_outline(outline), out, recorded)
+    if parameters is None:
+        parameters = request.source is None or has_parameters(request.source)
+    return Job(plan, outline.in_force(), load_outline(outline), out, recorded, parameters)
 
 
 def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, ModelChoice]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image, PngImagePlugin
@@ -150,19 +151,32 @@ def versions() -> dict[str, str]:
 
 
 def save_png(
-    image: Image.Image, path: str | Path, provenance: Provenance | PanelProvenance
+    image: Image.Image,
+    path: str | Path,
+    provenance: Provenance | PanelProvenance,
+    chunks: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the image with its provenance; the file appears complete or not at all.
+
+    Args:
+        chunks: further texts, by their keywords.
 
     Raises:
         AsyncDiffError: if it cannot be written.
     """
     text = PngImagePlugin.PngInfo()
     text.add_itxt(CHUNK, provenance.model_dump_json())
+    for keyword, value in chunks.items():
+        text.add_itxt(keyword, value)
     write_atomically(Path(path), lambda file: image.save(file, format="PNG", pnginfo=text))
 
 
-def save_apart(image: Image.Image, path: Path, provenance: Provenance | PanelProvenance) -> Path:
+def save_apart(
+    image: Image.Image,
+    path: Path,
+    provenance: Provenance | PanelProvenance,
+    chunks: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write as `save_png` does, in the place of no image that other settings have drawn.
 
     Returns:
@@ -172,7 +186,7 @@ def save_apart(image: Image.Image, path: Path, provenance: Provenance | PanelPro
         AsyncDiffError: as `save_png`.
     """
     path = unused(path, lambda place: not os.path.lexists(place) or _is_of(place, provenance))
-    save_png(image, path, provenance)
+    save_png(image, path, provenance, chunks)
     return path
 
 
@@ -196,9 +210,7 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
     Raises:
         InputError: for a file that is missing, not an image, or without a valid provenance.
     """
-    with opened(path) as image:
-        image.load()
-        text = getattr(image, "text", {}).get(CHUNK)
+    text = text_chunks(path).get(CHUNK)
     if text is None:
         raise InputError(f"{path} carries no asyncdiff provenance (was it re-encoded?)")
     if len(text) > MAX_SETTINGS_BYTES:
@@ -210,6 +222,17 @@ def read_provenance(path: str | Path) -> Provenance | PanelProvenance:
         return model.model_validate_json(text)
     except ValidationError as error:
         raise InputError(f"{path}: its provenance is damaged: {problem(error)}") from None
+
+
+def text_chunks(path: str | Path) -> dict[str, str]:
+    """Read the text chunks of an image by their keywords; other files than PNGs have none.
+
+    Raises:
+        InputError: for a file that is missing, or not an image.
+    """
+    with opened(path) as image:
+        image.load()
+        return dict(getattr(image, "text", {}))
 
 
 def is_panel(path: str | Path) -> bool:
