@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.drawing.canvas import BatchSize
@@ -72,9 +72,8 @@ class TrainingState:
         """
         imitate(self.tpm, seen, deviations)
         if accelerator.num_processes > 1:
-            weights = nn.utils.parameters_to_vector(self.tpm.parameters()).detach().cpu()
-            shared = accelerator.reduce(weights, "mean").to(self.tpm.device)
-            nn.utils.vector_to_parameters(shared, self.tpm.parameters())
+            for parameter in self.tpm.parameters():
+                parameter.data.copy_(accelerator.reduce(parameter.data.cpu(), "mean"))
         if self.average is not None:
             self.average.load_state_dict(self.tpm.state_dict())
 

@@ -1,5 +1,7 @@
 """A module that begins at a schedule draws it, on images that it was not fitted on."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from asyncdiff_cli.engine import LearnedDeviation, ScheduledDeviation
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.training.imitation import MARGIN, imitate, watch
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
-from asyncdiff_cli.engine.training.state import new_tpm
+from asyncdiff_cli.engine.training.state import TrainingState, new_tpm
 from benchmarks.gaussian import World
 from tests.helpers.training import open_run, rows
 
@@ -47,6 +49,20 @@ def test_what_is_beyond_the_bound_is_at_it(canvas):
     assert deviations.tolist() == [[1.0, 1.0]] * 4
     alpha, beta = fitted(canvas, 0.5, (1.0,) * 4)(seen)
     assert torch.allclose(alpha / (alpha + beta), torch.tensor(1 - MARGIN), atol=0.01)
+
+
+def test_processes_go_on_from_the_mean_of_what_they_have(canvas):
+    recipe = parse_recipe({**RECIPE, "ema_decay": 0.9})
+    watched = watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0)
+    alone, both = (TrainingState(recipe, canvas.backbone, torch.device("cpu")) for _ in range(2))
+    alone.begin_at(*watched, SimpleNamespace(num_processes=1))
+    accelerator = SimpleNamespace(num_processes=2, reduce=lambda weights, how: weights / 2)
+    both.begin_at(*watched, accelerator)  # beside one whose weights are all 0
+    for one, other, average in zip(
+        *(module.parameters() for module in (alone.tpm, both.tpm, both.average)), strict=True
+    ):
+        assert torch.equal(one / 2, other)
+        assert torch.equal(other, average)
 
 
 def test_a_run_begins_at_its_schedule_and_says_where_its_bound_is(tmp_path, sd3_directory):
