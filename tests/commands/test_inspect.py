@@ -48,6 +48,7 @@ def test_other_tools_read_what_an_image_was_drawn_with(draw, asyncdiff):
     record = read_provenance(path)
     assert values.startswith(f"Steps: {record.num_inference_steps}, Sampler: Euler, CFG scale: 3,")
     assert taken["Size"] == f"{record.width}x{record.height}"
+    assert taken["Model"] == Path(record.backbone).name
     assert (taken["Seed"], taken["Async policy"], taken["Async gamma"]) == ("0", "fixed", "1.5")
     image = Image.open(path)
     info = PngInfo()

@@ -41,7 +41,7 @@ def parameters_of(record: Provenance, backbone: Backbone) -> str:
         "CFG scale": f"{scale if _does_cfg(record, backbone) else 1:g}",
         "Seed": record.seed,
         "Size": f"{record.width}x{record.height}",
-        "Model": record.backbone,
+        "Model": Path(record.backbone).name,
         "Async policy": record.policy["name"],
         "Async gamma": f"{record.gamma:g}",
         "Version": f"asyncdiff-cli {record.versions['asyncdiff-cli']}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,11 +27,12 @@ from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies, re
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.policies.transfer import transfer
-from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts.load import default_source, load_prompts
 from asyncdiff_cli.engine.sampling.loop import integrate
-from asyncdiff_cli.engine.schedules.reliance import Reliance, measure_reliance, open_picture_set
 from asyncdiff_cli.engine.schedules.request import TWO_EVALUATIONS, two_evaluations
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.schedules.reliance import Reliance
 
 USUAL_STEPS, USUAL_SHIFT = 10, 3.0
 """Steps and shift of a run of no backbone."""
@@ -244,6 +245,10 @@ def _reliance(
     on_warning: Callable[[str], None],
 ) -> tuple[Reliance, ...]:
     """Load the backbone, and measure how much it relies on the time it is told."""
+    # what loads a model is not imported where none is
+    from asyncdiff_cli.engine.processes import join
+    from asyncdiff_cli.engine.schedules.reliance import measure_reliance, open_picture_set
+
     if outline.scheduler == TWO_EVALUATIONS:
         raise InputError(two_evaluations(f"the solver {outline.scheduler}"))
     source = request.dataset or default_source(request.model.name)
