@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.processes import free_port
+from asyncdiff_cli.engine.launching import free_port
 
 CLUSTER = Path("recipes/cluster").resolve()
 SCONTROL = "#!/bin/bash\necho 127.0.0.1\necho 127.0.0.1\n"

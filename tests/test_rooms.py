@@ -37,17 +37,19 @@ MAY_HOLD_CODE |= {"engine/evaluation/set_metrics"}
 HEAVY = {"torch", "diffusers", "transformers", "open_clip", "accelerate", "peft", "matplotlib"}
 TORCH_IN_THE_GROUND = {"deferred", "desync", "devices", "processes"}
 LIGHT = {
-    "backbones": "choice fingerprint lora named presence registry single_files variants"
-    " vocabulary weights",
+    "backbones": "choice compatibility fingerprint lora named presence registry single_files"
+    " variants vocabulary weights",
     "rewards": "__init__ world.grammar world.held_out world.questions world.vocabulary",
-    "policies": "modules recorded specs table",
+    "policies": "modules recorded schedule_file specs spectrum_file table",
     "prompts": "coco compbench files lines load mini prompt_set split",
     "sampling": "arguments",
-    "drawing": "panel provenance request seeds",
+    "drawing": "checked_request panel provenance request seeds source_image",
     "training": "recipe recipe_files run run_options",
     "schedules": "distill_request journal request search",
-    "evaluation": "merge paper reproduce set_metrics.__init__ store summary"
-    " table_data table_files table_markup table_terminal tables",
+    "evaluation": "comparison contender merge paper reproduce scoring set_metrics.__init__"
+    " set_metrics.reference store summary sweep_axis table_data table_files table_markup"
+    " table_terminal tables",
+    "figures": "distributions explain_request formats gallery report tiles",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""
 NO_NOUN = re.compile(r"(Of|As|Those|That|From|In|By|With|While|So|On|Over|Such|Per|Up|At|To)\b")

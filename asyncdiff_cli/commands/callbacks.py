@@ -12,6 +12,8 @@ from typing import Any
 import typer
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.dtypes import DTYPES, check_device
 from asyncdiff_cli.engine.files import check_directory, check_writable, existing, expanded
 
 
@@ -85,6 +87,20 @@ def try_directory(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None and not context.resilient_parsing:
         check_directory(expanded(path))
     return path
+
+
+def read_device(name: str | None) -> str | None:
+    """Refuse what is no name of a device before torch is imported to look for it."""
+    if name is not None:
+        check_device(name)
+    return name
+
+
+def read_dtype(name: str | None) -> str | None:
+    """Refuse what is no dtype before torch is imported to compute in it."""
+    if name is not None:
+        check_choice("dtype", name, DTYPES)
+    return name
 
 
 def read_policies(text: str | None) -> str | None:

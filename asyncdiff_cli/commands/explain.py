@@ -11,6 +11,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.collector import collector_at_rest
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.figures.explanation import Explained
@@ -68,21 +69,22 @@ def explain(
 
     asyncdiff explain --steps 10 --policy baseline,fixed:0.5,schedule:0.8/0.5/0 --out detail.png
     """
-    from asyncdiff_cli.engine.checks import check_count
+    from asyncdiff_cli.engine.figures.explain_request import ExplainRequest
+    from asyncdiff_cli.engine.figures.formats import check_suffix
     from asyncdiff_cli.engine.files import kept_apart
 
-    check_count("--reliance", reliance)
+    request = ExplainRequest(
+        policies, model, shift, steps, size, spectrum, reliance, **vars(source)
+    )
+    request.check()
+    if out is not None:
+        check_suffix(out)
     with render.status("Computing"):
-        from asyncdiff_cli.engine.figures.explanation import ExplainRequest, explain_request
-        from asyncdiff_cli.engine.figures.explanation_chart import write_chart
-        from asyncdiff_cli.engine.figures.style import check_suffix
+        with collector_at_rest():
+            from asyncdiff_cli.engine.figures.explanation import explain_request
+            from asyncdiff_cli.engine.figures.explanation_chart import write_chart
 
-        render.quiet_libraries()
-        if out is not None:
-            check_suffix(out)
-        request = ExplainRequest(
-            policies, model, shift, steps, size, spectrum, reliance, **vars(source)
-        )
+            render.quiet_libraries()
         explanation = explain_request(request, render.warning)
         written = [] if out is None else write_chart(explanation, out)
     if out is not None and (warning := kept_apart(out, written[0])):

@@ -53,7 +53,7 @@ def histogram(
         told_apart,
         write_histogram,
     )
-    from asyncdiff_cli.engine.figures.style import check_suffix
+    from asyncdiff_cli.engine.figures.formats import check_suffix
     from asyncdiff_cli.engine.files import kept_apart
 
     check_suffix(out)

@@ -13,6 +13,7 @@ import typer
 from asyncdiff_cli.commands import callbacks
 from asyncdiff_cli.commands.groups import in_panel
 from asyncdiff_cli.engine.backbones.choice import ModelChoice, Option
+from asyncdiff_cli.engine.backbones.compatibility import check_asked
 
 TRAINING = "Training"
 WHAT = "What to draw"
@@ -61,6 +62,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="DEVICE",
+        callback=callbacks.read_device,
         rich_help_panel=MODEL,
         help=ModelChoice.options()["device"].help,
     ),
@@ -91,7 +93,7 @@ _TYPED: dict[Any, Any] = {bool: bool | None, tuple[str, ...]: list[str] | None}
 @in_panel(MODEL)
 def _model(**given: Any) -> ModelChoice:
     choice = ModelChoice.parse(**{**given, "lora": tuple(given["lora"] or ()) or None})
-    choice.check()
+    check_asked(choice)
     return choice
 
 
@@ -113,7 +115,7 @@ class Processes:
 
     def launch(self, device: str | None) -> None:
         """Leave the command to its processes, if it is to have several, and exit as they do."""
-        from asyncdiff_cli.engine.processes import launch, must_launch
+        from asyncdiff_cli.engine.launching import launch, must_launch
 
         if must_launch(self.processes):
             raise typer.Exit(launch(self.processes, self.context.obj.arguments, device))

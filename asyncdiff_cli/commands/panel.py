@@ -60,7 +60,8 @@ def panel(
         kept = parse_numbers("--rows", rows, int) or None
         image, provenance = store_panel(Store(store), kept)
     else:
-        from asyncdiff_cli.engine.evaluation.comparison import parse_comparison, provisional_entry
+        from asyncdiff_cli.engine.backbones.registry import provisional_entry
+        from asyncdiff_cli.engine.evaluation.comparison import parse_comparison
 
         wanted = parse_comparison(
             model, policies or figure_5(provisional_entry(model.name)), texts=prompts, seed=seed,

@@ -12,6 +12,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
 from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.collector import collector_at_rest
 from asyncdiff_cli.engine.policies.table import usages
 
 if TYPE_CHECKING:
@@ -173,10 +174,12 @@ def sample(
 
     asyncdiff sample "a cat" "an octopus on a yellow background" --gamma 1.5 --compare 0,0.5,1,2
     """
+    from asyncdiff_cli.engine.drawing.checked_request import check_request
     from asyncdiff_cli.engine.drawing.request import parse_request
     from asyncdiff_cli.engine.locks import hold
 
     request = parse_request(**vars(prompts), **vars(deviations), **vars(sampling))
+    check_request(request, model, out)
     if dry_run:
         _forecast(request, model, out, json)
         return
@@ -189,9 +192,10 @@ def _draw(
     request: Request, model: ModelChoice, out: Path, parameters: bool | None, json: bool
 ) -> None:
     with render.status("Loading the model"):
-        from asyncdiff_cli.engine.drawing.job import open_job
+        with collector_at_rest():
+            from asyncdiff_cli.engine.drawing.job import open_job
 
-        render.quiet_libraries()
+            render.quiet_libraries()
         job = open_job(request, model, out, render.warning, parameters)
     for text in job.warnings:
         render.warning(text)
@@ -209,9 +213,10 @@ def _draw(
 
 def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> None:
     with render.status("Looking at the model"):
-        from asyncdiff_cli.engine.drawing.dry_run import forecast
+        with collector_at_rest():
+            from asyncdiff_cli.engine.drawing.dry_run import forecast
 
-        render.quiet_libraries()
+            render.quiet_libraries()
         found = forecast(request, choice, out).to_dict(out)
     if json:
         render.as_json(found)

@@ -13,6 +13,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.collector import collector_at_rest
 from asyncdiff_cli.engine.schedules.search import CANDIDATES, OBJECTIVES, SPLIT, SWEEPS
 
 if TYPE_CHECKING:
@@ -179,8 +180,9 @@ def make(
         return
     with workplace(given.out) as directory:
         with render.status("Loading the model") as downloading:
-            open_job = load()
-            render.quiet_libraries()
+            with collector_at_rest():
+                open_job = load()
+                render.quiet_libraries()
             job = open_job(request, choice, directory, render.warning, downloading)
         _make(job, given.out, start, given.json)
 

@@ -11,6 +11,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.collector import collector_at_rest
 from asyncdiff_cli.engine.rewards import AVAILABLE, DEFAULT, parse_reward_paths, parse_rewards
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def score(
         typer.Option(
             metavar="DTYPE",
             rich_help_panel=options.MODEL,
+            callback=callbacks.read_dtype,
             autocompletion=callbacks.complete_dtype,
             help="fp32, bf16 or fp16. (default: the reward's own, which is fp32)",
         ),
@@ -72,13 +74,17 @@ def score(
 
     asyncdiff score outputs --rewards mini_clip,noise --csv scores.csv
     """
-    from asyncdiff_cli.engine.evaluation.scoring import score_files, write_csv
+    from asyncdiff_cli.engine.checks import check_count
+    from asyncdiff_cli.engine.evaluation.scoring import find_pairs, score_files, write_csv
     from asyncdiff_cli.engine.files import kept_apart
 
+    check_count("--batch-size", batch_size)
+    find_pairs(paths, prompt, prompts)
     names = parse_rewards(rewards)
     files = parse_reward_paths(reward_path or [], names)
     start = time.perf_counter()
-    render.quiet_libraries()
+    with collector_at_rest():
+        render.quiet_libraries()
     with render.count("pictures") as count:
         scores = score_files(paths, names, prompt, prompts, files, device, dtype, batch_size, count)
     for path, reason in scores.skipped.items():

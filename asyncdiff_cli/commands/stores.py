@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli import render
+from asyncdiff_cli.engine.collector import collector_at_rest
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.evaluation.comparison import Comparison
@@ -24,10 +25,12 @@ def draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] 
 
 
 def _draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] | None:
+    wanted.check(out)
     with render.status("Loading the models") as downloading:
-        from asyncdiff_cli.engine.evaluation.start import open_evaluation
+        with collector_at_rest():
+            from asyncdiff_cli.engine.evaluation.start import open_evaluation
 
-        render.quiet_libraries()
+            render.quiet_libraries()
         evaluation = open_evaluation(wanted, out, downloading, render.warning)
     cells = evaluation.pending()
     with render.images(len(cells), evaluation.accelerator.is_main_process) as advance:

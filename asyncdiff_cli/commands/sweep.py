@@ -54,9 +54,10 @@ def sweep(
 
     asyncdiff sweep --gammas 0.5,1,2 --limit 64
     """
-    from asyncdiff_cli.engine.evaluation.comparison import parse_comparison, provisional_entry
+    from asyncdiff_cli.engine.backbones.registry import provisional_entry
+    from asyncdiff_cli.engine.evaluation.comparison import parse_comparison
+    from asyncdiff_cli.engine.evaluation.sweep_axis import sweep_axis
     from asyncdiff_cli.engine.fields import parse_numbers
-    from asyncdiff_cli.engine.figures.sweep import sweep_axis, write_sweep
 
     start = time.perf_counter()
     axis = sweep_axis(
@@ -77,5 +78,7 @@ def sweep(
     if drawn is None:
         return
     with render.status("Drawing the charts"):
+        from asyncdiff_cli.engine.figures.sweep import write_sweep
+
         files = write_sweep(drawn[0], axis)
     show(*drawn, start, json, files)

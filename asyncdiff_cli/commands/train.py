@@ -10,6 +10,7 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
 from asyncdiff_cli.commands.groups import in_panel
+from asyncdiff_cli.engine.collector import collector_at_rest
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.training.trainer import Trainer
@@ -97,9 +98,10 @@ def train(
     processes.launch(model.device)
     with hold(path):
         with render.status("Loading the models") as downloading:
-            from asyncdiff_cli.engine.training.start import open_trainer
+            with collector_at_rest():
+                from asyncdiff_cli.engine.training.start import open_trainer
 
-            render.quiet_libraries()
+                render.quiet_libraries()
             trainer = open_trainer(
                 chosen,
                 path,

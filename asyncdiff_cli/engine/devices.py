@@ -41,14 +41,10 @@ def resolve_device(
         InputError: for an unknown device or dtype, CUDA where there is none, or fp16 on a CPU.
     """
     wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type == "cpu" and not isinstance(wanted, str):
-        device = torch.device("cpu")  # of several processes, accelerate numbers theirs
-    if str(device) != "cpu" and device.type != "cuda":
-        raise InputError(f"unknown device {str(wanted)!r}; use cpu, cuda or cuda:N")
+    if not isinstance(wanted, str) and wanted.type == "cpu":
+        wanted = "cpu"  # of several processes, accelerate numbers theirs
+    dtypes.check_device(str(wanted))
+    device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
@@ -61,8 +57,7 @@ def resolve_device(
         dtype = TORCH_DTYPES[dtype]
     if dtype not in TORCH_DTYPES.values():
         raise InputError(f"{dtype} is not a dtype to run a model in; use fp32, bf16 or fp16")
-    if dtype is torch.float16 and device.type == "cpu":
-        raise InputError("fp16 needs a GPU, and the device is the CPU; use fp32 or bf16")
+    dtypes.check_computes(device.type, dtypes.dtype_name(dtype))
     if dtype is torch.float16 and entry is not None and own != "fp16":
         warnings.warn(
             f"{entry.name} overflows in fp16, to NaN and black images: it is published in {own}",
@@ -70,3 +65,17 @@ def resolve_device(
             stacklevel=3,
         )
     return device, dtype
+
+
+def check_gpus(processes: int, device: str | None) -> None:
+    """There is a GPU for each of several processes, where they compute on GPUs.
+
+    Raises:
+        InputError: if not, and as `resolve_device`.
+    """
+    where = resolve_device(device, torch.float32)[0]
+    if where.type == "cuda" and processes > torch.cuda.device_count():
+        raise InputError(
+            f"{processes} processes need {processes} GPUs, and there are"
+            f" {torch.cuda.device_count()}: use a smaller --processes, or --device cpu"
+        )

@@ -13,11 +13,10 @@ import torch
 import asyncdiff_cli
 from asyncdiff_cli import app as command_line
 from asyncdiff_cli import render
-from asyncdiff_cli.engine import InputError, processes
+from asyncdiff_cli.engine import InputError, launching
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.messages import SAID
 from tests.helpers.interpreter import python
-from tests.helpers.reporting import make_store
 
 NO_TORCH = """
 import sys
@@ -141,105 +140,6 @@ def test_several_processes_warn_once(monkeypatch, tmp_path, capsys):
     for _ in range(2):
         render.warning("it is slow")
     assert capsys.readouterr().err == "warning: it is slow\n" * 2
-
-
-REFUSED_EARLY = """
-import sys
-from asyncdiff_cli.app import run
-for line in sys.argv[1:]:
-    assert run(line.split()) == 2, line
-assert "torch" not in sys.modules
-"""
-
-
-def refused_early(lines):
-    """What is said of each command line, in one process that never imports torch."""
-    done = python("-c", REFUSED_EARLY, *lines)
-    assert done.returncode == 0, done.stderr
-    said = done.stderr.splitlines()
-    assert len(said) == len(lines)
-    assert all(line.startswith("error: ") for line in said)
-    return said
-
-
-def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    lines = {
-        "sample x --solver eular": "euler",
-        "sample x --model-path nowhere.gguf": "no file nowhere.gguf",
-        "sample x --model-path nowhere": "no such directory",
-        "sample x --backbone ./nowhere": "no directory ./nowhere",
-        "sample x --backbone folder": "no model_index.json",
-        "sample x --lora nowhere.safetensors": "no LoRA nowhere.safetensors",
-        "sample x --lora folder": "holds none",
-        "sample x --tpm ./nowhere": "--tpm: there is no directory ./nowhere",
-        "sample x --tpm folder": "--tpm: folder holds no timestep prediction module",
-        "sample x --policy learned:./nowhere": "no directory ./nowhere",
-        "sample x --policy fixd:1": "fixed",
-        "sample --prompt-file nowhere.txt": "no file nowhere.txt",
-        "sample --from nowhere.png": "no file nowhere.png",
-        "eval --policies baseline,lerned": "learned",
-        "eval --policies learned:./nowhere": "no directory ./nowhere",
-        "eval --rewards clipp": "clip",
-        "eval --reward-path clip=nowhere.pt": "no file nowhere.pt",
-        "eval --dataset nowhere.txt": "no such file",
-        "eval --prompts nowhere": "nowhere",
-        "eval --grid karas": "karras",
-        "sweep --gammas 1 --policies lerned": "learned",
-        "panel x --policies lerned": "learned",
-        "panel --store nowhere": "nowhere",
-        "score . --rewards clipp": "clip",
-        "score nowhere": "nowhere",
-        "score . --prompts nowhere.txt": "nowhere.txt",
-        "histogram folder nowhere": "nowhere",
-        "report nowhere": "nowhere",
-        "explain --backbone ./nowhere": "no directory ./nowhere",
-        "eval --reference nowhere": "nowhere",
-        "merge folder nowhere --out new": "nowhere",
-        "train --dtype fp64": "fp64",
-        "train --recipe nowhere.yaml": "no file nowhere.yaml",
-        "train --resume nowhere": "nowhere",
-        "train --resume folder": "no recipe.yaml",
-        "train --prompts nowhere.txt": "nowhere.txt",
-        "train prompts=nowhere.txt": "no such file",
-        "train rewards.clip=1 reward_paths.clip=nowhere.pt": "no file nowhere.pt",
-        "train model_path=nowhere": "no such directory",
-    }
-    for line, part in zip(refused_early(lines), lines.values(), strict=True):
-        assert part in line
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-
-
-def test_where_nothing_can_be_written_is_refused_without_torch(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("mine")
-    directories = "sample x", "eval", "sweep --gammas 1", "train", "merge folder"
-    charts = "panel x", "histogram folder", "report folder", "explain"
-    files = "score . --csv", *(f"{chart} --out" for chart in charts)
-    refused_early([f"{line} --out {out}" for line in directories for out in ("file", "file/new")])
-    refused_early([f"{line} {out}" for line in files for out in ("folder", "file/new.png")])
-    assert (tmp_path / "file").read_text() == "mine"
-    assert not any((tmp_path / "folder").iterdir())
-    assert len([*tmp_path.iterdir()]) == 2
-
-
-LIGHT = """
-import sys
-from asyncdiff_cli.app import run
-for line in sys.argv[1:]:
-    assert run(line.split()) == 0, line
-assert not {"torch", "transformers", "diffusers"} & set(sys.modules)
-"""
-
-
-def test_what_is_shown_of_a_store_needs_no_torch(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make_store(tmp_path / "store")
-    lines = "report store", "histogram store", "panel --store store", "merge store --out new"
-    done = python("-c", LIGHT, *lines)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -434,7 +334,7 @@ def test_bars_show_text_as_it_is(monkeypatch):
     assert SHOWN in shown.getvalue()
 
 
-@pytest.mark.parametrize("line", [["-m", "asyncdiff_cli"], ["-c", processes.ISOLATED]])
+@pytest.mark.parametrize("line", [["-m", "asyncdiff_cli"], ["-c", launching.ISOLATED]])
 def test_files_of_the_current_directory_are_no_modules(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     for name in ("torch", "typer", "pydantic", "yaml", "typing", "signal", "random", "json"):

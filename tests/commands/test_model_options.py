@@ -117,7 +117,7 @@ def test_an_evaluation_is_of_one_model(asyncdiff, pipelines, tmp_path, monkeypat
         monkeypatch.delattr(evaluation_start, name)
     other = asyncdiff(*given, *model, "--out", "store")
     assert (other.code, other.err.count("\n")) == (2, 1)
-    assert "was evaluated with another" in other.err
+    assert "was evaluated with other settings" in other.err
 
 
 def test_a_run_keeps_its_model_and_may_change_what_waits(

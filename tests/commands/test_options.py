@@ -11,7 +11,7 @@ import typer
 from asyncdiff_cli.app import app
 from asyncdiff_cli.commands.command import Command
 from asyncdiff_cli.commands.groups import in_panel, ungrouped
-from asyncdiff_cli.engine import processes
+from asyncdiff_cli.engine import launching
 from asyncdiff_cli.engine.policies.table import usages
 
 MOST_PARAMETERS = 12
@@ -87,7 +87,7 @@ def test_no_command_takes_more_parameters_than_can_be_read(names):
 @pytest.mark.parametrize("line", [["train"], ["eval"], ["sweep", "--gammas", "1,2"]], ids="".join)
 def test_a_command_leaves_itself_to_its_processes(asyncdiff, monkeypatch, line):
     launched = []
-    monkeypatch.setattr(processes, "launch", lambda *given: launched.append(given) or 3)
+    monkeypatch.setattr(launching, "launch", lambda *given: launched.append(given) or 3)
     arguments = [*line, "--processes", "2", "--device", "cpu"]
     assert asyncdiff(*arguments).code == 3
     assert launched == [(2, arguments, "cpu")]

@@ -154,10 +154,13 @@ def test_an_evaluation_is_a_reference_for_the_next(evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"set-metrics": None, "reference": None, "reward-path": None}, "another set metrics"),
-        ({"set-metrics": "spectrum", "reward-path": None}, "another set metrics"),
+        (
+            {"set-metrics": None, "reference": None, "reward-path": None},
+            "settings, set metrics",
+        ),
+        ({"set-metrics": "spectrum", "reward-path": None}, "settings, set metrics"),
         ({"reference": "few"}, r"has one picture, and a set has two or more"),
-        ({"reference": "others"}, "another reference"),
+        ({"reference": "others"}, "settings, reference"),
         ({"reference": "nowhere"}, "there is no file or directory nowhere"),
         ({"reference": None}, "spectrum, fid_judge: give --reference"),
         ({"set-metrics": None, "reward-path": None}, "give --set-metrics too"),
@@ -167,7 +170,7 @@ def test_an_evaluation_is_a_reference_for_the_next(evaluate, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(evaluate, changes, message, photos, tmp_path):
-    if "another" in message:
+    if "settings, " in message:
         assert evaluate().code == 0
     for name, count in (("few", 1), ("others", 3)):
         (tmp_path / name).mkdir()
@@ -194,7 +197,7 @@ def test_other_weights_do_not_go_on_with_a_store(evaluate, judge_directory, tmp_
     save_file({name: tensor + 1 for name, tensor in weights.items()}, other / "model.safetensors")
     outcome = evaluate(**{"reward-path": f"fid_judge={other}"})
     assert outcome.code == 2
-    assert "another set_metrics" in outcome.err
+    assert "other settings, set_metrics" in outcome.err
 
 
 def test_a_store_without_its_reference_says_how_to_get_it_back(evaluate, asyncdiff, tmp_path):
@@ -248,7 +251,8 @@ def test_settings_without_the_reference_are_one_line(evaluated, asyncdiff, tmp_p
 def test_mini_has_a_reference_once_it_ships_with_the_judge(
     asyncdiff, judge_directory, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("asyncdiff_cli.engine.rewards.embedded.ASSETS", tmp_path / "assets")
+    for module in ("rewards.embedded", "evaluation.set_metrics.reference"):
+        monkeypatch.setattr(f"asyncdiff_cli.engine.{module}.ASSETS", tmp_path / "assets")
     (tmp_path / "prompts.txt").write_text("a cat\na dog")
     given = [
         *("eval", "--dataset=prompts.txt", "--policies=baseline", "--steps=1", "--images=0"),

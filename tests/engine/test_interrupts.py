@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from asyncdiff_cli.engine import AsyncDiffError, processes
+from asyncdiff_cli.engine import AsyncDiffError, launching
 from asyncdiff_cli.engine.interrupts import SIGNALS, as_interrupts, exit_code, ignore_interrupts
 from asyncdiff_cli.engine.training.interrupts import InterruptedRunError
 
@@ -92,6 +92,6 @@ def test_a_signal_to_a_launcher_alone_ends_its_processes(number):
     threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
     codes = []
     with pytest.raises(KeyboardInterrupt), as_interrupts():
-        codes.append(processes._wait(children))
+        codes.append(launching._wait(children))
     assert codes == [128 + number]
     assert [child.returncode for child in children] == [-signal.SIGTERM] * 2

@@ -23,7 +23,7 @@ from typing import Any
 
 import tests.conftest  # noqa: F401  # sets torch's threads
 from asyncdiff_cli.app import run
-from asyncdiff_cli.engine.processes import free_port
+from asyncdiff_cli.engine.launching import free_port
 from asyncdiff_cli.engine.training import start  # noqa: F401  # what the commands import
 from tests.helpers.training import environment
 

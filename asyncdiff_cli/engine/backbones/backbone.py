@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.backbones.loading import (
 )
 from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.backbones.outline import Outline
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry, anonymous_entry
 from asyncdiff_cli.engine.backbones.schedulers import (
     check_scheduler,
     class_scheduler_name,
@@ -31,7 +31,6 @@ from asyncdiff_cli.engine.backbones.schedulers import (
     scheduler_name,
 )
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import anonymous_entry
 from asyncdiff_cli.engine.checks import check_choice, check_size, unknown_pipeline
 from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError

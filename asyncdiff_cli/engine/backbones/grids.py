@@ -25,8 +25,6 @@ OWN_SPACING: dict[str, dict[str, Any]] = {
     "logsnr": {},
 }
 """What of the model's Euler scheduler each grid changes."""
-EXPLICIT = frozenset({"flux", "flux2", "flux2-klein", "qwen-image", "z-image"})
-"""The families whose pipelines hand 1, 1 − 1/K, …, 1/K to the scheduler; others leave it to it."""
 NOT_QUITE_1 = 1 - 1e-6
 """Where multistep solvers start in place of 1, at which log-SNR is infinite; as diffusers does."""
 
@@ -52,11 +50,15 @@ class OnGrid:
 
     @classmethod
     def make(
-        cls, grid: str, family: str, config: Mapping[str, Any], settings: Mapping[str, Any]
+        cls, grid: str, explicit: bool, config: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> Any:
-        """The solver with the model's scheduler configuration, changed by `settings`."""
+        """The solver with the model's scheduler configuration, changed by `settings`.
+
+        Args:
+            explicit: as `Adapter.hands_grid`.
+        """
         scheduler: Any = cls.from_config(dict(config), **settings)  # type: ignore[attr-defined]
-        scheduler.grid, scheduler._explicit = grid, family in EXPLICIT
+        scheduler.grid, scheduler._explicit = grid, explicit
         scheduler._model = FlowMatchEulerDiscreteScheduler.from_config(
             {**config, "shift": model_shift(config)}, **OWN_SPACING[grid]
         )

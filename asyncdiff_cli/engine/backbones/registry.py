@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from asyncdiff_cli.engine.assets import ASSETS
+from asyncdiff_cli.engine.errors import InputError
 
 MINI_DIRECTORY = ASSETS / "mini"
 MINI_DEVIATION = 0.5
@@ -73,6 +75,10 @@ class BackboneEntry:
     """Its shipped timestep prediction module; None for a backbone without one."""
     lifted: Path | None = None
     """Its shipped module with the bound 1."""
+    size_multiple: int | None = None
+    """Height and width in pixels are multiples of this; None for what its configuration says."""
+    largest_size: int | None = None
+    """Height and width in pixels are at most this; None where that is not known, or has no end."""
 
 
 REGISTRY: dict[str, BackboneEntry] = {
@@ -90,6 +96,8 @@ REGISTRY: dict[str, BackboneEntry] = {
             max_sequence_length=8,
             tpm=MINI_DIRECTORY / "tpm",
             lifted=MINI_DIRECTORY / "tpm-lifted",
+            size_multiple=16,
+            largest_size=128,
         ),
         BackboneEntry(
             name="sd35",
@@ -102,6 +110,8 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence="Stability AI Community License",
             licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
             gated=True,
+            size_multiple=16,
+            largest_size=6144,
         ),
         BackboneEntry(
             name="flux",
@@ -114,6 +124,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence="FLUX.1 [dev] Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
             gated=True,
+            size_multiple=16,
         ),
         BackboneEntry(
             name="sd35-large",
@@ -126,6 +137,8 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence="Stability AI Community License",
             licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
             gated=True,
+            size_multiple=16,
+            largest_size=3072,
         ),
         BackboneEntry(
             name="flux-schnell",
@@ -139,6 +152,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence_url="https://huggingface.co/black-forest-labs/FLUX.1-schnell",
             gated=True,
             max_sequence_length=256,
+            size_multiple=16,
         ),
         BackboneEntry(
             name="flux2",
@@ -152,6 +166,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence="FLUX Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-dev",
             gated=True,
+            size_multiple=16,
         ),
         BackboneEntry(
             name="flux2-klein",
@@ -164,6 +179,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
+            size_multiple=16,
         ),
         BackboneEntry(
             name="qwen-image",
@@ -177,6 +193,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Qwen/Qwen-Image",
             negative_prompt=" ",
+            size_multiple=16,
         ),
         BackboneEntry(
             name="z-image",
@@ -189,6 +206,8 @@ REGISTRY: dict[str, BackboneEntry] = {
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image",
+            size_multiple=16,
+            largest_size=8192,
         ),
         BackboneEntry(
             name="z-image-turbo",
@@ -201,6 +220,32 @@ REGISTRY: dict[str, BackboneEntry] = {
             deviation=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo",
+            size_multiple=16,
+            largest_size=8192,
         ),
     )
 }
+
+
+def anonymous_entry(name: str, family: str) -> BackboneEntry:
+    """A pipeline without a name: the settings of the first backbone of its family, and its own
+    size, licence and negative prompt.
+
+    Raises:
+        InputError: for a family without a backbone.
+    """
+    known = (e for e in REGISTRY.values() if e.family == family and e.repo is not None)
+    model = next(known, None)
+    if model is None:
+        raise InputError(
+            f"there are no defaults for the family {family!r}: put a BackboneEntry with its"
+            " repository into asyncdiff_cli.engine.REGISTRY"
+        )
+    own: dict[str, Any] = {"repo": None, "licence": "its own", "licence_url": None}
+    own |= dict.fromkeys(("size", "size_multiple", "largest_size", "negative_prompt"))
+    return replace(model, name=name, gated=False, **own)
+
+
+def provisional_entry(name: str) -> BackboneEntry:
+    """What is known of a backbone before it is loaded; of one without a name that is little."""
+    return REGISTRY.get(name) or anonymous_entry(name, "sd3")

@@ -7,13 +7,8 @@ from typing import Any
 
 import diffusers
 
-from asyncdiff_cli.engine.backbones.grids import (
-    EXPLICIT,
-    ON_GRID,
-    OnGrid,
-    check_direction,
-    model_shift,
-)
+from asyncdiff_cli.engine.backbones.adapters import ADAPTERS
+from asyncdiff_cli.engine.backbones.grids import ON_GRID, OnGrid, check_direction, model_shift
 from asyncdiff_cli.engine.backbones.registry import GRIDS, SCHEDULER_CLASSES
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
@@ -58,12 +53,11 @@ def make_scheduler(
     """
     check_names(name, grid)
     settings = _settings(name, model_shift(config))
-    foreign = (name == "heun" and family in EXPLICIT) or (
-        name != "euler" and config.get("shift_terminal")
-    )
+    explicit = _hands_grid(family)
+    foreign = (name == "heun" and explicit) or (name != "euler" and config.get("shift_terminal"))
     if grid in (None, "model") and not foreign:
         return SCHEDULERS[name].from_config(dict(config), **settings)
-    return ON_GRID[name].make(grid or "model", family, config, settings)
+    return ON_GRID[name].make(grid or "model", explicit, config, settings)
 
 
 def shifted_scheduler(name: str, shift: float, grid: str | None = None) -> Any:
@@ -74,7 +68,7 @@ def shifted_scheduler(name: str, shift: float, grid: str | None = None) -> Any:
     """
     check_names(name, grid)
     config = {"shift": shift}
-    return ON_GRID[name].make(grid or "model", "flux", config, _settings(name, shift))
+    return ON_GRID[name].make(grid or "model", True, config, _settings(name, shift))
 
 
 def _settings(name: str, shift: float) -> dict[str, Any]:
@@ -86,6 +80,11 @@ def _settings(name: str, shift: float) -> dict[str, Any]:
         "prediction_type": "flow_prediction",
         "flow_shift": shift,
     }
+
+
+def _hands_grid(family: str) -> bool:
+    """The `Adapter.hands_grid` of a family."""
+    return any(kind.hands_grid for kind in ADAPTERS.values() if kind.family == family)
 
 
 def scheduler_name(scheduler: Any) -> str:
@@ -136,7 +135,7 @@ def check_scheduler(scheduler: Any, family: str) -> None:
             " put the pipeline's FlowMatchEulerDiscreteScheduler back"
         )
     name, config = scheduler_name(scheduler), scheduler.config
-    if name == "heun" and family in EXPLICIT and not isinstance(scheduler, OnGrid):
+    if name == "heun" and _hands_grid(family) and not isinstance(scheduler, OnGrid):
         raise InputError(
             f"{type(scheduler).__name__} cannot take the grid of {family};"
             ' use make_scheduler("heun", …), which can'

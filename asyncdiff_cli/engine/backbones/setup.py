@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,15 +15,13 @@ from diffusers.models.attention_dispatch import (
 )
 
 from asyncdiff_cli.engine.backbones.choice import ModelSettings
+from asyncdiff_cli.engine.backbones.compatibility import check_settings
 from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.backbones.quantization import TORCHAO
-from asyncdiff_cli.engine.backbones.registry import OFFLOADS, QUANTIZATIONS
-from asyncdiff_cli.engine.checks import check_choice
+from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.text import one_line
 
-PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
-ATTENTION = tuple(backend.value for backend in AttentionBackendName)
 FP8_CAPABILITY = (8, 9)
 """The first CUDA architecture with 8-bit floating point, Ada."""
 
@@ -48,53 +45,19 @@ class Setup(ModelSettings):
             InputError: for an unknown name, a package or compiler that is not installed, what
                 takes a GPU that there is not, or settings that exclude each other.
         """
-        for text in self.lora:
-            LoRA.parse(text)
-        if self.lora and find_spec("peft") is None:
-            raise InputError("--lora needs peft: pip install peft")
-        check_choice("offload", self.offload, OFFLOADS)
-        if self.offload != "none" and device.type == "cpu":
-            raise InputError(f"--offload {self.offload} frees a GPU, and the device is the CPU")
+        check_settings(self, device.type, dtype_name(dtype))
         if self.attention is not None:
-            check_choice("attention", self.attention, ATTENTION)
             with _refused(f"--attention {self.attention}"):
                 _check_attention_backend_requirements(AttentionBackendName(self.attention))
-        if self.compile and self.offload in ("group", "sequential"):
-            raise InputError(
-                f"--compile takes whole blocks, and --offload {self.offload} moves what is in them;"
-                " use --offload model"
-            )
         if self.compile and device.type == "cpu" and shutil.which("c++") is None:
             raise InputError("--compile on a CPU needs a C++ compiler, and there is none here")
-        if self.quantize is not None:
-            self._check_quantize(self.quantize, device, dtype)
-
-    def _check_quantize(self, quantize: str, device: torch.device, dtype: torch.dtype) -> None:
-        check_choice("quantize", quantize, QUANTIZATIONS)
-        package = PACKAGES[quantize]
-        if find_spec(package) is None:
-            raise InputError(f"--quantize {quantize} needs {package}: pip install {package}")
-        if quantize == "nf4" and device.type == "cpu":
-            raise InputError("--quantize nf4 needs a GPU; on a CPU use int8 or fp8")
-        if quantize == "int8" and dtype is torch.float16:
-            # torchao multiplies by the 8-bit integers, and by their scale afterwards
-            raise InputError(
-                "--quantize int8 overflows in fp16: give --dtype bf16 with it, or use fp8 or nf4"
-            )
-        if quantize == "fp8" and device.type == "cuda":
+        if self.quantize == "fp8" and device.type == "cuda":
             found = torch.cuda.get_device_capability(device)
             if found < FP8_CAPABILITY:
                 raise InputError(
                     f"--quantize fp8 needs a GPU of compute capability 8.9, and this has"
                     f" {'.'.join(map(str, found))}; use int8 or nf4"
                 )
-        if self.offload == "sequential":
-            raise InputError(
-                "--offload sequential moves single layers, which quantized weights do not allow;"
-                " use --offload model or group"
-            )
-        if self.lora and quantize != "nf4":
-            raise InputError(f"--lora cannot be added to {quantize} weights; use --quantize nf4")
 
     def place(self, pipe: Any, device: torch.device) -> None:
         """Move a pipeline to its device, at once or in turns; parts of it may be missing."""

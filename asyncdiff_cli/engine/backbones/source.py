@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 from huggingface_hub import HfApi, hf_hub_download
@@ -16,18 +15,16 @@ from huggingface_hub import HfApi, hf_hub_download
 from asyncdiff_cli.engine.backbones import weights
 from asyncdiff_cli.engine.backbones.adapters import Adapter, classes_of
 from asyncdiff_cli.engine.backbones.configurations import check_configurations
-from asyncdiff_cli.engine.backbones.presence import check_backbone, check_model_path
-from asyncdiff_cli.engine.backbones.registry import GGUF, MINI_DIRECTORY, REGISTRY, BackboneEntry
-from asyncdiff_cli.engine.backbones.single_files import check_is_model
+from asyncdiff_cli.engine.backbones.presence import (
+    check_revision,
+    find_checkpoint,
+    find_pipeline,
+)
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry, anonymous_entry
 from asyncdiff_cli.engine.backbones.variants import needed_variant, variants
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import hub_errors
 from asyncdiff_cli.engine.reading import read_json
-
-if TYPE_CHECKING:
-    pass
-
 
 LIBRARIES = ("diffusers", "transformers")
 """What components are of. Any other would be imported, and so run, because a file says so."""
@@ -74,14 +71,13 @@ def find_source(
     """
     checkpoint = find_checkpoint(model_path, quantize)
     entry, location, directory = find_pipeline(name, None if checkpoint else model_path)
+    check_revision(directory, revision)
     if directory is None:
         with pipeline_errors(location):
             index = Path(hf_hub_download(location, "model_index.json", revision=revision))
         commit = index.parent.name  # the cache names each snapshot's folder by its commit
-    elif revision is None:
-        index, commit = directory / "model_index.json", None
     else:
-        raise InputError(f"a revision belongs to a repository, and {directory} is a directory")
+        index, commit = directory / "model_index.json", None
     pipeline_class, adapter_class, components = read_index(index)
     family = adapter_class.family
     if entry is not None and entry.family != family:
@@ -166,26 +162,6 @@ def configuration(source: Source) -> Path:
         return weights.download_configuration(source.location, source.revision)
 
 
-def find_pipeline(
-    name: str, model_path: str | Path | None
-) -> tuple[BackboneEntry | None, str, Path | None]:
-    """The registry's entry if there is one, what to load, and its directory if it is one."""
-    entry = REGISTRY.get(name)
-    if model_path is not None:
-        directory = expanded(model_path)
-        check_model_path(directory)
-    elif name == "mini":
-        directory = MINI_DIRECTORY
-    else:
-        check_backbone(name)
-        if entry is not None and entry.repo is not None:
-            return entry, entry.repo, None
-        directory = expanded(name)
-        if not directory.is_dir():
-            return None, name, None
-    return entry, str(directory), directory
-
-
 def read_index(index: Path) -> tuple[Any, type[Adapter], dict[str, list[str | None]]]:
     """The pipeline's class, its adapter's, and the library and class of each component.
 
@@ -225,47 +201,6 @@ def _lacking(pipeline_class: Any, components: Mapping[str, list[str | None]]) ->
         if name not in components or (name not in present and (not of_text or encoder in present)):
             return name
     return None
-
-
-def anonymous_entry(name: str, family: str) -> BackboneEntry:
-    """A pipeline without a name: the settings of the first backbone of its family, and its own
-    size, licence and negative prompt.
-
-    Raises:
-        InputError: for a family without a backbone.
-    """
-    known = (e for e in REGISTRY.values() if e.family == family and e.repo is not None)
-    model = next(known, None)
-    if model is None:
-        raise InputError(
-            f"there are no defaults for the family {family!r}: put a BackboneEntry with its"
-            " repository into asyncdiff_cli.engine.REGISTRY"
-        )
-    own: dict[str, Any] = {"repo": None, "size": None, "licence": "its own", "licence_url": None}
-    return replace(model, name=name, gated=False, negative_prompt=None, **own)
-
-
-def find_checkpoint(model_path: str | Path | None, quantize: str | None) -> Path | None:
-    """The path if it is that of a single file, and None for a directory.
-
-    Raises:
-        InputError: for what is not there or not a transformer's weights, or GGUF, which is
-            quantized, to be quantized again or without its package.
-    """
-    path = None if model_path is None else expanded(model_path)
-    if path is None or path.is_dir():
-        return None
-    check_model_path(path)
-    if path.suffix == GGUF and quantize is not None:
-        raise InputError(f"{path} is quantized already: leave out --quantize {quantize}")
-    if quantize == "nf4":
-        raise InputError(
-            f"--quantize nf4 cannot read {path}, a single file: use int8 or fp8, or a directory"
-        )
-    if path.suffix == GGUF and find_spec("gguf") is None:
-        raise InputError(f"{path} needs gguf: pip install gguf")
-    check_is_model(path)
-    return path
 
 
 def pipeline_errors(repo: str) -> AbstractContextManager[None]:

@@ -15,15 +15,16 @@ from asyncdiff_cli.engine.backbones.loading import check_checkpoint
 from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL, footprint
 from asyncdiff_cli.engine.backbones.outline import Outline, filled
+from asyncdiff_cli.engine.backbones.presence import find_checkpoint, find_pipeline
 from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.backbones.source import find_checkpoint, find_pipeline
 from asyncdiff_cli.engine.devices import resolve_device
 from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
-from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan, read_source
+from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan
 from asyncdiff_cli.engine.drawing.plan import Batch, Plan, largest
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.source_image import read_source
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 
 

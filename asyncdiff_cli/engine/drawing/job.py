@@ -10,23 +10,19 @@ from typing import Any
 from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.advice import advise
-from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute
 from asyncdiff_cli.engine.drawing.parameters import has_parameters
 from asyncdiff_cli.engine.drawing.plan import Plan, largest, plan_request
-from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
-from asyncdiff_cli.engine.drawing.redraw import check_drawable, model_of, plan_redraw
+from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance
+from asyncdiff_cli.engine.drawing.redraw import plan_redraw
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.source_image import Record, first, read_source
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.policies.base import StepState
-from asyncdiff_cli.engine.policies.recorded import check_policy
-from asyncdiff_cli.engine.prompts.lines import POLICY_OPTIONS
-
-Record = Provenance | PanelProvenance
 
 
 @dataclass(frozen=True)
@@ -152,26 +148,6 @@ def open_job(
     return Job(plan, outline.in_force(), load_outline(outline), out, recorded, parameters)
 
 
-def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, ModelChoice]:
-    """What the request's source was drawn from, and the model that draws it again.
-
-    Raises:
-        InputError: for a record that cannot be read, names another backbone than the choice, or
-            what is not on this machine and was not asked for.
-    """
-    if request.source is None:
-        return None, choice
-    record = read_provenance(request.source)
-    named = model_of(first(record), choice)
-    check_model(request.source, named, choice)
-    own_policy = bool(request.given().keys() & POLICY_OPTIONS)
-    for cell in cells(record):
-        check_drawable(request.source, cell)
-        if not own_policy:
-            check_policy(request.source, cell.policy)
-    return record, named
-
-
 def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:
     """The plan of a request for new images, or for its source again."""
     if recorded is None or request.source is None:
@@ -189,18 +165,6 @@ def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
         (out / file).resolve() for file in plan.files
     }:
         raise InputError(f"{request.source} would be overwritten: give another --out")
-
-
-def cells(record: Record) -> list[Provenance]:
-    """The records of an image or of all images of a panel."""
-    if isinstance(record, Provenance):
-        return [record]
-    return [cell for row in record.cells for cell in row]
-
-
-def first(record: Record) -> Provenance:
-    """An image's record, or that of a panel's first image."""
-    return record.cells[0][0] if isinstance(record, PanelProvenance) else record
 
 
 def _environment(record: Provenance) -> dict[str, str | None]:

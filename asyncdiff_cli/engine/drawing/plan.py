@@ -12,7 +12,7 @@ from typing import Any
 from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.provenance import Drawn
-from asyncdiff_cli.engine.drawing.request import Picture, Request, pictures
+from asyncdiff_cli.engine.drawing.request import Picture, Request
 from asyncdiff_cli.engine.drawing.settings import BatchSettings, defaults, resolve
 from asyncdiff_cli.engine.policies.specs import plain
 
@@ -90,7 +90,7 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     Raises:
         InputError: for a prompt file that cannot be used.
     """
-    wanted = pictures(request)
+    wanted = request.pictures
     base = defaults(entry, size)
     settings = [resolve(p.options, base, entry) for p in wanted]
     gammas = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,23 @@ from asyncdiff_cli.engine.files import existing
 from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_IMAGES
 from asyncdiff_cli.engine.prompts.files import STDIN
 from asyncdiff_cli.engine.prompts.lines import Line, Options, merged, read_prompts
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to draw.
+
+    Its seed is the request's plus its number, or its line's plus its number among the line's. A
+    generator of its own draws its noise, so the noise depends on the seed and nothing else.
+    """
+
+    number: int
+    """Its place in the request, from 0."""
+    row: int
+    """Its prompt's place in the request, from 0."""
+    prompt: str
+    seed: int
+    options: Options
 
 
 class Request(Options):
@@ -48,22 +66,29 @@ class Request(Options):
                 )
         return self
 
+    @cached_property
+    def pictures(self) -> list[Picture]:
+        """The images that are asked for, in order; reads the prompt file, once.
 
-@dataclass(frozen=True)
-class Picture:
-    """One image to draw.
-
-    Its seed is the request's plus its number, or its line's plus its number among the line's. A
-    generator of its own draws its noise, so the noise depends on the seed and nothing else.
-    """
-
-    number: int
-    """Its place in the request, from 0."""
-    row: int
-    """Its prompt's place in the request, from 0."""
-    prompt: str
-    seed: int
-    options: Options
+        Raises:
+            InputError: for a prompt file that cannot be read, naming the line.
+        """
+        lines = [("", Line(prompt=prompt)) for prompt in self.prompts]
+        if self.prompt_file is not None:
+            lines += read_prompts(self.prompt_file)
+        found: list[Picture] = []
+        for row, (where, line) in enumerate(lines):
+            options = merged(self, line, where)
+            if len(found) + (options.num_images or 1) > MAX_IMAGES:
+                raise InputError(
+                    f"at most {MAX_IMAGES:,} images are drawn at a time: ask for fewer"
+                )
+            for i in range(options.num_images or 1):
+                seed = (self.seed or 0) + len(found) if line.seed is None else line.seed + i
+                if seed > MAX_SEED:
+                    raise InputError(f"the seeds run beyond {MAX_SEED}: start with a smaller one")
+                found.append(Picture(len(found), row, line.prompt, seed, options))
+        return found
 
 
 def parse_request(**values: Any) -> Request:
@@ -73,25 +98,3 @@ def parse_request(**values: Any) -> Request:
         InputError: naming every option that cannot be, on one line.
     """
     return validated(Request, {k: v for k, v in values.items() if v not in (None, ())})
-
-
-def pictures(request: Request) -> list[Picture]:
-    """The images that are asked for, in order; reads the prompt file.
-
-    Raises:
-        InputError: for a prompt file that cannot be read, naming the line.
-    """
-    lines = [("", Line(prompt=prompt)) for prompt in request.prompts]
-    if request.prompt_file is not None:
-        lines += read_prompts(request.prompt_file)
-    found: list[Picture] = []
-    for row, (where, line) in enumerate(lines):
-        options = merged(request, line, where)
-        if len(found) + (options.num_images or 1) > MAX_IMAGES:
-            raise InputError(f"at most {MAX_IMAGES:,} images are drawn at a time: ask for fewer")
-        for i in range(options.num_images or 1):
-            seed = (request.seed or 0) + len(found) if line.seed is None else line.seed + i
-            if seed > MAX_SEED:
-                raise InputError(f"the seeds run beyond {MAX_SEED}: start with a smaller one")
-            found.append(Picture(len(found), row, line.prompt, seed, options))
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.compatibility import check_asked, check_known_size
 from asyncdiff_cli.engine.backbones.named import check_model
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
-from asyncdiff_cli.engine.backbones.source import anonymous_entry
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry, provisional_entry
 from asyncdiff_cli.engine.checks import check_choice, check_count, check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.dtypes import DTYPES
@@ -24,12 +23,20 @@ from asyncdiff_cli.engine.evaluation.set_metrics.reference import (
     default_reference,
     find_reference,
 )
+from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
-from asyncdiff_cli.engine.policies.specs import ChosenPolicy, make_policy, read_policy
+from asyncdiff_cli.engine.policies.specs import (
+    ChosenPolicy,
+    PolicySpec,
+    check_policy_of,
+    make_policy,
+    read_policy,
+)
 from asyncdiff_cli.engine.prompts.lines import check_options
 from asyncdiff_cli.engine.prompts.load import (
+    DOWNLOADED,
     EVALUATED,
     default_source,
     load_evaluation_prompts,
@@ -120,28 +127,59 @@ class Comparison:
                 f"a shard is I/N with I from 0 to N − 1 and N to {MAX_COUNT:,}, not {index}/{count}"
             )
 
+    def check(self, out: Path) -> None:
+        """Check all that is known before a model is looked up and anything heavy is imported.
+
+        Args:
+            out: the store.
+
+        Raises:
+            InputError, AsyncDiffError: as `contenders`, `load_prompts` and `find_reference`; for a
+                size that the backbone does not draw, or a store of another evaluation.
+        """
+        check_asked(self.choice.changed(backbone=self.choice.name))
+        entry = provisional_entry(self.choice.name)
+        for spec, *_ in self._rows(entry):
+            check_policy_of(spec, entry)
+        if self.size is not None:
+            check_known_size(self.choice, self.size, self.size)
+        if self.texts is not None or self.source not in DOWNLOADED:
+            self.load_prompts()
+        given = {"seed": self.seed, "guidance_scale": self.guidance, "size": self.size}
+        reference = self.find_reference()
+        Store.agree(
+            out,
+            {name: value for name, value in given.items() if value is not None},
+            self.reward_names(),
+            self.set_metrics,
+            None if reference is None else reference.fingerprint,
+            whole=False,
+        )
+
     def contenders(self, entry: BackboneEntry) -> list[Contender]:
         """The rows of the table with a backbone, the baseline first.
 
         Raises:
             InputError: for a policy that is not known, two that are the same, or no baseline.
         """
-        steps = self.steps or (entry.num_inference_steps,)
+        return [
+            Contender(ChosenPolicy(spec.label, make_policy(spec, entry), gamma), steps)
+            for spec, gamma, steps in self._rows(entry)
+        ]
+
+    def _rows(self, entry: BackboneEntry) -> list[tuple[PolicySpec, float, int]]:
+        """The policy, γ and number of steps of each row, as `contenders`."""
         found = []
-        for text in self.policies.split(","):
-            spec = read_policy(text)
-            policy = make_policy(spec, entry)
+        for spec in map(read_policy, self.policies.split(",")):
             gammas = (1.0,) if spec.label == BASELINE else self.gammas
             gammas = gammas if spec.gamma is None else (spec.gamma,)
-            found += [
-                Contender(ChosenPolicy(spec.label, policy, gamma), count)
-                for count, gamma in itertools.product(steps, gammas)
-            ]
-        if not any(c.label == BASELINE for c in found):
+            for steps in self.steps or (entry.num_inference_steps,):
+                found += [(spec, gamma, steps) for gamma in gammas]
+        if not any(spec.label == BASELINE for spec, *_ in found):
             raise InputError("there is nothing to compare with: add baseline to --policies")
-        if len({(c.label, c.gamma, c.steps) for c in found}) < len(found):
+        if len({(spec.label, gamma, steps) for spec, gamma, steps in found}) < len(found):
             raise InputError("a policy is there twice with the same γ and number of steps")
-        return sorted(found, key=lambda c: c.label != BASELINE)
+        return sorted(found, key=lambda row: row[0].label != BASELINE)
 
     def reward_names(self) -> list[str]:
         """The rewards, with the guard last if it is not named.
@@ -282,8 +320,3 @@ def _side(text: str | None) -> int | None:
     if size is not None and size[0] != size[1]:
         raise InputError(f"--size is one number of pixels here, of a square, not {shown(text)}")
     return None if size is None else size[0]
-
-
-def provisional_entry(name: str) -> BackboneEntry:
-    """What is known of a backbone before it is loaded; of one without a name that is little."""
-    return REGISTRY.get(name) or anonymous_entry(name, "sd3")

@@ -7,14 +7,17 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.store_rows import Key, described
-from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, plain, takes_module
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.policies.base import Policy
 
 PLACE = 60
 """Characters of a module's place that are a part of file names."""

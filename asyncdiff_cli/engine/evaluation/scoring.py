@@ -24,7 +24,6 @@ from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompts.files import Entry, read_entries
 from asyncdiff_cli.engine.prompts.lines import Line
 from asyncdiff_cli.engine.rewards import entry, load_reward, reward_class
-from asyncdiff_cli.engine.rewards.base import BadScoreError
 from asyncdiff_cli.engine.text import visible
 
 if TYPE_CHECKING:
@@ -141,6 +140,25 @@ def prompts_of_pictures(file: Path, pictures: Sequence[Path]) -> list[str]:
     return [validated(Line, entry.values, entry.where).prompt for entry in entries]
 
 
+def find_pairs(
+    paths: Sequence[Path], prompt: str | None = None, prompts: Path | None = None
+) -> tuple[list[Path], list[str] | None]:
+    """The files of pictures, and a prompt for each; None for those that they carry.
+
+    Args:
+        prompt, prompts: one for all, or a file of them.
+
+    Raises:
+        InputError: as `find_files` and `prompts_of_pictures`, and for both.
+    """
+    if prompt is not None and prompts is not None:
+        raise InputError("--prompt and --prompts exclude each other")
+    files = find_files(paths)
+    if prompts is not None:
+        return files, prompts_of_pictures(prompts, files)
+    return files, None if prompt is None else [prompt] * len(files)
+
+
 def _by_path(file: Path, entries: Sequence[Entry], pictures: Sequence[Path]) -> list[str]:
     """The prompts of pictures whose paths are in the entries; entries of others are left alone."""
     by_picture: dict[Path, tuple[str, str]] = {}
@@ -227,17 +245,14 @@ def score_files(
         InputError: for what can be refused before a model is loaded.
         AsyncDiffError: for a reward that cannot be loaded, or a score that is no number.
     """
-    if prompt is not None and prompts is not None:
-        raise InputError("--prompt and --prompts exclude each other")
     check_count("--batch-size", batch_size)
-    files = find_files(paths)
-    texts = [prompt] * len(files) if prompt is not None else None
-    if prompts is not None:
-        texts = prompts_of_pictures(prompts, files)
+    files, texts = find_pairs(paths, prompt, prompts)
     pictures, skipped = open_pictures(files, texts, [reward_class(name) for name in names])
     result = Scores(pictures, skipped=skipped)
     if not pictures:
         return result
+    from asyncdiff_cli.engine.rewards.base import BadScoreError
+
     for name in names:
         reward = load_reward(name, (reward_paths or {}).get(name), device, dtype)
         result.values[name], step = [], batch_size or reward.batch_size

@@ -14,13 +14,14 @@ from accelerate import Accelerator
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, RecordedSettings
 from asyncdiff_cli.engine.backbones.memory.footprint import Company
 from asyncdiff_cli.engine.backbones.outline import Outline
+from asyncdiff_cli.engine.backbones.registry import provisional_entry
 from asyncdiff_cli.engine.backbones.source import fetch
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.drawing.canvas import BatchSize
 from asyncdiff_cli.engine.drawing.encoding import encode_more
 from asyncdiff_cli.engine.drawing.opening import open_canvas
 from asyncdiff_cli.engine.dtypes import dtype_name
-from asyncdiff_cli.engine.evaluation.comparison import Comparison, provisional_entry
+from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.contender import (
     Contender,
     EvaluationCell,

@@ -86,8 +86,12 @@ class Store:
         rewards: Sequence[str],
         set_metrics: Sequence[str] = (),
         reference: str | None = None,
+        whole: bool = True,
     ) -> None:
         """Check, as `open`, what is known before models are loaded: names, and the reference's.
+
+        Args:
+            whole: whether those are all settings, and not only such as are known by then.
 
         Raises:
             InputError: as `open`.
@@ -106,7 +110,7 @@ class Store:
             **{"format": STORE_FORMAT, **settings, "rewards": sorted(rewards)},
             **{"set metrics": sorted(set_metrics), "reference": reference},
         }
-        store._differ(there, wanted)
+        store._differ(there if whole else {name: there.get(name) for name in wanted}, wanted)
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         self._differ(self.settings, wanted)
@@ -114,7 +118,7 @@ class Store:
     def _differ(self, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         if changed := differing(there, wanted):
             raise InputError(
-                f"{self.path} was evaluated with another {changed}: give another --out"
+                f"{self.path} was evaluated with other settings, {changed}: give another --out"
             )
 
     def begin(self) -> None:

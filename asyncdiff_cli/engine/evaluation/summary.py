@@ -185,7 +185,7 @@ def _measure_sets(
     import torch
 
     from asyncdiff_cli.engine.evaluation.set_metrics import get
-    from asyncdiff_cli.engine.evaluation.set_metrics.reference import read_statistics
+    from asyncdiff_cli.engine.evaluation.set_metrics.reference_statistics import read_statistics
 
     notes = []
     for name, statistics in read_statistics(store.path, names).items():

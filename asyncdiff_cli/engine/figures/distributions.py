@@ -9,13 +9,11 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.store_settings import SETTINGS
 from asyncdiff_cli.engine.evaluation.summary import Result, Summary, summarize
-from asyncdiff_cli.engine.figures.histogram import histogram_csv, histogram_figure
-from asyncdiff_cli.engine.figures.style import check_suffix, save_chart
+from asyncdiff_cli.engine.figures.formats import check_suffix
+from asyncdiff_cli.engine.policies.table import CHOOSING
 
 RUN_EVALUATION = "evaluation"
 """The directory of a run that holds its module's evaluation."""
-CHOOSING = ("learned", "lifted", "time-shift")
-"""Policies whose deviations differ between images."""
 
 
 def is_store(path: Path) -> bool:
@@ -93,4 +91,7 @@ def write_histogram(runs: Mapping[str, Result], path: Path) -> list[Path]:
         AsyncDiffError: if one cannot be written.
     """
     check_suffix(path)
+    from asyncdiff_cli.engine.figures.histogram import histogram_csv, histogram_figure
+    from asyncdiff_cli.engine.figures.style import save_chart
+
     return save_chart(histogram_figure(runs), path, histogram_csv(runs), ".csv")

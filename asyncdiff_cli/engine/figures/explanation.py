@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.adapters import TextConditions
-from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, ModelChoice, flag
+from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE
 from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.backbones.schedulers import make_scheduler, shifted_scheduler
-from asyncdiff_cli.engine.checks import check_steps
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.figures.distributions import CHOOSING
+from asyncdiff_cli.engine.figures.explain_request import ExplainRequest
 from asyncdiff_cli.engine.policies.asking import for_run, latent_scale_of, velocity_scale_of
 from asyncdiff_cli.engine.policies.base import Policy
-from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies, read_policy
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy, parse_policies
 from asyncdiff_cli.engine.policies.spectra import Spectrum, residual_noise, worth_steps
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.policies.transfer import transfer
@@ -36,37 +35,8 @@ if TYPE_CHECKING:
 
 USUAL_STEPS, USUAL_SHIFT = 10, 3.0
 """Steps and shift of a run of no backbone."""
-MOST_SHIFT = 1000.0
 MakeScheduler = Callable[[str, int], Any]
 """A solver's name and K to a scheduler that is set to K steps."""
-
-
-@dataclass(frozen=True)
-class ExplainRequest:
-    """What a user asks to have explained. None is a default."""
-
-    policies: str
-    """The policies as `parse_policies` reads them."""
-    model: ModelChoice
-    """Whose grid it is, where a backbone is given; its solver and grid."""
-    shift: float | None = None
-    """The shift of a grid of no backbone."""
-    steps: int | None = None
-    size: int | None = None
-    """Pixels."""
-    spectrum: Path | None = None
-    """The file of the data's spectrum; that of images in general."""
-    reliance: int | None = None
-    """Prompts on which the backbone's reliance on the time it is told is measured; none are."""
-    dataset: str | None = None
-    """The source of the prompts that `load_prompts` reads, with the next two."""
-    prompts: Path | None = None
-    data_dir: Path | None = None
-
-    @property
-    def of_backbone(self) -> bool:
-        """Whether a backbone is given."""
-        return self.model.backbone is not None or self.model.model_path is not None
 
 
 @dataclass(frozen=True)
@@ -199,17 +169,9 @@ def explain_request(
             cannot be; and as `Outline.of`.
         AsyncDiffError: for a model or prompts that cannot be loaded.
     """
-    for part in request.policies.split(","):
-        if (spec := read_policy(part)).name in CHOOSING:
-            raise InputError(
-                f"{spec.label} chooses by the picture, and here there is none: give its mean"
-                " deviations as schedule:D1/D2/…"
-            )
-    if request.steps is not None:
-        check_steps(request.steps)
+    request.check()
     spectrum = spectrum_of(request.spectrum)
     if not request.of_backbone:
-        _check_alone(request)
         make, entry = of_shift(request), REGISTRY[DEFAULT_BACKBONE]
         steps, solver = request.steps or USUAL_STEPS, request.model.scheduler or "euler"
         return explain(make, steps, solver, parse_policies(request.policies, entry), spectrum)
@@ -220,22 +182,6 @@ def explain_request(
     if request.reliance is None:
         return found
     return replace(found, reliance=_reliance(request, outline, spectrum, on_warning))
-
-
-def _check_alone(request: ExplainRequest) -> None:
-    """Nothing is asked for that only a backbone has."""
-    own: dict[str, Any] = {
-        "--size": request.size,
-        "--reliance": request.reliance,
-        "--dataset": request.dataset,
-    }
-    own |= {"--prompts": request.prompts, "--data-dir": request.data_dir}
-    model = {flag(name): getattr(request.model, name) for name in ModelChoice.options()}
-    for name in ("scheduler", "grid"):  # which a grid of no backbone has too
-        del model[flag(name)]
-    for name, value in {**own, **model}.items():
-        if value not in (None, False, ()):
-            raise InputError(f"{name} is of a backbone: give --backbone")
 
 
 def _reliance(
@@ -274,8 +220,6 @@ def spectrum_of(path: Path | None) -> Spectrum:
 def of_shift(request: ExplainRequest) -> MakeScheduler:
     """Schedulers of no model, with a static shift."""
     shift = USUAL_SHIFT if request.shift is None else request.shift
-    if not 0 < shift <= MOST_SHIFT:
-        raise InputError(f"shift is a number above 0 and at most {MOST_SHIFT:g}, not {shift:g}")
 
     def make(solver: str, steps: int) -> Any:
         scheduler = shifted_scheduler(solver, shift, request.model.grid)
@@ -291,8 +235,6 @@ def of_backbone(request: ExplainRequest, outline: Outline) -> MakeScheduler:
     Raises:
         InputError, AsyncDiffError: for a size that there is not.
     """
-    if request.shift is not None:
-        raise InputError("--shift is of no backbone's grid: leave it or --backbone out")
     size = outline.size if request.size is None else request.size
     outline.check_side(size)
     with torch.device("meta"):

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from asyncdiff_cli.engine.figures.explanation import Explanation
+from asyncdiff_cli.engine.figures.formats import check_suffix
 from asyncdiff_cli.engine.figures.style import (
     GREY,
     MARKERS,
     PAGE,
     SERIES_COLOURS,
-    check_suffix,
     figure_style,
     legend_above,
     save_chart,

@@ -19,10 +19,8 @@ from asyncdiff_cli.engine.evaluation.cells import heading
 from asyncdiff_cli.engine.evaluation.reproduce import UNRECORDED
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.figures.distributions import RUN_EVALUATION, is_store
-from asyncdiff_cli.engine.figures.report_run import RECIPE, RunPart, run_part
-from asyncdiff_cli.engine.figures.report_store import StorePart, store_part
 from asyncdiff_cli.engine.files import check_writable, write_apart, write_text
-from asyncdiff_cli.engine.training.run import RunDirectory
+from asyncdiff_cli.engine.training.run import RECIPE, RunDirectory
 
 NAME = "report.html"
 """The report of the directory that it is in."""
@@ -38,26 +36,34 @@ def write_report(path: Path, out: Path) -> Path:
         AsyncDiffError: if something in it is damaged, or `out` cannot be written.
     """
     check_writable(out)
-    run: RunPart | None = None
-    store: StorePart | None = None
-    if is_store(path):
-        store = store_part(Store(path))
-        title = store.title
-    elif (path / RECIPE).is_file():
-        run = run_part(RunDirectory(path, identity=""))
-        title = f"Training of {path.resolve().name}"
-        if is_store(path / RUN_EVALUATION):
-            store = store_part(Store(path / RUN_EVALUATION))
-    else:
+    if not is_store(path) and not (path / RECIPE).is_file():
         raise InputError(
             f"{path} holds neither an evaluation nor a training run: give a directory that"
             " `asyncdiff eval`, `sweep` or `train` has written"
         )
-    text = _render(title=title, run=run, store=store)
+    text = _render(**(_of_store(path) if is_store(path) else _of_run(path)))
     if out != path / NAME:
         return write_apart(out, text)
     write_text(out, text)
     return out
+
+
+def _of_store(path: Path) -> dict[str, Any]:
+    """The parts of the report of a store."""
+    from asyncdiff_cli.engine.figures.report_store import store_part
+
+    store = store_part(Store(path))
+    return {"title": store.title, "run": None, "store": store}
+
+
+def _of_run(path: Path) -> dict[str, Any]:
+    """The parts of the report of a run, with the evaluation in it if there is one."""
+    from asyncdiff_cli.engine.figures.report_run import run_part
+
+    evaluation = path / RUN_EVALUATION
+    store = _of_store(evaluation)["store"] if is_store(evaluation) else None
+    run = run_part(RunDirectory(path, identity=""))
+    return {"title": f"Training of {path.resolve().name}", "run": run, "store": store}
 
 
 def _render(**parts: Any) -> str:

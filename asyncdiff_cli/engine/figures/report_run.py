@@ -18,9 +18,8 @@ from asyncdiff_cli.engine.figures.training import training_figure
 from asyncdiff_cli.engine.files import inside
 from asyncdiff_cli.engine.reading import read_text
 from asyncdiff_cli.engine.statistics import Difference
-from asyncdiff_cli.engine.training.run import RunDirectory
+from asyncdiff_cli.engine.training.run import RECIPE, RunDirectory
 
-RECIPE = "recipe.yaml"
 TRAINING_CAPTION = (
     "The rewards of the training's own images and of the held-out prompts, and the mean deviation"
     " of each step, over the iterations."

@@ -12,10 +12,10 @@ from asyncdiff_cli.engine.evaluation.store_rows import described
 from asyncdiff_cli.engine.evaluation.summary import BASELINE, Summary, summarize
 from asyncdiff_cli.engine.evaluation.tables import TableBlock, blocks, category_blocks
 from asyncdiff_cli.engine.figures.charts import Chart, inline_chart
-from asyncdiff_cli.engine.figures.distributions import CHOOSING
 from asyncdiff_cli.engine.figures.histogram import histogram_figure
 from asyncdiff_cli.engine.figures.scaling import AXES, noise_figure, scaling_figure
 from asyncdiff_cli.engine.figures.tiles import Grid, store_grid
+from asyncdiff_cli.engine.policies.table import CHOOSING
 from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.rewards import GUARD
 

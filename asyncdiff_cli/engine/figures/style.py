@@ -22,8 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.cells import heading
+from asyncdiff_cli.engine.figures.formats import FORMATS, check_suffix
 from asyncdiff_cli.engine.files import holds, unused, write_atomically, write_text
 from asyncdiff_cli.engine.rewards import GUARD
 
@@ -69,12 +69,6 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "asyncdiff",
     "pdf.fonttype": 42,
 }
-FORMATS: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
-"""What files can be, with the metadata that is left out of them."""
 FIXED, LIFTED_BOUND, COMPOSITE = "fixed", "lifted", "composite"
 UNITS = {
     "hpsv2": "cosine",
@@ -88,18 +82,6 @@ UNITS = {
 """Units of metrics that have one."""
 LABELS = {GUARD: "residual noise"}
 """Where a chart has more room than a table."""
-
-
-def check_suffix(path: Path) -> str:
-    """What a figure of this name is written as: "png", "svg" or "pdf".
-
-    Raises:
-        InputError: for another suffix.
-    """
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        raise InputError(f"a figure is written as .png, .svg or .pdf, not {path.name}")
-    return suffix
 
 
 def save_figure(figure: Figure, path: Path) -> None:

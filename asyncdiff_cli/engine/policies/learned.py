@@ -7,11 +7,10 @@ from contextlib import redirect_stdout
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import hf_hub_download
-from pydantic import Field
 from torch import Tensor
 from typing_extensions import Self
 
@@ -22,35 +21,14 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hashes import sha256_of_tensors
 from asyncdiff_cli.engine.hub import hub_errors
-from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
 from asyncdiff_cli.engine.policies.base import StepState
-from asyncdiff_cli.engine.policies.modules import find_module
+from asyncdiff_cli.engine.policies.modules import find_module, read_config
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule, mode
-from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.text import one_line
 
-Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 RATIO_MARGIN = 1e-6
 """Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
-
-
-class ModuleConfig(Read):
-    """A module's config.json: what the module is called with, all of it.
-
-    The weights would load with another number of heads or bound too, and decide differently.
-    """
-
-    latent_channels: Channels
-    prompt_channels: Channels
-    pooled_channels: Channels
-    bound: Annotated[float, Field(gt=0, le=1)]
-    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
-    heads: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
-    patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)]
-    text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-    global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class LearnedDeviation:
@@ -222,10 +200,7 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
         1.0
     """
     path = find_module(str(source)) or _download(str(source))
-    try:
-        read_json(path / "config.json", ModuleConfig)
-    except InputError as error:
-        raise AsyncDiffError(f"the module in {source} is incomplete or damaged ({error})") from None
+    read_config(source, path)
     try:
         with redirect_stdout(StringIO()):  # from_pretrained prints where it loads from
             return TimestepPredictionModule.from_pretrained(path, strict=True).eval()
@@ -241,8 +216,8 @@ def _download(repo: str) -> Path:
     """The directory of a hub repository's module."""
     with hub_errors(
         repo,
-        local="--tpm DIR",
-        embedded="`--tpm mini` needs no download",
+        local="the directory of a module",
+        embedded="that of mini needs no download",
         lacking="holds no timestep prediction module",
     ):
         files = [Path(hf_hub_download(repo, name)) for name in ("model.safetensors", "config.json")]

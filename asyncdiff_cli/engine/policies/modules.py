@@ -1,15 +1,39 @@
-"""Where a timestep prediction module is, told without torch."""
+"""Where a timestep prediction module is and what it is, told without torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.checks import may_be_repository
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
+from asyncdiff_cli.engine.reading import Read, read_json
 
 LIFTED = ":lifted"
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+
+
+class ModuleConfig(Read):
+    """A module's config.json: what the module is called with, all of it.
+
+    The weights would load with another number of heads or bound too, and decide differently.
+    """
+
+    latent_channels: Channels
+    prompt_channels: Channels
+    pooled_channels: Channels
+    bound: Annotated[float, Field(gt=0, le=1)]
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+    heads: Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+    patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)]
+    text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 def find_module(source: str) -> Path | None:
@@ -34,3 +58,28 @@ def find_module(source: str) -> Path | None:
     if path.exists() or not may_be_repository(source):
         raise InputError(f"there is no directory {source} with a timestep prediction module")
     return None
+
+
+def read_config(source: str | Path, directory: Path) -> ModuleConfig:
+    """The configuration of a module.
+
+    Args:
+        source: what a user calls it.
+
+    Raises:
+        AsyncDiffError: if it is damaged.
+    """
+    try:
+        return read_json(directory / "config.json", ModuleConfig)
+    except InputError as error:
+        raise AsyncDiffError(f"the module in {source} is incomplete or damaged ({error})") from None
+
+
+def check_module(source: str) -> ModuleConfig | None:
+    """The configuration of a module that is on this machine; None for one that may be on the hub.
+
+    Raises:
+        InputError, AsyncDiffError: as `find_module` and `read_config`.
+    """
+    directory = find_module(source)
+    return None if directory is None else read_config(source, directory)

@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
-from torch import Tensor
 from typing_extensions import Self
 
-from asyncdiff_cli.engine import desync
-from asyncdiff_cli.engine.backbones.grids import model_shift
 from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
-from asyncdiff_cli.engine.policies.given import SolverSchedule
 from asyncdiff_cli.engine.reading import AS_TUPLE, Read, read_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asyncdiff_cli.engine.backbones.backbone import Backbone
+    from asyncdiff_cli.engine.policies.given import SolverSchedule
 
 Deviation = Annotated[float, Field(ge=-1, le=1)]
 Time = Annotated[float, Field(ge=0, le=1)]
@@ -98,6 +97,8 @@ class Schedule(Read):
 
     def policy(self) -> SolverSchedule:
         """The policy that deviates by it."""
+        from asyncdiff_cli.engine.policies.given import SolverSchedule
+
         return SolverSchedule(self.deviations, self.solver)
 
 
@@ -111,6 +112,9 @@ def schedule_of(
         deviations: D before γ of each evaluation but the first.
         known: the fields of `Schedule` that a backbone does not tell.
     """
+    from asyncdiff_cli.engine import desync
+    from asyncdiff_cli.engine.backbones.grids import model_shift
+
     config = backbone.pipe.scheduler.config
     static = backbone.grid == "model" and not config.get("use_dynamic_shifting")
     return Schedule(

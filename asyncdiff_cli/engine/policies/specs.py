@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.checks import check_choice, check_gamma
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.policies.modules import find_module
+from asyncdiff_cli.engine.policies.modules import LIFTED, check_module
 from asyncdiff_cli.engine.policies.table import POLICIES, SCHEDULE_FILE
-from asyncdiff_cli.engine.reading import check_readable
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
@@ -95,14 +93,29 @@ def find_policy(text: str) -> PolicySpec:
     """Read as `read_policy` does a policy whose module or file is there; no repository is asked.
 
     Raises:
-        InputError: as `read_policy` and `find_module`, and for a file that cannot be read.
+        InputError, AsyncDiffError: as `read_policy` and `check_module`; and for a schedule file
+            that cannot be read, or of another kind.
     """
     spec = read_policy(text)
-    if spec.source is not None and not POLICIES[spec.name].takes_module:
-        check_readable(expanded(spec.source))
+    if spec.source is not None and POLICIES[spec.name].takes_module:
+        check_module(spec.source)
     elif spec.source is not None:
-        find_module(spec.source)
+        POLICIES[spec.name].read_file(spec.source)
     return spec
+
+
+def check_policy_of(spec: PolicySpec, entry: BackboneEntry) -> None:
+    """A policy can be made for a backbone, as far as that is told without its weights.
+
+    Raises:
+        InputError, AsyncDiffError: as `find_policy`; for a backbone that ships no such module, or
+            a module of another bound.
+    """
+    if not POLICIES[spec.name].takes_module:
+        return
+    config = check_module(source := _module_source(spec, entry))
+    if config is not None and spec.name == "lifted":
+        _check_lifted(source, config.bound)
 
 
 def parse_policy(text: str, entry: BackboneEntry) -> ChosenPolicy:
@@ -166,20 +179,34 @@ def plain(value: float) -> str:
 
 
 def _module(spec: PolicySpec, entry: BackboneEntry) -> LearnedDeviation:
-    shipped = {"learned": entry.tpm, "lifted": entry.lifted}
-    if spec.source is None and shipped[spec.name] is None:
+    policy = load_learned(_module_source(spec, entry))
+    if spec.name == "lifted":
+        _check_lifted(policy.source, policy.bound)
+    return policy
+
+
+def _module_source(spec: PolicySpec, entry: BackboneEntry) -> str:
+    """Where the module of a policy is, as `find_module` takes it.
+
+    Raises:
+        InputError: for that of a backbone that ships none.
+    """
+    if spec.source is not None:
+        return spec.source
+    if (entry.tpm if spec.name == "learned" else entry.lifted) is None:
         raise InputError(
             f"no {spec.name} module is shipped for {entry.name}: train one with"
             f" `asyncdiff train`, or give {POLICIES[spec.name].example}"
         )
-    usual = entry.name if spec.name == "learned" else f"{entry.name}:lifted"
-    policy = load_learned(usual if spec.source is None else spec.source)
-    if spec.name == "lifted" and policy.bound != 1:
+    return entry.name if spec.name == "learned" else f"{entry.name}{LIFTED}"
+
+
+def _check_lifted(source: str | None, bound: float) -> None:
+    if bound != 1:
         raise InputError(
-            f"the module in {policy.source} has the bound {policy.bound:g}, and a lifted one has 1:"
-            f" name it learned:{policy.source}"
+            f"the module in {source} has the bound {bound:g}, and a lifted one has 1: name it"
+            f" learned:{source}"
         )
-    return policy
 
 
 def takes_module(text: str) -> bool:

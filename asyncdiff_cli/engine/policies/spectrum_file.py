@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_NUMBER, MAX_SIDE
-from asyncdiff_cli.engine.policies.spectra import Rows, Spectrum
-from asyncdiff_cli.engine.policies.spectral import SpectralDeviation
 from asyncdiff_cli.engine.reading import AS_TUPLE, Read, read_json
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.policies.spectra import Rows, Spectrum
+    from asyncdiff_cli.engine.policies.spectral import SpectralDeviation
 
 SPECTRUM_DECIMALS = 6
 """Decimals of a number of the file, so that processors that round differently write the same."""
@@ -92,6 +94,8 @@ class MeasuredSpectrum(Read):
 
     def spectrum(self) -> Spectrum:
         """The spectrum, whose weights have a sum of 1."""
+        from asyncdiff_cli.engine.policies.spectra import Spectrum
+
         return Spectrum.of_rows(self.rows)
 
     @property
@@ -101,4 +105,6 @@ class MeasuredSpectrum(Read):
 
     def policy(self) -> SpectralDeviation:
         """The policy whose schedules are best for it."""
+        from asyncdiff_cli.engine.policies.spectral import SpectralDeviation
+
         return SpectralDeviation(spectrum=self.rows)

@@ -70,7 +70,11 @@ class PolicyRow:
         return self.load()(numbers) if self.any_length else self.load()(*numbers)
 
     def read(self, source: str) -> Policy:
-        """The policy of a file.
+        """The policy of a file. Raises: as `read_file`."""
+        return self.read_file(source).policy()
+
+    def read_file(self, source: str) -> Any:
+        """What is in a file, read without torch.
 
         Raises:
             InputError: for a file of another kind, or one that was made in another way.
@@ -78,7 +82,7 @@ class PolicyRow:
         content = _load(self.file_path).load(expanded(source))
         if self.made_by and content.made.get("by") != self.made_by:
             raise InputError(f"{source} was not made by {self.made_by}: name it schedule:{source}")
-        return content.policy()
+        return content
 
 
 def _load(class_path: str) -> Any:
@@ -186,6 +190,8 @@ POLICIES: dict[str, PolicyRow] = {
     "each": PolicyRow("per_image:EachPolicy"),
 }
 """The policies by name, in the order in which help lists them."""
+CHOOSING = ("learned", "lifted", "time-shift")
+"""Policies whose deviations differ between images."""
 
 
 def usages() -> str:

@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.fields import (
     not_empty,
     validated,
 )
-from asyncdiff_cli.engine.policies.modules import find_module
+from asyncdiff_cli.engine.policies.modules import check_module
 from asyncdiff_cli.engine.policies.specs import find_policy
 from asyncdiff_cli.engine.prompts.files import read_entries
 
@@ -36,7 +36,7 @@ POLICY_OPTIONS = {"deviation", "schedule", "tpm", "policy"}
 
 
 def _module(value: str) -> str:
-    find_module(value)
+    check_module(value)
     return value
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from typing_extensions import Self
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice, flag
+from asyncdiff_cli.engine.backbones.compatibility import check_asked, check_known_size
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fields import Count, GuidanceScale, Seed, Size, validated
@@ -200,6 +201,9 @@ def parse_drawn_request(
     if choice.scheduler == TWO_EVALUATIONS:
         raise InputError(two_evaluations(f"--solver {TWO_EVALUATIONS}"))
     request = validated(kind, given)
+    check_asked(choice.changed(backbone=choice.name))
+    if request.size is not None:
+        check_known_size(choice, *request.size)
     if request.source(choice.name) not in DOWNLOADED:
         request.draw(choice.name)
     return request

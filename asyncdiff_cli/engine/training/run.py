@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 
 
+RECIPE = "recipe.yaml"
+"""The resolved recipe."""
 MODULE = "README.md", "config.json", "model.safetensors"
 """The files of a module."""
 LARGEST_METRICS = 256 * MEBIBYTE
@@ -85,7 +87,7 @@ class RunDirectory:
             AsyncDiffError: if it cannot be written.
         """
         self.check_new(self.path)
-        write_text(self.path / "recipe.yaml", recipe)
+        write_text(self.path / RECIPE, recipe)
 
     def log(self, row: MetricRow) -> None:
         """Append a line to the metrics.

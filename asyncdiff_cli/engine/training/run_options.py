@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.backbones.choice import DEFAULT_BACKBONE, NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.backbones.compatibility import check_asked, check_known_size
 from asyncdiff_cli.engine.backbones.lora import LoRA
 from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
@@ -67,7 +68,7 @@ def find_run(
         RunDirectory.check_new(path)
         found = _absolute(load_recipe(name, overrides))
         check_source(found.prompts)
-        _check_files(found)
+        _check_recipe(found)
         if found.start is not None:
             find_policy(found.start)
         return found, path
@@ -96,7 +97,7 @@ def find_run(
             f"{resume} is of the prompts in {found.prompts}, and there is no such file: give"
             " --prompts FILE with its place"
         )
-    _check_files(found)
+    _check_recipe(found)
     return found, resume
 
 
@@ -105,9 +106,12 @@ def changes_of(overrides: Sequence[str], key: str) -> list[str]:
     return [override for override in overrides if override.partition("=")[0].strip() == key]
 
 
-def _check_files(recipe: Recipe) -> None:
-    """Check that the files which the model and the rewards are read from are there."""
-    recipe.model().check()
+def _check_recipe(recipe: Recipe) -> None:
+    """Check that the model can be, and that what it and the rewards are read from is there."""
+    model = recipe.model()
+    check_asked(model)
+    if recipe.size is not None:
+        check_known_size(model, recipe.size, recipe.size)
     for file in recipe.reward_paths.values():
         existing(file, "file")
 

@@ -22,7 +22,7 @@ from asyncdiff_cli.engine import (
     sample,
 )
 from asyncdiff_cli.engine.backbones.adapters import ADAPTERS, Adapter, Guidance, TextConditions
-from asyncdiff_cli.engine.backbones.source import anonymous_entry
+from asyncdiff_cli.engine.backbones.registry import anonymous_entry
 from asyncdiff_cli.engine.drawing.canvas import joined
 from asyncdiff_cli.engine.policies.observation import PADDING, Observation
 from asyncdiff_cli.engine.policies.per_image import EachPolicy

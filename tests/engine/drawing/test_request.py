@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdiff_cli.engine.drawing.request import parse_request, pictures
+from asyncdiff_cli.engine.drawing.request import parse_request
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fields import MAX_SEED
 from asyncdiff_cli.engine.prompts.lines import read_prompts
@@ -62,7 +62,7 @@ def test_a_line_is_stronger_than_the_request(tmp_path):
     path = tmp_path / "p.jsonl"
     lines = [{"policy": "fixed:1@2"}, {"gamma": 0.5}, {"deviation": 1}, {}]
     path.write_text("\n".join(json.dumps({"prompt": "x", **line}) for line in lines))
-    found = [p.options for p in pictures(parse_request(prompt_file=path, policy="baseline@3"))]
+    found = [p.options for p in parse_request(prompt_file=path, policy="baseline@3").pictures]
     assert [(o.policy, o.deviation, o.gamma) for o in found] == [
         ("fixed:1", None, 2),
         ("baseline", None, 0.5),
@@ -79,7 +79,7 @@ def test_seeds_run_on_over_the_whole_request(tmp_path_factory, counts, seed):
     path = tmp_path_factory.getbasetemp() / "counts.jsonl"
     lines = [{"prompt": f"p{i}", "num_images": n} for i, n in enumerate(counts)]
     path.write_text("\n".join(map(json.dumps, lines)))
-    found = pictures(parse_request(prompt_file=path, seed=seed))
+    found = parse_request(prompt_file=path, seed=seed).pictures
     assert [p.seed for p in found] == list(range(seed, seed + sum(counts)))
     assert [p.number for p in found] == list(range(sum(counts)))
     assert [p.prompt for p in found] == [f"p{i}" for i, n in enumerate(counts) for _ in range(n)]
@@ -88,13 +88,13 @@ def test_seeds_run_on_over_the_whole_request(tmp_path_factory, counts, seed):
 def test_a_line_with_a_seed_counts_from_it(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a", "seed": 50}\n{"prompt": "b"}\n')
-    found = pictures(parse_request(prompt_file=path, num_images=2))
+    found = parse_request(prompt_file=path, num_images=2).pictures
     assert [(p.prompt, p.seed) for p in found] == [("a", 50), ("a", 51), ("b", 2), ("b", 3)]
 
 
 def test_seeds_do_not_overflow():
     with pytest.raises(InputError, match="seeds run beyond"):
-        pictures(parse_request(prompts=["x"], seed=MAX_SEED, num_images=2))
+        _ = parse_request(prompts=["x"], seed=MAX_SEED, num_images=2).pictures
 
 
 def test_plain_text_is_one_prompt_a_line(tmp_path):
@@ -156,7 +156,7 @@ def test_a_bad_file_is_named_with_its_line(tmp_path, content, message):
     path = tmp_path / "p.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        pictures(parse_request(prompt_file=path))
+        _ = parse_request(prompt_file=path).pictures
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -165,6 +165,6 @@ def test_a_line_outside_the_requests_bound_is_named(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a", "deviation": 0.9}')
     with pytest.raises(InputError, match=r"p.jsonl:1: deviation 0.9 is outside \[-0.5, 0.5\]"):
-        pictures(parse_request(prompt_file=path, bound=0.5))
+        _ = parse_request(prompt_file=path, bound=0.5).pictures
     with pytest.raises(InputError, match="cannot read"):
-        pictures(parse_request(prompt_file=tmp_path))
+        _ = parse_request(prompt_file=tmp_path).pictures

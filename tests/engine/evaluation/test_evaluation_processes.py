@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from asyncdiff_cli.engine import InputError
+from asyncdiff_cli.engine import InputError, devices
 from asyncdiff_cli.engine import processes as module
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.processes import must_launch
+from asyncdiff_cli.engine.launching import launch, must_launch
 from tests.helpers.evaluations import assert_alike, finish, rows
 from tests.helpers.processes import Forked, server
 
@@ -89,7 +89,7 @@ def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
 
 def launch_sleepers(executable):
     sys.executable = str(executable)
-    module.launch(2, [], "cpu")
+    launch(2, [], "cpu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it")
@@ -185,6 +185,7 @@ def test_several_processes_do_not_share_a_gpu_or_ask_for_more_than_there_are(mon
     monkeypatch.setattr(module, "resolve_device", lambda *_: (torch.device("cuda"), None))
     with pytest.raises(InputError, match=r"several processes use a GPU each: .*, not cuda:1"):
         module.join("cuda:1")
+    monkeypatch.setattr(devices, "resolve_device", lambda *_: (torch.device("cuda"), None))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="3 processes need 3 GPUs, and there are 2: use a smaller"):
-        module.launch(3, [], "cuda")
+        launch(3, [], "cuda")

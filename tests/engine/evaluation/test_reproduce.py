@@ -6,7 +6,7 @@ import pytest
 
 from asyncdiff_cli import app
 from asyncdiff_cli.commands import evaluate
-from asyncdiff_cli.engine.evaluation.comparison import provisional_entry
+from asyncdiff_cli.engine.backbones.registry import provisional_entry
 from asyncdiff_cli.engine.evaluation.reproduce import eval_commands, origins
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.policies.specs import read_policy

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError, rewards
-from asyncdiff_cli.engine.drawing.request import parse_request, pictures
+from asyncdiff_cli.engine.drawing.request import parse_request
 from asyncdiff_cli.engine.evaluation.scoring import (
     ScoredPicture,
     Scores,
@@ -139,7 +139,7 @@ def test_one_reader_for_every_command(tmp_path, encoding, end):
         (tmp_path / f"{category}_val.txt").write_bytes(content)
     file = tmp_path / "color_val.txt"
     expected = ["a café", "a\x0cform\u2028feed", "a dog"]
-    assert [p.prompt for p in pictures(parse_request(prompt_file=file))] == expected
+    assert [p.prompt for p in parse_request(prompt_file=file).pictures] == expected
     assert prompts_of_pictures(file, [Path()] * 3) == expected
     assert load_evaluation_prompts(str(file)).texts == tuple(expected)
     t2i = load_evaluation_prompts("t2i-compbench", path=tmp_path)

@@ -29,7 +29,7 @@ def test_what_has_the_same_hash_may_be_named_from_elsewhere(tmp_path):
         {"lora": ["../a.st"]},
         {"lora": []},
     ):
-        with pytest.raises(InputError, match="was evaluated with another"):
+        with pytest.raises(InputError, match="was evaluated with other settings"):
             Store.open(tmp_path / "store", {**wanted, **changes})
 
 
@@ -41,11 +41,14 @@ def test_tuples_are_the_lists_that_json_makes_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 43}, r"another seed \(42, now 43\): give another --out"),
-        ({"revision": "abc"}, r"another revision \(None, now abc\): give"),
+        ({"seed": 43}, r"settings, seed \(42, now 43\): give another --out"),
+        ({"revision": "abc"}, r"settings, revision \(None, now abc\): give"),
         ({"backbone": "sd35", "seed": 1}, r"backbone \(mini, now sd35\), seed \(42, now 1\): give"),
-        ({"rewards": {"noise": {}}}, r"another rewards \(\{'sharpness'.*, now \{'noise': \{\}\}\)"),
-        ({"size": 512}, r"another size \(None, now 512\)"),
+        (
+            {"rewards": {"noise": {}}},
+            r"rewards \(\{'sharpness'.*, now \{'noise': \{\}\}\)",
+        ),
+        ({"size": 512}, r"settings, size \(None, now 512\)"),
     ],
 )
 def test_other_settings_are_refused_by_name_with_both_values(store, changes, message):
@@ -73,7 +76,7 @@ def test_another_format_is_told_by_its_number(store):
 def test_two_that_begin_at_once_have_the_settings_of_the_first(tmp_path):
     first, second, third = (Store.open(tmp_path, {**SETTINGS, "seed": seed}) for seed in (1, 2, 1))
     first.write([row(0)])
-    with pytest.raises(InputError, match=r"another seed \(1, now 2\)"):
+    with pytest.raises(InputError, match=r"settings, seed \(1, now 2\)"):
         second.write([row(1)])
     third.write([row(2)])
     assert rows_of(Store(tmp_path)) == [row(0), row(2)]

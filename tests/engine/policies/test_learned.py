@@ -219,7 +219,11 @@ RESPONSE = SimpleNamespace(headers={}, status_code=403, request=None)
     ("error", "kind", "line"),
     [
         (GatedRepoError("no", response=RESPONSE), AsyncDiffError, "is gated: accept its licence"),
-        (LocalEntryNotFoundError("offline"), AsyncDiffError, "connect, or pass --tpm DIR"),
+        (
+            LocalEntryNotFoundError("offline"),
+            AsyncDiffError,
+            "the directory of a module",
+        ),
         (RepositoryNotFoundError("no", response=RESPONSE), InputError, "there is no repository"),
         (
             RemoteEntryNotFoundError("no", response=RESPONSE),

@@ -20,7 +20,8 @@ from asyncdiff_cli.engine import (
     policy_from_dict,
 )
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.figures.explanation import Explained, ExplainRequest, explain, of_shift
+from asyncdiff_cli.engine.figures.explain_request import ExplainRequest
+from asyncdiff_cli.engine.figures.explanation import Explained, explain, of_shift
 from asyncdiff_cli.engine.policies.asking import latent_scale_of, scaled, velocity_scale_of
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.given import FixedDeviation

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from asyncdiff_cli.engine import InputError
+from asyncdiff_cli.engine import InputError, launching
 from asyncdiff_cli.engine import processes as module
 from tests.helpers.processes import Forked, ranks
 from tests.helpers.training import (
@@ -181,7 +181,7 @@ def test_the_exit_code_is_that_of_the_one_with_bad_input(codes):
     children = [
         SimpleNamespace(poll=lambda n=n: n, returncode=n, terminate=lambda: None) for n in codes
     ]
-    assert module._wait(children) == 2
+    assert launching._wait(children) == 2
 
 
 @pytest.mark.parametrize(
@@ -224,5 +224,5 @@ def test_the_launcher_does_not_wait_for_a_process_that_hangs(monkeypatch):
     assert hanging.stdout.readline() == b"1\n"
     failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
     monkeypatch.setattr(module, "GRACE", 1.0)
-    assert module._wait([hanging, failing]) == 1
+    assert launching._wait([hanging, failing]) == 1
     assert hanging.returncode == -signal.SIGKILL

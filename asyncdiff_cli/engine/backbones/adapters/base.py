@@ -97,6 +97,8 @@ class Adapter:
     """Whether the model takes pooled prompt embeddings."""
     has_mask: ClassVar[bool] = False
     """Whether the model takes prompts of several lengths in one batch."""
+    hands_grid: ClassVar[bool] = False
+    """Whether the pipeline hands 1, 1 − 1/K, …, 1/K to the scheduler; others leave it to it."""
     max_shift: ClassVar[float] = 1.15
     """Limit of the dynamic shift, where the scheduler's configuration does not say."""
 
@@ -226,6 +228,10 @@ class Adapter:
         default = inspect.signature(self.pipe.__call__).parameters["max_sequence_length"].default
         return default if max_sequence_length is None else max_sequence_length
 
+    def encoded_tokens(self, max_sequence_length: int | None) -> int:
+        """The tokens of an encoded prompt of the full length."""
+        return self.text_tokens(max_sequence_length)
+
     def latents_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
         """The shape that the latents have in the loop."""
         factor = self.pipe.vae_scale_factor
@@ -338,6 +344,8 @@ class Adapter:
 
 class PackedAdapter(Adapter):
     """A model on latents [B, rows·columns, 4C], whose tokens are places of 2×2."""
+
+    hands_grid = True
 
     @property
     def latent_channels(self) -> int:

@@ -32,6 +32,10 @@ class SD3Adapter(Adapter):
         """Pixels to a side, as far as its positions reach."""
         return self.pipe.transformer.config.pos_embed_max_size * self.size_multiple
 
+    def encoded_tokens(self, max_sequence_length: int | None) -> int:
+        """The tokens of its CLIPs come before those of T5."""
+        return self.pipe.tokenizer_max_length + self.text_tokens(max_sequence_length)
+
     def encode(
         self,
         prompts: list[str] | None,

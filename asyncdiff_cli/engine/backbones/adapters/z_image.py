@@ -26,6 +26,7 @@ class ZImageAdapter(Adapter):
     sequences; both guidance branches are in one call, [positive, negative]."""
 
     family = "z-image"
+    hands_grid = True
     time_embedding = "t_embedder"
     has_mask = True
     default_size = 1024

@@ -181,8 +181,13 @@ def _survey(
         adapter = empty_adapter(directory, dtype)
         try:
             peaks = trace(adapter, work)
-        except RuntimeError as error:  # what a model computes decides about what it computes next
-            raise AsyncDiffError(f"{directory} cannot be traced ({one_line(error)})") from None
+        except AsyncDiffError:
+            raise
+        except Exception as error:  # of a model that looks at its values, or of anyone's adapter
+            kind = type(adapter).__name__
+            raise AsyncDiffError(
+                f"{directory} cannot be traced with its {kind} ({one_line(error)})"
+            ) from None
     modules = {
         name: part
         for name, part in adapter.pipe.components.items()

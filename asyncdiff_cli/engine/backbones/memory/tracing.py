@@ -242,9 +242,7 @@ def _denoising(adapter: Adapter, work: Work) -> tuple[Denoiser, Tensor, Tensor]:
 def empty_conditions(adapter: Adapter, work: Work, do_cfg: bool) -> TextConditions:
     """What encoding prompts of the full length gives, zeros in its place."""
     pipe, channels = adapter.pipe, adapter.channels
-    tokens = adapter.text_tokens(work.tokens)
-    if adapter.family == "sd3":  # the tokens of its CLIPs come before those of T5
-        tokens += pipe.tokenizer_max_length
+    tokens = adapter.encoded_tokens(work.tokens)
 
     def zeros(*shape: int) -> Tensor:
         device, dtype = pipe._execution_device, pipe.transformer.dtype

@@ -25,6 +25,8 @@ _CLASSES = {
     "spectrum": ("spectrum", "RadialSpectrum"),
 }
 NAMES = tuple(_CLASSES)
+SHIPPED = ("fid_judge", "spectrum")
+"""Metrics of the reference that comes with mini's judge."""
 
 
 def get(name: str) -> type[SetMetric]:

@@ -30,8 +30,6 @@ class SetMetric(ABC):
     name: ClassVar[str]
     at_drawn_size: ClassVar[bool] = True
     """Whether reference pictures are brought to the size of those that are drawn."""
-    embedded: ClassVar[bool] = False
-    """Whether the reference that comes with mini's judge has it."""
 
     model: Any = None
     """The torch module; None for a formula."""

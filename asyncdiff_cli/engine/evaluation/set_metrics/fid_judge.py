@@ -23,7 +23,6 @@ class FIDJudge(FrechetMetric):
     """
 
     name: ClassVar[str] = "fid_judge"
-    embedded: ClassVar[bool] = True
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Self:

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from asyncdiff_cli.engine.evaluation.set_metrics import get
-from asyncdiff_cli.engine.evaluation.set_metrics.reference import (
-    Reference,
+from asyncdiff_cli.engine.evaluation.set_metrics.reference import Reference
+from asyncdiff_cli.engine.evaluation.set_metrics.reference_statistics import (
     expected,
     is_kept,
+    statistics_of,
     write_statistics,
 )
 from asyncdiff_cli.engine.rewards.group import Group, lent
@@ -78,7 +79,7 @@ class SetMetricGroup(Group):
             side: of the pictures that are drawn.
 
         Raises:
-            InputError: as `Reference.statistics`.
+            InputError: as `statistics_of`.
             AsyncDiffError: if they cannot be written.
         """
         made = {name: expected(metric, side) for name, metric in self.metrics.items()}
@@ -87,5 +88,5 @@ class SetMetricGroup(Group):
         statistics = {}
         for name, metric in self.metrics.items():
             with lent(metric.model, self.device):
-                statistics[name] = reference.statistics(metric, side)
+                statistics[name] = statistics_of(reference, metric, side)
         write_statistics(directory, reference, statistics, made)

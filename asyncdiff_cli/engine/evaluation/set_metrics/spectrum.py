@@ -28,7 +28,6 @@ class RadialSpectrum(SetMetric):
     """
 
     name: ClassVar[str] = "spectrum"
-    embedded: ClassVar[bool] = True
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Self:
