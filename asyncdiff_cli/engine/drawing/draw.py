@@ -26,7 +26,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.per_image import EachPolicy
 from asyncdiff_cli.engine.policies.specs import plain
-from asyncdiff_cli.engine.sampling.sample import sample
+from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
 
 Named = tuple[str, Image.Image, Provenance]
 """An image with the name of its file."""
@@ -108,38 +108,44 @@ def draw(
 ) -> list[Named]:
     """Draw a batch and return those of its images that have a file.
 
-    All prompts are encoded at once, as the stock pipeline does, whose bits a synchronous image has.
-    `Canvas` encodes each by itself, so that an image keeps its own in another company. The last
-    bits depend on how many texts there are, so neither way can take the other's place.
+    A batch of an evaluation is encoded and decoded as there. Of others all prompts are encoded and
+    all images decoded at once, as the stock pipeline does, whose bits a synchronous image has. The
+    last bits depend on how many there are, so neither way can take the other's place.
 
     The noise comes from generators on the CPU, whatever the device, and is the same on each.
     """
     settings: dict[str, Any] = vars(batch.settings)
+    evaluated = isinstance(batch.settings.policy, EachPolicy)
+    prompts = [drawn.prompt for drawn in batch.drawn]
     generators = [torch.Generator().manual_seed(drawn.seed) for drawn in batch.drawn]
     try:
-        text = _text(batch, backbone)
-        result = sample(backbone, generator=generators, on_step=on_step, **text, **settings)
+        text = _encoded(prompts, batch, backbone) if evaluated else {"prompts": prompts}
+        kind = "latent" if evaluated else "pil"
+        result = sample(
+            backbone, generator=generators, output_type=kind, on_step=on_step, **text, **settings
+        )
+        images = _decoded(batch, backbone, result) if evaluated else result.images
     except torch.OutOfMemoryError:
         raise AsyncDiffError(
             f"out of memory with {len(generators)} images at once: use a smaller --batch-size or"
             " --size, --quantize or --offload"
         ) from None
     records = describe(backbone, result, batch.drawn, batch.settings)
-    images = zip(batch.files, result.images, records, strict=True)
-    return [(file, image, record) for file, image, record in images if file is not None]
+    drawn = zip(batch.files, images, records, strict=True)
+    return [(file, image, record) for file, image, record in drawn if file is not None]
 
 
-def _text(batch: Batch, backbone: Backbone) -> dict[str, Any]:
-    """What to draw, as arguments of `sample`.
-
-    An evaluation encodes a text once for all policies that share a batch, and the last bits depend
-    on how many texts there are.
-    """
-    prompts = [drawn.prompt for drawn in batch.drawn]
-    if not isinstance(batch.settings.policy, EachPolicy):
-        return {"prompts": prompts}
+def _encoded(prompts: Sequence[str], batch: Batch, backbone: Backbone) -> dict[str, Any]:
+    """Prompts as an evaluation encodes them: each by itself, once for all policies in a batch."""
     encoded = Canvas(backbone, batch.settings.guidance_scale).encode(prompts)
     return joined([encoded[prompt] for prompt in prompts])
+
+
+@torch.no_grad()
+def _decoded(batch: Batch, backbone: Backbone, result: SampleResult) -> list[Image.Image]:
+    """The images as an evaluation decodes them, a few at a time."""
+    settings = batch.settings
+    return backbone.adapter.decode(result.latents, settings.height, settings.width, "pil")
 
 
 def _write_panel(

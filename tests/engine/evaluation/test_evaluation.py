@@ -208,7 +208,9 @@ def test_the_policies_of_a_prompt_share_the_first_evaluation(opened):
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_a_redraw_shares_the_first_evaluation_where_the_image_did(opened, tmp_path, share):
+def test_a_redraw_computes_in_the_batches_that_the_image_was_drawn_in(
+    opened, tmp_path, monkeypatch, share
+):
     evaluation = opened()
     evaluation.canvas = replace(evaluation.canvas, share_first=share)
     finish(evaluation, batches=1)
@@ -221,9 +223,14 @@ def test_a_redraw_shares_the_first_evaluation_where_the_image_did(opened, tmp_pa
         text.add_itxt(CHUNK, json.dumps(record))
         image.save(tmp_path / "old.png", pnginfo=text)
     job = open_job(parse_request(source=tmp_path / "old.png"), ModelChoice(), tmp_path / "again")
+    vae, decoded = job.backbone.pipe.vae, []
+    monkeypatch.setattr(
+        vae, "decode", lambda z, **o: decoded.append(len(z)) or type(vae).decode(vae, z, **o)
+    )
     with counted(job.backbone.pipe.transformer) as calls:
         (written,) = job.run()
     assert calls == [2 * (2 if share else 6), 2 * 6, 2 * 6]
+    assert decoded == [4, 2]  # a few at a time, too
     with Image.open(written.path) as image:
         assert image.tobytes() == before
 
