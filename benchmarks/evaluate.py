@@ -1,23 +1,26 @@
 """What an evaluation saves against the obvious script, and whether its memory grows.
 
-    python -m benchmarks.evaluate [--rounds 7] [--prompts 16] [--json]
+    python -m benchmarks.evaluate [--rounds 7] [--prompts 16] [--cpu-time] [--json]
     python -m benchmarks.evaluate --memory [--json]
 
-A round draws and scores the same prompts with four policies twice: with `asyncdiff eval`'s engine
-into a store, and with a script that runs the stock pipeline and the scorers once per policy, prompt
-by prompt or in batches as large as ours. Rounds are interleaved and each gives
-a ratio of images per second. Printed are the median ratios with their 95 % bootstrap intervals.
+A round draws and scores the same prompts with four policies: with `asyncdiff eval`'s engine into a
+store, with it but without sharing an evaluation, and with a script that runs the stock pipeline and
+the scorers once per policy, prompt by prompt or in batches as large as ours. Rounds are interleaved
+and each gives ratios of images per second. Printed are the median ratios with their 95 % bootstrap
+intervals, and the denoiser's calls.
 `--memory` evaluates 200 and then 2,000 prompts, each in a process of its own, and compares peaks.
 """
 
 from __future__ import annotations
 
+import itertools
 import json as json_module
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +29,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from asyncdiff_cli import render
@@ -43,12 +44,13 @@ from asyncdiff_cli.engine.evaluation.evaluation import Evaluation
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.summary import summarize
 from benchmarks import options
-from benchmarks.overhead import median_interval
+from benchmarks.calls import counting, saved
+from benchmarks.overhead import measure, ratio
 
-TARGET = 1.2
+OURS, WHOLE, ONE_BY_ONE, BATCHED = "ours", "ours without sharing", "one by one", "batched"
+TARGETS = {WHOLE: 1.0, ONE_BY_ONE: 1.2, BATCHED: 1.1}
+"""Images per second of ours, times those of each."""
 POLICIES = "baseline,learned,fixed:0.5,detail-daemon"
-WARM_UP = 1
-"""Rounds that are not counted: the first calls of a shape are slower."""
 SIZES = (200, 2000)
 MEMORY_STEPS = 1
 """Steps of the runs that only memory is measured of."""
@@ -81,13 +83,13 @@ def script(
     return found
 
 
-def ours(encoder: Canvas, evaluation: Evaluation, out: Path) -> None:
+def ours(encoder: Canvas, evaluation: Evaluation, out: Path, share: bool = True) -> None:
     """The same into a new store, with the models that are loaded: first all prompts are encoded."""
     text = EncodedText(out.with_name(f"{out.name}-text"), "mine")
     for n in range(len(evaluation.order)):
         prompt = evaluation.text(n)
         text.write(prompt, encoder.encode([prompt])[prompt])
-    evaluation.canvas = replace(evaluation.canvas, text=text)
+    evaluation.canvas = replace(evaluation.canvas, text=text, share_first=share)
     evaluation.store = type(evaluation.store).open(
         out, {k: v for k, v in evaluation.store.settings.items() if k != "format"}
     )
@@ -95,29 +97,28 @@ def ours(encoder: Canvas, evaluation: Evaluation, out: Path) -> None:
         pass
 
 
-def measure(wanted: Comparison, rounds: int, batches: tuple[int, int]) -> np.ndarray:
-    """Seconds of ours and of the script in batches of each size, [rounds, 3]."""
-    console = Console(stderr=True)
-    seconds = []
+def compare(
+    wanted: Comparison, rounds: int, batch: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[dict[str, np.ndarray], Counter[str]]:
+    """Seconds of each way, [rounds], and the rows that ours asks the denoiser for."""
     with tempfile.TemporaryDirectory() as directory:
         evaluation = open_evaluation(wanted, Path(directory) / "store")
         outline = Outline.of(wanted.choice)
         stock = load_outline(outline)
         encoder = Canvas(load_outline(outline, "text"), wanted.guidance)
-        for n in track(
-            range(WARM_UP + rounds), "rounds", console=console, disable=not console.is_terminal
-        ):
-            jobs: list[Callable[[], Any]] = [
-                lambda n=n: ours(encoder, evaluation, Path(directory) / f"store-{n}"),
-                *(lambda b=b: script(evaluation, stock, b) for b in batches),
-            ]
-            row = [0.0] * len(jobs)
-            for place in np.roll(range(len(jobs)), n):
-                start = time.perf_counter()
-                jobs[place]()
-                row[place] = time.perf_counter() - start
-            seconds.append(row)
-    return np.array(seconds[WARM_UP:])
+        numbers = itertools.count()
+
+        def draw(share: bool) -> None:
+            ours(encoder, evaluation, Path(directory) / f"store-{next(numbers)}", share)
+
+        jobs: dict[str, Callable[[], Any]] = {
+            OURS: lambda: draw(True),
+            WHOLE: lambda: draw(False),
+            ONE_BY_ONE: lambda: script(evaluation, stock, 1),
+            BATCHED: lambda: script(evaluation, stock, batch),
+        }
+        counted, rows = counting(evaluation.canvas.backbone.pipe.transformer, jobs)
+        return measure(counted, rounds, clock=clock), rows
 
 
 def peak(prompts: int, batch: int) -> int:
@@ -154,6 +155,7 @@ def main(
     batch: Annotated[int, typer.Option(min=1, help="Of ours, and of the batched script.")] = 8,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
     memory: Annotated[bool, typer.Option("--memory", help="Measure memory instead.")] = False,
+    cpu_time: options.CpuTime = False,
     json: options.Json = False,
 ) -> None:
     """Time an evaluation against the obvious script, or measure its memory."""
@@ -164,20 +166,22 @@ def main(
         wanted = Comparison(
             ModelChoice(backbone=backbone), policies, limit=prompts, batch_size=batch, kept_images=0
         )
-        seconds = measure(wanted, rounds, (1, batch))
+        clock = time.process_time if cpu_time else time.perf_counter
+        seconds, rows = compare(wanted, rounds, batch, clock)
         images = prompts * len(policies.split(","))
         report = {
             "backbone": backbone,
             "policies": policies,
             "images": images,
+            "batch": batch,
             "threads": torch.get_num_threads(),
+            "seconds_of": "the process" if cpu_time else "the wall clock",
             "rounds": rounds,
-            "images_per_second": round(float(images / np.median(seconds[:, 0])), 3),
-            "target": TARGET,
+            "images_per_second": round(float(images / np.median(seconds[OURS])), 3),
+            "denoiser_calls": saved(rows[OURS], rows[WHOLE]),
         }
-        for name, column in (("one_by_one", 1), (f"batches_of_{batch}", 2)):
-            ratio, low, high = median_interval(seconds[:, column] / seconds[:, 0])
-            report[f"script_{name}"] = {"ratio": ratio, "low": low, "high": high}
+        for way, target in TARGETS.items():
+            report[f"images per second / {way}"] = ratio(seconds[way], seconds[OURS], target)
     if json:
         print(json_module.dumps(report))
         return

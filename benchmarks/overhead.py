@@ -92,17 +92,19 @@ def measure(
     draw: dict[str, Callable[[], Any]],
     rounds: int,
     limit: float = float("inf"),
-    warm_up: bool = True,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Seconds of each method in each round, [rounds].
 
     Args:
         limit: seconds after which no further round is begun, once there are `LEAST`.
-        warm_up: call every method once before.
+        warm_up: how often every method is called before.
+        clock: tells seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in draw}
     order, shuffle = list(draw), random.Random(0).shuffle
-    for name in order if warm_up else ():
+    for name in order * warm_up:
         draw[name]()
     console, begin = Console(stderr=True), time.perf_counter()
     for n in track(range(rounds), "rounds", console=console, disable=not console.is_terminal):
@@ -110,9 +112,9 @@ def measure(
             break
         shuffle(order)
         for name in order:
-            start = time.perf_counter()
+            start = clock()
             draw[name]()  # ends with images on the CPU, so a GPU has finished
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
@@ -122,6 +124,12 @@ def median_interval(values: np.ndarray, resamples: int = 10_000) -> tuple[float,
     medians = np.median(rng.choice(values, (resamples, len(values))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
     return float(np.median(values)), float(low), float(high)
+
+
+def ratio(dividend: np.ndarray, divisor: np.ndarray, target: float) -> dict[str, float]:
+    """The median ratio of the rounds, [n] each, with its interval and what is aimed at."""
+    middle, low, high = (round(value, 4) for value in median_interval(dividend / divisor))
+    return {"ratio": middle, "low": low, "high": high, "target": target}
 
 
 def main(

@@ -1,29 +1,30 @@
-"""What training costs on top of its rollouts, and whether its memory grows.
+"""What training costs on top of its rollouts, what sharing saves, and whether its memory grows.
 
-    python -m benchmarks.train [--rounds 15] [--json]
+    python -m benchmarks.train [--rounds 15] [--cpu-time] [--json]
 
-A round is one iteration of `asyncdiff train`, and the same images through the stock diffusers
-pipeline and the rewards: the same encoded prompts, number of steps, batches and decodings. Rounds
-are interleaved and each gives a ratio, so that a machine whose speed drifts favours neither.
-Printed are the median ratio with its 95 % bootstrap interval, and the process's peak memory early
-and late.
+A round is one iteration of `asyncdiff train`, one in which no images share an evaluation, and the
+images of one through the stock diffusers pipeline and the rewards: the same encoded prompts, number
+of steps, batches and decodings. Rounds are interleaved and each gives ratios, so that a machine
+whose speed drifts favours none. Printed are the median ratios with their 95 % bootstrap intervals,
+the denoiser's calls, and the process's peak memory early and late.
 """
 
 from __future__ import annotations
 
+import itertools
 import json as json_module
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from asyncdiff_cli import render
@@ -35,9 +36,13 @@ from asyncdiff_cli.engine.training.rows import Event
 from asyncdiff_cli.engine.training.start import open_trainer
 from asyncdiff_cli.engine.training.trainer import Trainer
 from benchmarks import options
-from benchmarks.overhead import LEAST, median_interval
+from benchmarks.calls import counting, saved
+from benchmarks.overhead import measure, ratio
 
 TARGET = 1.10
+SHARING_TARGET = 1.15
+"""Times the images per second without sharing."""
+ITERATION, WHOLE, BARE = "iteration", "iteration without sharing", "bare"
 ROLLOUTS_ONLY = (
     *("iterations=100", "evaluation.every=1000000", "evaluation.prompts=2"),
     *("samples.every=0", "checkpoint.every=1000000"),
@@ -47,7 +52,7 @@ ROLLOUTS_ONLY = (
 Every iteration's prompts are encoded beforehand, and the last one is followed by an evaluation: so
 there are more iterations than rounds, but not many more.
 """
-WARM_UP = 2
+WARM_UP = 1
 """Rounds that are not counted: the first calls of a shape are slower."""
 
 
@@ -78,65 +83,63 @@ def advance(events: Iterator[Event]) -> None:
         pass
 
 
-def measure(
-    trainer: Trainer, rounds: int, limit: float = float("inf"), warm_up: int = WARM_UP
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Seconds of iterations and of bare rollouts, [rounds] each, and peak memory after each.
+def jobs(trainer: Trainer, peaks: list[int]) -> dict[str, Callable[[], Any]]:
+    """What a round does, by name. Each iteration goes on with the training, whose first one, with
+    the held-out baseline before it, is over.
 
     Args:
-        limit: seconds after which no further round is begun, once there are `LEAST`.
-        warm_up: rounds before those that count.
+        peaks: gets the process's peak memory in bytes after each iteration.
     """
-    events = trainer.train()
-    console, begin = Console(stderr=True), time.perf_counter()
-    pairs, peaks = [], []
-    for n in track(
-        range(warm_up + rounds), "rounds", console=console, disable=not console.is_terminal
-    ):
-        if n >= warm_up + LEAST and time.perf_counter() - begin > limit:
-            break
-        order: list[Callable[[], Any]] = [lambda: advance(events), lambda n=n: bare(trainer, n)]
-        seconds = [0.0, 0.0]
-        for place in (0, 1) if n % 2 else (1, 0):
-            start = time.perf_counter()
-            order[place]()
-            seconds[place] = time.perf_counter() - start
-        pairs.append(seconds)
+    events, canvas, numbers = trainer.train(), trainer.canvas, itertools.count()
+    advance(events)
+
+    def iterate(share: bool) -> None:
+        trainer.canvas = replace(canvas, share_first=share)
+        advance(events)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    ours, theirs = np.array(pairs[warm_up:]).T
-    return ours, theirs, peaks
+
+    return {
+        ITERATION: partial(iterate, True),
+        WHOLE: partial(iterate, False),
+        BARE: lambda: bare(trainer, next(numbers)),
+    }
 
 
 def main(
     recipe: Annotated[str, typer.Option(help="A recipe's name or file.")] = "mini",
     rounds: Annotated[int, typer.Option(min=3)] = 15,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE.")] = None,
+    cpu_time: options.CpuTime = False,
     json: options.Json = False,
 ) -> None:
-    """Time iterations of the training against their bare rollouts."""
+    """Time iterations of the training against others without sharing, and bare rollouts."""
     render.quiet_libraries()
-    iterations = f"iterations={WARM_UP + rounds + 1}"
+    iterations = f"iterations={2 * (WARM_UP + rounds) + 2}"
     settings = load_recipe(recipe, [*ROLLOUTS_ONLY, iterations, *(overrides or ())])
+    peaks: list[int] = []
     with tempfile.TemporaryDirectory() as directory:
         trainer = open_trainer(settings, Path(directory) / "run")
-        ours, theirs, peaks = measure(trainer, rounds)
-    ratio, low, high = median_interval(ours / theirs)
-    backbone = trainer.canvas.backbone
+        backbone = trainer.canvas.backbone
+        counted, rows = counting(backbone.pipe.transformer, jobs(trainer, peaks))
+        clock = time.process_time if cpu_time else time.perf_counter
+        seconds = measure(counted, rounds, warm_up=WARM_UP, clock=clock)
+    images = settings.prompts_per_iteration * settings.group_size
     report = {
         "recipe": recipe,
         "device": backbone.device_name,
         "dtype": dtype_name(backbone.dtype),
         "threads": torch.get_num_threads(),
-        "images_per_iteration": settings.prompts_per_iteration * settings.group_size,
+        "seconds_of": "the process" if cpu_time else "the wall clock",
+        "images_per_iteration": images,
         "steps": settings.num_inference_steps,
         "rounds": rounds,
-        "iteration_seconds": round(float(np.median(ours)), 4),
-        "bare_seconds": round(float(np.median(theirs)), 4),
-        "ratio": ratio,
-        "low": low,
-        "high": high,
-        "target": TARGET,
-        "peak_bytes_early": peaks[WARM_UP],
+        "images_per_second": round(images / float(np.median(seconds[ITERATION])), 3),
+        "iteration / bare": ratio(seconds[ITERATION], seconds[BARE], TARGET),
+        "images per second / without sharing": ratio(
+            seconds[WHOLE], seconds[ITERATION], SHARING_TARGET
+        ),
+        "denoiser_calls": saved(rows[ITERATION], rows[WHOLE]),
+        "peak_bytes_early": peaks[2 * WARM_UP],
         "peak_bytes_late": peaks[-1],
     }
     if json:
@@ -144,7 +147,7 @@ def main(
         return
     table = Table("measure", "value")
     for name, value in report.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        table.add_row(name, str(value))
     render.tables([table])
 
 

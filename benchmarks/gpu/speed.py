@@ -143,7 +143,7 @@ def _rounds(bench: Bench, batch: int, ways: Sequence[str]) -> Iterator[Row]:
     )
     for draw in short.values():
         draw()
-    found = measure(whole, settings.rounds, settings.share(PART), warm_up=False)
+    found = measure(whole, settings.rounds, settings.share(PART), warm_up=0)
     stock = found.pop(STOCK)
     each = bench.per_image[batch] = float(np.median(stock)) / batch
     yield {"method": STOCK, "rounds": len(stock), "seconds_per_image": each}

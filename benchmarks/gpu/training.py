@@ -27,8 +27,8 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.rows import Row, Task
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.speed import compared
-from benchmarks.overhead import LEAST
-from benchmarks.train import ROLLOUTS_ONLY, measure
+from benchmarks.overhead import LEAST, measure
+from benchmarks.train import BARE, ITERATION, ROLLOUTS_ONLY, jobs
 
 AIM = 1.03
 """Times the seconds of the bare rollout."""
@@ -52,7 +52,7 @@ def make_recipe(settings: Settings) -> Recipe:
             *("prompts=mini", "evaluation.every=0", "dtype=null"),
             *(f"rewards.{name}=0" for name in published),
             *("rewards.noise=1", "rewards.sharpness=1"),
-            f"iterations={WARM_UP + settings.rounds + 1}",
+            f"iterations={WARM_UP + settings.rounds + 2}",
             f"num_inference_steps={settings.evaluations}",
             f"group_size={settings.group}",
             f"mini_batch_size={math.gcd(4, settings.group)}",
@@ -97,7 +97,10 @@ def _rounds(bench: Bench) -> Iterator[Row]:
     settings = bench.settings
     with TemporaryDirectory() as directory:
         trainer = make_trainer(bench.loaded, settings, Path(directory) / "run")
-        ours, theirs, _ = measure(trainer, settings.rounds, settings.share(PART), WARM_UP)
+        every = jobs(trainer, [])
+        both = {name: every[name] for name in (ITERATION, BARE)}
+        seconds = measure(both, settings.rounds, settings.share(PART), WARM_UP)
+    ours, theirs = seconds[ITERATION], seconds[BARE]
     yield {
         "method": "iteration / bare rollout",
         "iteration_seconds": float(np.median(ours)),

@@ -30,7 +30,9 @@ def test_the_script_scores_what_the_evaluation_scores(wanted, tmp_path):
         assert row["sharpness"] == pytest.approx(score, abs=1e-3)
 
 
-def test_a_round_times_ours_and_the_script_in_both_batches(wanted):
-    seconds = evaluate.measure(wanted, 3, (1, 2))
-    assert seconds.shape == (3, 3)
-    assert (seconds > 0).all()
+def test_a_round_times_ours_and_the_script_and_counts_what_is_shared(wanted):
+    seconds, rows = evaluate.compare(wanted, 1, 2)
+    assert all(values.shape == (1,) and (values > 0).all() for values in seconds.values())
+    assert rows[evaluate.WHOLE] == 2 * (2 * 2 * 2 * 2)  # rounds of branches, prompts, policies, K
+    assert rows[evaluate.OURS] == 2 * (2 * 2 * (1 + 2))
+    assert list(seconds) == [evaluate.OURS, *evaluate.TARGETS]

@@ -5,7 +5,9 @@ from asyncdiff_cli.engine.drawing.canvas import Stopwatch
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.rollout import plan_iteration
 from asyncdiff_cli.engine.training.start import open_trainer
-from benchmarks.train import ROLLOUTS_ONLY, WARM_UP, bare, measure
+from benchmarks.calls import counting
+from benchmarks.overhead import measure
+from benchmarks.train import BARE, ITERATION, ROLLOUTS_ONLY, WARM_UP, WHOLE, bare, jobs
 
 SMALL = (
     *ROLLOUTS_ONLY,
@@ -33,10 +35,12 @@ def test_the_bare_images_are_the_synchronous_ones_of_the_iteration(tmp_path):
 
 
 def test_rounds_are_iterations_of_the_training(tmp_path):
-    trainer = open_trainer(load_recipe("mini", SMALL), tmp_path / "run", device="cpu")
-    ours, theirs, peaks = measure(trainer, rounds=3)
-    assert trainer.state.iteration == WARM_UP + 3 == len(peaks)
-    assert len(ours) == len(theirs) == 3
-    assert (ours > 0).all()
-    assert (theirs > 0).all()
+    trainer, peaks = open_trainer(load_recipe("mini", SMALL), tmp_path / "run", device="cpu"), []
+    counted, rows = counting(trainer.canvas.backbone.pipe.transformer, jobs(trainer, peaks))
+    seconds = measure(counted, rounds=2)
+    assert trainer.state.iteration - 1 == 2 * (WARM_UP + 2) == len(peaks)
+    assert all(len(values) == 2 and (values > 0).all() for values in seconds.values())
     assert peaks == sorted(peaks)
+    branches, images, steps = 2, 2, 2
+    whole = (WARM_UP + 2) * branches * images * steps
+    assert rows == {ITERATION: whole - 3 * branches, WHOLE: whole, BARE: whole}
