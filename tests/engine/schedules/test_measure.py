@@ -29,8 +29,8 @@ class Known(PictureSet):
 
 
 @pytest.fixture(scope="module")
-def canvas():
-    return Canvas(make_case("sd3").backbone, size=16)
+def canvas(request):
+    return Canvas(make_case(getattr(request, "param", "sd3")).backbone, size=16)
 
 
 @pytest.fixture
@@ -55,10 +55,12 @@ def test_a_known_spectrum_is_found_again(bench):
     assert (measured.steps, measured.height, measured.made) == (4, 16, {"by": "hand"})
 
 
+@pytest.mark.parametrize("canvas", ["sd3", "flux"], indirect=True)
 def test_it_measures_what_is_drawn_without_a_deviation(bench, canvas):
     made = bench(PictureSet)
     measured = measure_spectrum(made, lambda line: None)
     latents = torch.cat([drawn.latents for drawn in made.pictures.drawn_by(Synchronous())])
+    latents = canvas.backbone.adapter.unpack(latents, 16, 16)
     expected = Spectrum.of_latents(latents - latents.mean((0, 2, 3), keepdim=True)).banded()
     assert list(measured.frequency) == expected.frequency.tolist()
     assert list(measured.std) == pytest.approx(expected.std.tolist(), abs=1e-5)
