@@ -27,6 +27,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from hypothesis import settings as hypothesis_settings
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -58,6 +59,8 @@ from asyncdiff_cli.engine.rewards.mini_judge import Config
 from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
 from tests.helpers.rounding import terms
 
+hypothesis_settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("untimed")
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 

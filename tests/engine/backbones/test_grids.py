@@ -138,7 +138,7 @@ def test_synchronous_is_the_stock_pipeline_bit_for_bit(family, solver, grid):
     assert torch.equal(trace.cond_sigmas, lied.cond_sigmas)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     solver=st.sampled_from(list(SCHEDULERS)),
     grid=st.sampled_from(GRIDS),

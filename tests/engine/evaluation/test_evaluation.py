@@ -520,7 +520,7 @@ CONTENDERS = [
     batch_size=st.integers(1, 20),
     fits=st.integers(1, 20),
 )
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_every_cell_is_in_one_batch_that_is_not_too_large(cells, batch_size, fits):
     pending = [EvaluationCell(prompt_id, CONTENDERS[n]) for prompt_id, n in sorted(cells)]
     evaluation = Counted(CONTENDERS, batch_size, fits)
@@ -535,7 +535,7 @@ def test_every_cell_is_in_one_batch_that_is_not_too_large(cells, batch_size, fit
 
 
 @given(prompts=st.integers(1, 12), policies=st.integers(1, 6), batch_size=st.integers(1, 20))
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 def test_prompts_stay_whole_where_they_fit(prompts, policies, batch_size):
     chosen = CONTENDERS[:policies]
     evaluation = Counted(chosen, batch_size)

@@ -58,7 +58,7 @@ Store(Path({str(store.path)!r})).write([{row(1)!r}])
 
 
 @given(length=st.floats(0, 1, exclude_max=True))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_a_torn_part_is_named_wherever_it_ends(tmp_path_factory, length):
     store = Store.open(tmp_path_factory.mktemp("stores") / "store", SETTINGS)
     store.write([row(0)])
@@ -79,7 +79,7 @@ def test_a_torn_part_is_named_wherever_it_ends(tmp_path_factory, length):
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @example(place=0.7428067389508348, bit=3)  # the footer's number of rows: 20 became 16
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 def test_a_flipped_bit_never_changes_a_score(tmp_path_factory, place, bit):
     store = Store.open(tmp_path_factory.mktemp("stores") / "store", SETTINGS)
     before = [row(n, sharpness=n / 7) for n in range(20)]

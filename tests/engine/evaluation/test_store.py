@@ -128,7 +128,7 @@ POSSIBLE = [
 
 
 @given(data=st.data(), chosen=st.sets(st.integers(0, len(POSSIBLE) - 1), min_size=1))
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=50)
 def test_the_parts_that_rows_came_in_do_not_matter(tmp_path_factory, data, chosen):
     store = Store.open(tmp_path_factory.mktemp("stores") / "store", SETTINGS)
     order = data.draw(st.permutations([*chosen, *data.draw(st.lists(st.sampled_from([*chosen])))]))

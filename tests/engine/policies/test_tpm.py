@@ -269,7 +269,7 @@ def test_low_precision_inputs_are_computed_on_in_full(dtype):
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(1, 7), st.integers(1, 4), st.integers(2, 90)
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_height_width_text_length_and_number_of_steps(height, width, tokens, decisions, steps):
     observation = seen(2, decisions, (height, width), tokens, steps)
     answer = answers(TRAINED, observation)

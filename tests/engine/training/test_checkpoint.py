@@ -25,7 +25,7 @@ def test_a_checkpoint_is_read_back_as_it_was(run):
 
 
 @given(length=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_torn_checkpoint_is_refused_wherever_it_ends(tmp_path_factory, length):
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "run", "ours")
     run.save(checkpoint(1), keep=3, best=None)
@@ -38,7 +38,7 @@ def test_a_torn_checkpoint_is_refused_wherever_it_ends(tmp_path_factory, length)
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path_factory, place, bit):
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "run", "ours")
     run.save(checkpoint(1), keep=3, best=None)

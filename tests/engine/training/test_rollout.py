@@ -72,7 +72,7 @@ def assert_same_images(ours, theirs):
     groups=st.integers(1, 4),
     noises=st.sampled_from([None, 1, 2, 4]),
 )
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 def test_a_plan_is_a_function_of_seed_and_iteration(seed, iteration, groups, noises):
     wanted = recipe(seed=seed, prompts_per_iteration=groups, noises_per_prompt=noises)
     plan = plan_iteration(wanted, PROMPTS, iteration)
@@ -174,7 +174,7 @@ def test_a_group_shares_the_first_evaluation_of_each_noise(canvas, noises, batch
 
 
 @given(processes=st.integers(1, 5), noises=st.sampled_from([None, 1, 2]))
-@hypothesis_settings(max_examples=10, deadline=None)
+@hypothesis_settings(max_examples=10)
 def test_trajectories_are_dealt_out_with_those_that_begin_alike_as_neighbours(processes, noises):
     wanted = recipe(prompts_per_iteration=3, noises_per_prompt=noises)
     everyone = plan_iteration(wanted, PROMPTS, 1)
