@@ -223,6 +223,6 @@ def test_the_launcher_does_not_wait_for_a_process_that_hangs(monkeypatch):
     )
     assert hanging.stdout.readline() == b"1\n"
     failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
-    monkeypatch.setattr(module, "GRACE", 1.0)
+    monkeypatch.setattr(launching, "GRACE", 1.0)
     assert launching._wait([hanging, failing]) == 1
     assert hanging.returncode == -signal.SIGKILL
