@@ -12,6 +12,7 @@ from asyncdiff_cli.commands.backbones import backbones
 from asyncdiff_cli.commands.calibrate import calibrate
 from asyncdiff_cli.commands.command import Call, Command
 from asyncdiff_cli.commands.distill import distill
+from asyncdiff_cli.commands.doctor import doctor
 from asyncdiff_cli.commands.evaluate import evaluate
 from asyncdiff_cli.commands.explain import explain
 from asyncdiff_cli.commands.groups import ungrouped
@@ -31,6 +32,12 @@ from asyncdiff_cli.engine.errors import in_words
 from asyncdiff_cli.engine.interrupts import OutputClosed, as_interrupts, exit_code
 
 DEBUG = "ASYNCDIFF_DEBUG"
+BEGIN = """
+Begin with:
+  asyncdiff doctor                        whether all is there
+  asyncdiff sample "a cat" --compare 0,1  a picture by the stock sampler, and beside it ours
+  asyncdiff ui                            the same on a page, with the schedule to drag
+"""
 
 app = typer.Typer(
     help="Asynchronous timestep conditioning for text-to-image flow models.",
@@ -55,6 +62,7 @@ commands: dict[str, Callable[..., None]] = {
     "spectrum": spectrum,
     "backbones": backbones,
     "inspect": inspect,
+    "doctor": doctor,
 }
 for name, command in commands.items():
     app.command(name, cls=Command)(ungrouped(command))
@@ -80,6 +88,7 @@ def options(
     context.obj.debug = debug
     if context.invoked_subcommand is None:
         render.line(context.get_help())
+        render.line(BEGIN.rstrip())
 
 
 def run(args: Sequence[str] | None = None) -> int:

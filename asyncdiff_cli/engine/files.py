@@ -52,7 +52,7 @@ def check_writable(path: Path) -> None:
     Raises:
         AsyncDiffError: if not.
     """
-    with _named(path), temporary(_nearest(path.parent) / path.name):
+    with _named(path), temporary(nearest(path.parent) / path.name):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with suppress(FileNotFoundError):
@@ -70,7 +70,7 @@ def check_directory(path: Path) -> None:
     try:
         with suppress(FileNotFoundError):
             path.stat()  # a name may be too long
-        place = _nearest(path)
+        place = nearest(path)
         if not place.is_dir():
             raise InputError(f"{place} is a file: give --out a directory")
         with temporary(place / "out"):
@@ -79,7 +79,7 @@ def check_directory(path: Path) -> None:
         raise of_system(f"cannot write to {path}", error) from None
 
 
-def _nearest(directory: Path) -> Path:
+def nearest(directory: Path) -> Path:
     """The directory, or the first of those around it that is there."""
     return next(place for place in (directory, *directory.parents) if os.path.lexists(place))
 

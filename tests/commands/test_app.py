@@ -82,6 +82,7 @@ def test_without_a_command_there_is_help(asyncdiff):
     outcome = asyncdiff()
     assert outcome.code == 0
     assert "Usage: asyncdiff" in outcome.out
+    assert "Begin with:\n  asyncdiff doctor" in outcome.out
 
 
 @pytest.mark.parametrize(
