@@ -35,7 +35,8 @@ const tell = () => {
 
 const say = () => {
   if (!deviations.length) {
-    readout.textContent = sigmas().length ? "One step: there is nothing to choose." : "Press Draw.";
+    const before = props.value?.live ? "Drawing …" : "Press Draw.";
+    readout.textContent = sigmas().length ? "One step: there is nothing to choose." : before;
     return;
   }
   const k = at + 1;
@@ -62,8 +63,8 @@ const draw = () => {
     make("text", { x: x(k), y: PLOT + 16, class: "axis middle" }, svg, sigmas()[k + 1].toFixed(3));
     make("text", { x: x(k), y: PLOT + 32, class: "told middle" }, svg, told[k + 1].toFixed(3));
   });
-  make("text", { x: MARGIN.left - 8, y: PLOT + 16, class: "axis end" }, svg, "t");
-  make("text", { x: MARGIN.left - 8, y: PLOT + 32, class: "told end" }, svg, "t*");
+  make("text", { x: MARGIN.left - 26, y: PLOT + 16, class: "axis end" }, svg, "t");
+  make("text", { x: MARGIN.left - 26, y: PLOT + 32, class: "told end" }, svg, "t*");
   make("polyline", { points: deviations.map((d, k) => `${x(k)},${y(d)}`).join(" "), class: "line" }, svg);
   ruler(PLOT + 56, right);
   deviations.forEach(handle);

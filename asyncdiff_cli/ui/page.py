@@ -85,7 +85,7 @@ class Page:
         lines, line = shipped_policies(entry), request.policy or default_policy(entry)
         self.policy = gr.Dropdown(lines, value=line, label="Policy", allow_custom_value=True)
         self.of_policy = _messages()
-        with gr.Accordion("Load a schedule or module; backbone", open=False):
+        with gr.Accordion("File and backbone", open=False):
             self.place = gr.Textbox(label="Load", placeholder="schedule.json, or a directory")
             self.load = gr.Button("Load", size="sm")
             self.of_load = _messages()
@@ -100,7 +100,7 @@ class Page:
 
         self.pictures = gr.HTML(elem_classes="late", apply_default_css=False)
         self.curve = gr.HTML(
-            None,
+            {"live": self.studio.is_quick},
             html_template=EDITOR,
             js_on_load=(HERE / "curve.js").read_text(encoding="utf-8"),
             apply_default_css=False,
@@ -163,7 +163,6 @@ class Page:
         seconds = time.perf_counter() - start
         scores = self.studio.scores(pair)
         rows = [self.studio.estimates(take) for take in pair.takes if values[self.stepwise]]
-        editor = values[self.curve] or {}
         for line in self.studio.warnings(pair.plan):
             _warn(line)
         return {
@@ -171,7 +170,7 @@ class Page:
             self.estimates: markup.estimates(pair, rows) if rows else "",
             self.curve: {
                 **asdict(pair.asynchronous.curve),
-                "serial": editor.get("serial", 0),
+                "serial": values[self.curve].get("serial", 0),
                 "seconds": seconds,
                 "live": values[self.live],
             },
@@ -227,13 +226,13 @@ class Page:
 
     def _line(self, values: Values) -> str:
         """The policy: of what the editor shows, if a drag of it has not been answered yet."""
-        editor = values[self.curve] or {}
-        return schedule_line(editor["deviations"]) if editor.get("dragged") else values[self.policy]
+        editor = values[self.curve]
+        dragged = editor.get("dragged", False)
+        return schedule_line(editor["deviations"]) if dragged else values[self.policy]
 
     def _by(self, line: str, values: Values) -> Values:
         """The values with another policy, which the editor leaves as it is."""
-        editor = {**(values[self.curve] or {}), "dragged": False}
-        return {**values, self.policy: line, self.curve: editor}
+        return {**values, self.policy: line, self.curve: {**values[self.curve], "dragged": False}}
 
     def _request(self, values: Values) -> Request:
         """The request of what the parts hold.
