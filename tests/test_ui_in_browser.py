@@ -9,8 +9,8 @@ import pytest
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
 from asyncdiff_cli.engine.drawing.request import parse_request
+from asyncdiff_cli.engine.launching import free_port
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
-from asyncdiff_cli.engine.processes import free_port
 from asyncdiff_cli.ui.page import Page
 from asyncdiff_cli.ui.server import serve
 from asyncdiff_cli.ui.studio import Studio

@@ -78,12 +78,14 @@ def ui(
 
     asyncdiff ui "an octopus on a yellow background" --policy fixed:0.5
     """
+    from asyncdiff_cli.engine.drawing.checked_request import check_request
     from asyncdiff_cli.engine.drawing.request import parse_request
     from asyncdiff_cli.ui.server import check_address, check_gradio
 
     check_gradio()
     values = {**vars(start), **vars(sampling)}
     request = parse_request(prompts=(values.pop("prompt"),), **values)
+    check_request(request, model, out)
     check_address(host, port)
     with render.status("Loading the model"):
         from asyncdiff_cli.ui.page import Page

@@ -24,6 +24,7 @@ from asyncdiff_cli.engine.evaluation.comparison import REWARDS
 from asyncdiff_cli.engine.files import unused
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.schedule_file import Schedule, schedule_of
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.rewards import GUARD, reward_class, score
@@ -139,14 +140,16 @@ class Studio:
             InputError: as `plan_request`, and for a size that the backbone cannot draw.
         """
         entry, size = self.job.backbone.entry, self.job.backbone.size
-        chosen = plan_request(request, entry, size)
-        without = request.model_copy(update={"policy": "baseline", "gamma": None})
-        batches = (*plan_request(without, entry, size).batches, *chosen.batches)
+        (chosen,) = plan_request(request, entry, size).batches
+        without = replace(chosen.settings, policy=Synchronous(), gamma=1.0)
         stem = Path(str(chosen.files[0])).stem
-        names = [f"{stem}-{way}.png" for way in (SYNCHRONOUS, ASYNCHRONOUS)]
-        panel = Panel(f"{stem}-compare.png", (tuple(names),), columns=(SYNCHRONOUS, ASYNCHRONOUS))
-        named = (replace(b, files=(name,)) for b, name in zip(batches, names, strict=True))
-        plan = Plan(tuple(named), (panel,))
+        names = tuple(f"{stem}-{way}.png" for way in (SYNCHRONOUS, ASYNCHRONOUS))
+        batches = (
+            replace(chosen, settings=settings, files=(name,))
+            for settings, name in zip((without, chosen.settings), names, strict=True)
+        )
+        panel = Panel(f"{stem}-compare.png", (names,), columns=(SYNCHRONOUS, ASYNCHRONOUS))
+        plan = Plan(tuple(batches), (panel,))
         check_sizes(plan, self.job.backbone)
         return plan
 

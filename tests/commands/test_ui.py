@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from asyncdiff_cli.engine.processes import free_port
+from asyncdiff_cli.engine.launching import free_port
 from asyncdiff_cli.ui import server
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.drawing.request import parse_request
-from asyncdiff_cli.engine.processes import free_port
+from asyncdiff_cli.engine.launching import free_port
 from asyncdiff_cli.ui.page import Page
 from asyncdiff_cli.ui.server import serve
 from asyncdiff_cli.ui.studio import Studio
