@@ -228,8 +228,9 @@ class Studio:
             [(str(batch.files[0]), take.image, take.record)]
             for batch, take in zip(pair.plan.batches, pair.takes, strict=True)
         ]
-        with hold(self.job.out):
-            return list(write(pair.plan, drawn, self.job.out))
+        job = self.job
+        with hold(job.out):
+            return list(write(pair.plan, drawn, job.backbone, job.out, job.parameters))
 
     def save_schedule(self, pair: Pair, name: str) -> Path:
         """Write the deviations of the second picture as a schedule file.

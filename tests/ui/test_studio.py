@@ -128,6 +128,8 @@ def test_saved_pictures_are_drawn_again_to_the_bit(studio, wish):
     for path in paths[1:]:
         assert run(["sample", "--from", str(path), "--out", str(again)]) == 0
         assert (again / path.name).read_bytes() == path.read_bytes()
+    with Image.open(paths[1]) as image:
+        assert image.text["parameters"].startswith("a cat\n")  # which other tools read
     record = read_provenance(paths[1])
     assert (record.policy["name"], record.gamma, record.seed) == ("fixed", 1.5, 7)
     assert [file.path for file in studio.save(pair)] == paths

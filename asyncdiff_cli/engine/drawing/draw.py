@@ -57,28 +57,29 @@ def execute(
         AsyncDiffError: for a failure while drawing or writing.
     """
     check_sizes(plan, backbone)
-
-    def chunks_of(record: Provenance) -> dict[str, str]:
-        return {PARAMETERS_CHUNK: parameters_of(record, backbone)} if parameters else {}
-
     drawn = (draw(batch, backbone, on_step) for batch in plan.batches)
-    return write(plan, drawn, out, chunks_of)
+    return write(plan, drawn, backbone, out, parameters)
 
 
 def write(
     plan: Plan,
     drawn: Iterable[Sequence[Named]],
+    backbone: Backbone,
     out: Path,
-    chunks_of: Callable[[Provenance], dict[str, str]] = lambda _: {},
+    parameters: bool = False,
 ) -> Iterator[Written]:
     """Write the images of a plan's batches, each as `draw` returns them, and its panels.
 
     Args:
-        chunks_of: further texts of an image, as of `save_png`.
+        parameters: as of `execute`.
 
     Raises:
         AsyncDiffError: for a file that cannot be written.
     """
+
+    def chunks_of(record: Provenance) -> dict[str, str]:
+        return {PARAMETERS_CHUNK: parameters_of(record, backbone)} if parameters else {}
+
     waiting = {file for panel in plan.panels for row in panel.cells for file in row}
     cells: dict[str, tuple[Image.Image, Provenance]] = {}
     panels = list(plan.panels)
