@@ -37,7 +37,7 @@ import sys
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-pipe = StableDiffusion3Pipeline.from_pretrained({str(MINI_DIRECTORY)!r}, torch_dtype=torch.float32)
+pipe = StableDiffusion3Pipeline.from_pretrained({str(MINI_DIRECTORY)!r}, dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
 pipe(
     {PROMPT!r},
@@ -58,7 +58,9 @@ def lines(out: Path) -> dict[str, list[str]]:
 
 def processor_seconds(arguments: list[str]) -> float:
     """Seconds of the processor that a run of Python takes."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"it ended with {os.waitstatus_to_exitcode(status)}: {arguments}")
