@@ -102,7 +102,7 @@ def test_a_search_of_other_settings_is_not_gone_on_with(search):
     outcome = search("--out", "a.json", "--seed", 7)
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1
-    assert "a.settled is of a search with another" in outcome.err
+    assert "a.settled is of a search with other settings" in outcome.err
     assert search("--out", "a.json").code == 0
 
 

@@ -44,8 +44,8 @@ class Journal:
             kept = read_json(self.path, _Kept)
             if changed := difference(kept.settings, self.settings):
                 raise InputError(
-                    f"{self.path} is of a search with another {changed}: finish that, delete the"
-                    " file, or give another --out"
+                    f"{self.path} is of a search with other settings, {changed}: finish that,"
+                    " delete the file, or give another --out"
                 )
             self._found = dict(kept.found)
 

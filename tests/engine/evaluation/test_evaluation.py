@@ -413,11 +413,11 @@ def test_another_policy_more_prompts_and_another_gamma_are_added(opened, monkeyp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 1}, r"another seed \(42, now 1\)"),
-        ({"guidance": 2.0}, r"another guidance_scale \(3.0, now 2.0\)"),
-        ({"size": 20}, r"another size \(16, now 20\)"),
-        ({"rewards": ("noise",)}, "another rewards"),
-        ({"backbone": "flux"}, "another backbone"),
+        ({"seed": 1}, r"seed \(42, now 1\)"),
+        ({"guidance": 2.0}, r"guidance_scale \(3.0, now 2.0\)"),
+        ({"size": 20}, r"size \(16, now 20\)"),
+        ({"rewards": ("noise",)}, "rewards"),
+        ({"backbone": "flux"}, "backbone"),
         (
             {"dataset": "mini"},
             r"dataset \(.*prompts.txt, now mini\), split \(all, now validation\)",

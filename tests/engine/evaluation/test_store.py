@@ -149,11 +149,11 @@ def test_what_ended_before_its_first_row_leaves_the_directory_to_other_settings(
     (path / "parts").mkdir()
     with reserved(path, (0, 2)), reserved(path, (1, 2)):
         begun(path)  # by a shard that is at work
-        with pytest.raises(InputError, match="another seed"):
+        with pytest.raises(InputError, match="other settings, seed"):
             begun(path, seed=43)
     with reserved(path):
         begun(path, seed=43).write([row()])
-    with reserved(path), pytest.raises(InputError, match="another seed"):
+    with reserved(path), pytest.raises(InputError, match="other settings, seed"):
         begun(path)
     assert os.listdir(path / "parts") == [Store(path).parts()[0].name]
 

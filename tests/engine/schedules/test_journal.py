@@ -30,9 +30,9 @@ def test_what_was_found_is_found_once(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"steps": 5}, r"another steps \(4, not 5\)"),
-        ({"model": {"dtype": "fp16"}}, r"another dtype \('fp32', not 'fp16'\)"),
-        ({"seed": 1}, r"another seed \(None, not 1\)"),
+        ({"steps": 5}, r"other settings, steps \(4, not 5\)"),
+        ({"model": {"dtype": "fp16"}}, r"other settings, dtype \('fp32', not 'fp16'\)"),
+        ({"seed": 1}, r"other settings, seed \(None, not 1\)"),
     ],
 )
 def test_that_of_other_settings_is_refused(tmp_path, changed, message):
