@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncdiff_cli.commands.schedules import ScheduleOptions, make
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.schedules.job import MeasuringJob
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.schedules.job import Way
+    from asyncdiff_cli.engine.schedules.request import ScheduleRequest
 
 
 def calibrate(wanted: ScheduleOptions) -> None:
@@ -23,10 +24,10 @@ def calibrate(wanted: ScheduleOptions) -> None:
     from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_drawn_request
 
     request = parse_drawn_request(ScheduleRequest, wanted.model, out=wanted.out, **wanted.settings)
-    make(wanted, request, wanted.model, request.search.calibrating, _opener)
+    make(wanted, request, wanted.model, request.search.calibrating, _way)
 
 
-def _opener() -> Callable[..., MeasuringJob]:
-    from asyncdiff_cli.engine.schedules.calibrate import open_calibration
+def _way(request: ScheduleRequest, choice: ModelChoice) -> Way:
+    from asyncdiff_cli.engine.schedules.calibrate import calibration_way
 
-    return open_calibration
+    return calibration_way(request, choice)

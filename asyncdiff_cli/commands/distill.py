@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,9 @@ import typer
 from asyncdiff_cli.commands.schedules import ScheduleOptions, make
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.schedules.job import MeasuringJob
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.schedules.distill_request import DistillRequest
+    from asyncdiff_cli.engine.schedules.job import Way
 
 
 def distill(
@@ -35,10 +36,10 @@ def distill(
     from asyncdiff_cli.engine.schedules.distill_request import parse_distill_request
 
     request, choice = parse_distill_request(source, wanted.model, out=wanted.out, **wanted.settings)
-    make(wanted, request, choice, request.search.distilling, _opener)
+    make(wanted, request, choice, request.search.distilling, _way)
 
 
-def _opener() -> Callable[..., MeasuringJob]:
-    from asyncdiff_cli.engine.schedules.distill import open_distillation
+def _way(request: DistillRequest, choice: ModelChoice) -> Way:
+    from asyncdiff_cli.engine.schedules.distill import distillation_way
 
-    return open_distillation
+    return distillation_way(request, choice)

@@ -45,6 +45,11 @@ RewardPath = Annotated[
         help="A local checkpoint of a reward or set metric; repeatable.",
     ),
 ]
+Gamma = Annotated[
+    float | None,
+    typer.Option(metavar="γ", help="What deviations are multiplied by. (default: 1)"),
+]
+Steps = Annotated[int | None, typer.Option(metavar="K", help="(default: the backbone's)")]
 Guidance = Annotated[
     float | None, typer.Option(metavar="SCALE", help="Guidance. (default: the backbone's)")
 ]

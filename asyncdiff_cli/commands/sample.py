@@ -94,10 +94,7 @@ class _Deviations:
             help=f"Instead of those three, a policy by name: {usages()}.",
         ),
     ] = None
-    gamma: Annotated[
-        float | None,
-        typer.Option(metavar="γ", help="What deviations are multiplied by. (default: 1)"),
-    ] = None
+    gamma: options.Gamma = None
     bound: Annotated[
         float | None,
         typer.Option(metavar="B", help="Deviations must be in [-B, B]: 0.5 or 1. (default: 1)"),
@@ -115,10 +112,7 @@ class _Deviations:
 class _Sampling:
     """How it is drawn, as fields of a request."""
 
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="(default: the backbone's)"),
-    ] = None
+    steps: options.Steps = None
     guidance: Annotated[
         float | None,
         typer.Option(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.choice import ModelChoice
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
     from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
-    from asyncdiff_cli.engine.schedules.job import MeasuringJob
+    from asyncdiff_cli.engine.schedules.job import MeasuringJob, Way
     from asyncdiff_cli.engine.schedules.request import DrawnRequest
 
 Out = Annotated[
@@ -163,13 +163,13 @@ def make(
     request: DrawnRequest,
     choice: ModelChoice,
     cost: Callable[[int, int, int], int],
-    load: Callable[[], Callable[..., MeasuringJob]],
+    way: Callable[[Any, ModelChoice], Way],
 ) -> None:
     """Make a file and print what is in it, or what it would cost.
 
     Args:
         cost: evaluations of so many images that it is made on, and tried, in K steps.
-        load: imports what opens the job, after all that can be refused without it.
+        way: how the file is made; it imports what tells, after all that can be refused without.
     """
     from asyncdiff_cli.engine.schedules.journal import workplace
     from asyncdiff_cli.engine.schedules.request import measuring_cost
@@ -181,9 +181,11 @@ def make(
     with workplace(given.out) as directory:
         with render.status("Loading the model") as downloading:
             with collector_at_rest():
-                open_job = load()
+                from asyncdiff_cli.engine.schedules.job import open_measuring
+
                 render.quiet_libraries()
-            job = open_job(request, choice, directory, render.warning, downloading)
+            found = way(request, choice)
+            job = open_measuring(request, choice, found, directory, render.warning, downloading)
         _make(job, given.out, start, given.json)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asyncdiff_cli.commands.schedules import SpectrumOptions, make
 
 if TYPE_CHECKING:
-    from asyncdiff_cli.engine.schedules.job import MeasuringJob
+    from asyncdiff_cli.engine.backbones.choice import ModelChoice
+    from asyncdiff_cli.engine.schedules.job import Way
+    from asyncdiff_cli.engine.schedules.request import SpectrumRequest
 
 
 def spectrum(wanted: SpectrumOptions) -> None:
@@ -25,10 +26,10 @@ def spectrum(wanted: SpectrumOptions) -> None:
 
     given = {**vars(wanted.prompts), **vars(wanted.sampling)}
     request = parse_drawn_request(SpectrumRequest, wanted.model, out=wanted.out, **given)
-    make(wanted, request, wanted.model, drawing, _opener)
+    make(wanted, request, wanted.model, drawing, _way)
 
 
-def _opener() -> Callable[..., MeasuringJob]:
-    from asyncdiff_cli.engine.schedules.measure import open_spectrum
+def _way(request: SpectrumRequest, choice: ModelChoice) -> Way:
+    from asyncdiff_cli.engine.schedules.measure import spectrum_way
 
-    return open_spectrum
+    return spectrum_way(request, choice)

@@ -23,28 +23,21 @@ class _Start:
 
     prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What to draw.")] = "a cat"
     seed: Annotated[int, typer.Option(metavar="SEED", help="Draws the noise.")] = 0
+
+
+@in_panel(options.TIME)
+@dataclass(frozen=True)
+class _Deviations:
+    """Which conditioning time the model is told, as fields of a request."""
+
     policy: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:VALUE][@γ]",
-            rich_help_panel=options.TIME,
             help=f"Whose deviations: {usages()}. (default: the backbone's)",
         ),
     ] = None
-    gamma: Annotated[
-        float | None,
-        typer.Option(
-            metavar="γ",
-            rich_help_panel=options.TIME,
-            help="What deviations are multiplied by. (default: 1)",
-        ),
-    ] = None
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K", rich_help_panel=options.SAMPLING, help="(default: the backbone's)"
-        ),
-    ] = None
+    gamma: options.Gamma = None
 
 
 @in_panel(options.SAMPLING)
@@ -52,6 +45,7 @@ class _Start:
 class _Sampling:
     """How it is drawn, as fields of a request."""
 
+    steps: options.Steps = None
     guidance: options.Guidance = None
     size: options.Size = None
 
@@ -60,6 +54,7 @@ class _Sampling:
 def ui(
     *,
     start: _Start,
+    deviations: _Deviations,
     sampling: _Sampling,
     model: options.Model,
     out: Annotated[
@@ -83,7 +78,7 @@ def ui(
     from asyncdiff_cli.ui.server import check_address, check_gradio
 
     check_gradio()
-    values = {**vars(start), **vars(sampling)}
+    values = {**vars(start), **vars(deviations), **vars(sampling)}
     request = parse_request(prompts=(values.pop("prompt"),), **values)
     check_request(request, model, out)
     check_address(host, port)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from typing_extensions import Self
 
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.errors import InputError, of_system
+from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.text import shortened
 
 MEBIBYTE = 1 << 20
@@ -32,6 +34,27 @@ class Read(BaseModel):
     """The shape of a file: what is named here is held to its type, and all else is kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Saved(Read):
+    """A file that commands write and users pass on."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file.
+
+        Raises:
+            InputError: for a file that cannot be read, or one of another shape.
+        """
+        return read_json(Path(path), cls)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, complete or not at all.
+
+        Raises:
+            AsyncDiffError: if it cannot be written.
+        """
+        write_text(Path(path), self.model_dump_json(indent=1, exclude_none=True) + "\n")
 
 
 def check_readable(path: Path) -> None:

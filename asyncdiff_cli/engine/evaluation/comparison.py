@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class Comparison:
             out: the store.
 
         Raises:
-            InputError, AsyncDiffError: as `contenders`, `load_prompts` and `find_reference`; for a
+            InputError, AsyncDiffError: as `contenders`, `load_prompts` and `reference_set`; for a
                 size that the backbone does not draw, or a store of another evaluation.
         """
         check_asked(self.choice.changed(backbone=self.choice.name))
@@ -146,7 +147,7 @@ class Comparison:
         if self.texts is not None or self.source not in DOWNLOADED:
             self.load_prompts()
         given = {"seed": self.seed, "guidance_scale": self.guidance, "size": self.size}
-        reference = self.find_reference()
+        reference = self.reference_set
         Store.agree(
             out,
             {name: value for name, value in given.items() if value is not None},
@@ -206,8 +207,9 @@ class Comparison:
         """Where the store is unless asked otherwise."""
         return Path("evals") / f"{Path(self.choice.name).name[:60]}-{Path(self.source).stem[:60]}"
 
-    def find_reference(self) -> Reference | None:
-        """What set metrics compare with; None without any.
+    @cached_property
+    def reference_set(self) -> Reference | None:
+        """What set metrics compare with, whose pictures are read once; None without any.
 
         Raises:
             InputError: as `find_reference` and `default_reference`.

@@ -72,7 +72,7 @@ def open_evaluation(
         outline.check_side(wanted.size)
         check_prompts(names, [texts.texts[place] for place in order])
         shared = settings(wanted, outline, texts)
-        reference = wanted.find_reference()
+        reference = wanted.reference_set
         fingerprint = None if reference is None else reference.fingerprint
         Store.agree(out, shared, names, wanted.set_metrics, fingerprint)
         contenders = wanted.contenders(outline.entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -11,9 +10,8 @@ from typing_extensions import Self
 
 from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES
 from asyncdiff_cli.engine.checks import unknown
-from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
-from asyncdiff_cli.engine.reading import AS_TUPLE, Read, read_json
+from asyncdiff_cli.engine.reading import AS_TUPLE, Saved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +24,7 @@ Time = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 
-class Schedule(Read):
+class Schedule(Saved):
     """Deviations for the runs of one solver, and what is known of them. None is not known.
 
     Example:
@@ -77,23 +75,6 @@ class Schedule(Read):
                 f" {len(self.deviations)}"
             )
         return self
-
-    @classmethod
-    def load(cls, path: str | Path) -> Schedule:
-        """Read a file.
-
-        Raises:
-            InputError: for a file that cannot be read, or one of another shape.
-        """
-        return read_json(Path(path), cls)
-
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON, complete or not at all.
-
-        Raises:
-            AsyncDiffError: if it cannot be written.
-        """
-        write_text(Path(path), self.model_dump_json(indent=1, exclude_none=True) + "\n")
 
     def policy(self) -> SolverSchedule:
         """The policy that deviates by it."""

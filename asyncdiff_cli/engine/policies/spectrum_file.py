@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.limits import MAX_NUMBER, MAX_SIDE
-from asyncdiff_cli.engine.reading import AS_TUPLE, Read, read_json
+from asyncdiff_cli.engine.reading import AS_TUPLE, Saved
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.spectra import Rows, Spectrum
@@ -27,7 +25,7 @@ _Share = Annotated[float, Field(gt=0, le=1)]
 _PER_FREQUENCY = Field(min_length=1, max_length=MAX_SIDE)
 
 
-class MeasuredSpectrum(Read):
+class MeasuredSpectrum(Saved):
     """What was measured of clean latents, a number per radial frequency. None is not known.
 
     Example:
@@ -74,23 +72,6 @@ class MeasuredSpectrum(Read):
             tuple(round(value, SPECTRUM_DECIMALS) for value in column) for column in others
         )
         return cls(frequency=frequency, std=std, share=share, **known)
-
-    @classmethod
-    def load(cls, path: str | Path) -> MeasuredSpectrum:
-        """Read a file.
-
-        Raises:
-            InputError: for a file that cannot be read, or one of another shape.
-        """
-        return read_json(Path(path), cls)
-
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON, complete or not at all.
-
-        Raises:
-            AsyncDiffError: if it cannot be written.
-        """
-        write_text(Path(path), self.model_dump_json(indent=1, exclude_none=True) + "\n")
 
     def spectrum(self) -> Spectrum:
         """The spectrum, whose weights have a sum of 1."""

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
 from asyncdiff_cli.engine.schedules.calibrated import CALIBRATION, search_errors
 from asyncdiff_cli.engine.schedules.calibration import deviations_of
 from asyncdiff_cli.engine.schedules.job import (
-    MeasuringJob,
     OnLine,
     Way,
     Workbench,
     compared,
-    open_measuring,
 )
 from asyncdiff_cli.engine.schedules.request import ScheduleRequest, command_line
 from asyncdiff_cli.engine.schedules.search import Search
 
 
-def open_calibration(
-    request: ScheduleRequest,
-    choice: ModelChoice,
-    directory: Path,
-    on_warning: Callable[[str], None] = lambda _: None,
-    on_progress: OnProgress | None = None,
-) -> MeasuringJob:
-    """Open the calibration of a backbone.
-
-    Args, Raises: as `open_measuring`.
-    """
+def calibration_way(request: ScheduleRequest, choice: ModelChoice) -> Way:
+    """The calibration of a backbone."""
     command = command_line(["calibrate"], choice, request.given())
     search = request.search
     make = partial(_calibrate, search)
-    way = Way(Schedule, {"by": CALIBRATION}, command, search.calibrating, make)
-    return open_measuring(request, choice, way, directory, on_warning, on_progress)
+    return Way(Schedule, {"by": CALIBRATION}, command, search.calibrating, make)
 
 
 def _calibrate(search: Search, bench: Workbench, on_line: OnLine) -> Schedule:

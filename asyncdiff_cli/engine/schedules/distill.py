@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
@@ -20,13 +17,11 @@ from asyncdiff_cli.engine.schedules.calibrated import search_errors
 from asyncdiff_cli.engine.schedules.calibration import DECIMALS, deviations_of
 from asyncdiff_cli.engine.schedules.distill_request import DistillRequest
 from asyncdiff_cli.engine.schedules.job import (
-    MeasuringJob,
     OnLine,
     Way,
     Workbench,
     beside,
     compared,
-    open_measuring,
 )
 from asyncdiff_cli.engine.schedules.request import command_line
 from asyncdiff_cli.engine.schedules.search import Search
@@ -37,16 +32,11 @@ STILL = 1e-5
 """The standard deviation of deviations that are all alike but for rounding."""
 
 
-def open_distillation(
-    request: DistillRequest,
-    choice: ModelChoice,
-    directory: Path,
-    on_warning: Callable[[str], None] = lambda _: None,
-    on_progress: OnProgress | None = None,
-) -> MeasuringJob:
-    """Open the distillation of a module.
+def distillation_way(request: DistillRequest, choice: ModelChoice) -> Way:
+    """The distillation of a module.
 
-    Args, Raises: as `open_measuring`, and `LearnedDeviation.load`.
+    Raises:
+        InputError, AsyncDiffError: as `LearnedDeviation.load`.
     """
     policy = LearnedDeviation.load(request.module)
     own = {
@@ -58,8 +48,7 @@ def open_distillation(
     command = command_line(["distill", options.pop("module")], choice, options)
     search = request.search
     make = partial(distill_policy, policy, search)
-    way = Way(Schedule, own, command, search.distilling, make)
-    return open_measuring(request, choice, way, directory, on_warning, on_progress)
+    return Way(Schedule, own, command, search.distilling, make)
 
 
 def share_of_step(deviations: Tensor) -> float:

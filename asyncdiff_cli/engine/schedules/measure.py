@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.observation import unpacked
 from asyncdiff_cli.engine.policies.spectra import Rows, Spectrum
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
-from asyncdiff_cli.engine.schedules.job import MeasuringJob, OnLine, Way, Workbench, open_measuring
+from asyncdiff_cli.engine.schedules.job import OnLine, Way, Workbench
 from asyncdiff_cli.engine.schedules.request import SpectrumRequest, command_line, drawing
 
 MEASUREMENT = "measurement"
@@ -25,20 +23,10 @@ MeasuredBatch: TypeAlias = tuple[int, Rows, list[float]]
 """The number of pictures, their spectrum, and the mean of each channel."""
 
 
-def open_spectrum(
-    request: SpectrumRequest,
-    choice: ModelChoice,
-    directory: Path,
-    on_warning: Callable[[str], None] = lambda _: None,
-    on_progress: OnProgress | None = None,
-) -> MeasuringJob:
-    """Open the measurement of a backbone's spectrum.
-
-    Args, Raises: as `open_measuring`.
-    """
+def spectrum_way(request: SpectrumRequest, choice: ModelChoice) -> Way:
+    """The measurement of a backbone's spectrum."""
     command = command_line(["spectrum"], choice, request.given())
-    way = Way(MeasuredSpectrum, {"by": MEASUREMENT}, command, drawing, measure_spectrum)
-    return open_measuring(request, choice, way, directory, on_warning, on_progress)
+    return Way(MeasuredSpectrum, {"by": MEASUREMENT}, command, drawing, measure_spectrum)
 
 
 def measure_spectrum(bench: Workbench, on_line: OnLine) -> MeasuredSpectrum:
