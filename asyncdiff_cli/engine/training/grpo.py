@@ -52,9 +52,10 @@ def log_prob(alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor) -> Tensor
 def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor) -> Tensor:
     """Σ_k σ_k·(log π_k/π_old,k + KL(π_old,k ‖ π_k)) of trajectories, fp64 [B].
 
-    RatioNorm (GRPO-Guard, arXiv 2510.22319, Eq. 8) for Betas. A log-ratio has the mean −KL over
-    draws of the old policy, which keeps clipping from what it should clip, and one of a narrow Beta
-    moves more than one of a wide one. Here σ_k is the standard deviation of the old Beta.
+    RatioNorm (GRPO-Guard, arXiv 2510.22319) for Betas. A log-ratio has the mean −KL over draws of
+    the old policy, which keeps clipping from what it should clip, and one of a narrow Beta moves
+    more than one of a wide one. Here σ_k is the standard deviation of the old Beta. It follows
+    summaries and implementations of the paper, without its text at hand.
 
     Args:
         new, old: the Betas of all decisions, [S, B].
