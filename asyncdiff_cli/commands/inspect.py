@@ -53,6 +53,9 @@ def _image(record: Provenance) -> dict[str, Any]:
 
 def _panel(record: PanelProvenance) -> dict[str, Any]:
     """A panel's record as fields to print: what its images share, and its rows and columns."""
+    if record.stepwise:
+        grid = {"sigmas": _numbers(record.cells[0][0].cond_sigmas)}
+        return {"sheet": "x̂0 after its steps", **_image(record.cells[-1][0]), **grid}
     columns = record.cells[0]
     values = _image(columns[0])
     for name in ("gamma", "cond_sigmas", "place in batch"):

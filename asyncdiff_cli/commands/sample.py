@@ -105,6 +105,14 @@ class _Deviations:
             metavar="γ1,γ2,…", help="Draw the same noise at each γ, and a panel of them per prompt."
         ),
     ] = None
+    stepwise: Annotated[
+        bool,
+        typer.Option(
+            "--stepwise",
+            help="Draw the stock sampler's image of the same noise too, and a sheet of x̂0, what"
+            " the model takes the image to be, after every step of both.",
+        ),
+    ] = False
 
 
 @in_panel(options.SAMPLING)

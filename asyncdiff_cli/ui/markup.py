@@ -12,9 +12,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from asyncdiff_cli.engine.drawing.plan import WAYS
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.text import visible
-from asyncdiff_cli.ui.studio import AMPLIFIED, ASYNCHRONOUS, SYNCHRONOUS, Pair
+from asyncdiff_cli.ui.studio import AMPLIFIED, Pair
 
 
 def title(about: str) -> str:
@@ -48,7 +49,7 @@ def _parts() -> Any:
         loader=PackageLoader("asyncdiff_cli", "ui"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {"uri": _uri, "plain": plain, "mean": _mean, "signed": _signed}
-    environment.globals |= {"names": (SYNCHRONOUS, ASYNCHRONOUS), "amplified": AMPLIFIED}
+    environment.globals |= {"names": WAYS, "amplified": AMPLIFIED}
     return environment.get_template("parts.html.j2").module
 
 

@@ -7,24 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
-import torch
 from PIL import Image, ImageChops, ImageStat
 from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL
 from asyncdiff_cli.engine.checks import check_deviation
-from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, draw, write
+from asyncdiff_cli.engine.drawing.draw import Drawing, Written, check_sizes, draw, write
 from asyncdiff_cli.engine.drawing.job import Job, open_job
-from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan, plan_request
+from asyncdiff_cli.engine.drawing.plan import WAYS, Batch, Panel, Plan, named, plan_request
 from asyncdiff_cli.engine.drawing.provenance import Provenance, versions
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.stepwise import Estimates
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.comparison import REWARDS
 from asyncdiff_cli.engine.files import unused
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.policies.base import StepState
-from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.schedule_file import Schedule, schedule_of
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.rewards import GUARD, reward_class, score
@@ -34,7 +33,6 @@ KEPT = 4
 """Pictures that are not drawn again while they are asked for."""
 AMPLIFIED = 8
 """How many times a difference is shown, which would be too dark to see."""
-SYNCHRONOUS, ASYNCHRONOUS = "synchronous", "asynchronous"
 MADE_BY = "ui"
 """How a schedule file says that it was made by hand."""
 
@@ -44,14 +42,17 @@ class Take:
     """A picture, and what its run went through.
 
     Attributes:
-        sigmas: t_k of each evaluation, and a last 0, [evaluations + 1] on the CPU.
-        estimates: x̂0 of each evaluation, as latents of a batch of 1.
+        estimates: its times, and x̂0 of each evaluation, in a batch of 1.
     """
 
     image: Image.Image
     record: Provenance
-    sigmas: Tensor
-    estimates: tuple[Tensor, ...]
+    estimates: Estimates
+
+    @property
+    def sigmas(self) -> Tensor:
+        """t_k of each evaluation, and a last 0, [evaluations + 1] on the CPU."""
+        return self.estimates.sigmas
 
     @property
     def curve(self) -> Curve:
@@ -141,15 +142,10 @@ class Studio:
         """
         entry, size = self.job.backbone.entry, self.job.backbone.size
         (chosen,) = plan_request(request, entry, size).batches
-        without = replace(chosen.settings, policy=Synchronous(), gamma=1.0)
-        stem = Path(str(chosen.files[0])).stem
-        names = tuple(f"{stem}-{way}.png" for way in (SYNCHRONOUS, ASYNCHRONOUS))
-        batches = (
-            replace(chosen, settings=settings, files=(name,))
-            for settings, name in zip((without, chosen.settings), names, strict=True)
-        )
-        panel = Panel(f"{stem}-compare.png", (names,), columns=(SYNCHRONOUS, ASYNCHRONOUS))
-        plan = Plan(tuple(batches), (panel,))
+        file = str(chosen.files[0])
+        names = tuple(named(file, way) for way in WAYS)
+        batches = chosen.synchronous, replace(chosen, files=names[1:])
+        plan = Plan(batches, (Panel(named(file, "compare"), (names,), columns=WAYS),))
         check_sizes(plan, self.job.backbone)
         return plan
 
@@ -176,25 +172,20 @@ class Studio:
         return take
 
     def _draw(self, batch: Batch, on_step: Callable[[StepState], None]) -> Take:
-        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        estimates = Estimates(self.job.backbone.dtype)
 
         def see(state: StepState) -> None:
-            seen.append((state.sigma, state.sigma_next, state.clean))
+            estimates.see(state)
             on_step(state)
 
-        ((_, image, record),) = draw(batch, self.job.backbone, see)
-        sigmas, following, estimates = zip(*seen, strict=True)
-        times = torch.stack([*sigmas, following[-1]]).cpu()
-        return Take(image, record, times, tuple(estimates))
+        (drawing,) = draw(batch, self.job.backbone, see)
+        return Take(drawing.image, drawing.record, estimates)
 
-    @torch.no_grad()
     def estimates(self, take: Take) -> list[Image.Image]:
         """What each evaluation takes the picture to be, x̂0."""
-        backbone, record = self.job.backbone, take.record
-        latents = torch.cat(take.estimates).to(backbone.dtype)
-        images = backbone.adapter.decode(latents, record.height, record.width, "pil")
-        backbone.pipe.maybe_free_model_hooks()
-        return images
+        record = take.record
+        frames = take.estimates.decode(self.job.backbone, 0, record.height, record.width)
+        return list(frames.values())
 
     def scores(self, pair: Pair) -> dict[str, tuple[float, float] | str]:
         """The scores of both pictures by each reward that is here without a download, or why not.
@@ -225,7 +216,7 @@ class Studio:
             AsyncDiffError: if they cannot be written.
         """
         drawn = [
-            [(str(batch.files[0]), take.image, take.record)]
+            [Drawing(str(batch.files[0]), take.image, take.record)]
             for batch, take in zip(pair.plan.batches, pair.takes, strict=True)
         ]
         job = self.job

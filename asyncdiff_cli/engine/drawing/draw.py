@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -22,14 +23,21 @@ from asyncdiff_cli.engine.drawing.provenance import (
     describe,
     save_apart,
 )
+from asyncdiff_cli.engine.drawing.stepwise import MOST, Estimates, Frames, make_sheet, tiles
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.per_image import EachPolicy
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
 
-Named = tuple[str, Image.Image, Provenance]
-"""An image with the name of its file."""
+
+class Drawing(NamedTuple):
+    """An image with the name of its file, and x̂0 after its steps where that is shown."""
+
+    file: str
+    image: Image.Image
+    record: Provenance
+    frames: Frames = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def execute(
 
 def write(
     plan: Plan,
-    drawn: Iterable[Sequence[Named]],
+    drawn: Iterable[Sequence[Drawing]],
     backbone: Backbone,
     out: Path,
     parameters: bool = False,
@@ -81,15 +89,15 @@ def write(
         return {PARAMETERS_CHUNK: parameters_of(record, backbone)} if parameters else {}
 
     waiting = {file for panel in plan.panels for row in panel.cells for file in row}
-    cells: dict[str, tuple[Image.Image, Provenance]] = {}
+    cells: dict[str, Drawing] = {}
     panels = list(plan.panels)
     for images in drawn:
-        for file, image, provenance in images:
+        for drawing in images:
+            file, image, record, _ = drawing
             if file in waiting:
-                cells[file] = image, provenance
+                cells[file] = drawing
             if not plan.only_panels:
-                path = save_apart(image, out / file, provenance, chunks_of(provenance))
-                yield Written(path, provenance)
+                yield Written(save_apart(image, out / file, record, chunks_of(record)), record)
         while panels and all(file in cells for row in panels[0].cells for file in row):
             yield _write_panel(panels.pop(0), cells, out)
 
@@ -106,7 +114,7 @@ def check_sizes(plan: Plan, backbone: Backbone | Outline) -> None:
 
 def draw(
     batch: Batch, backbone: Backbone, on_step: Callable[[StepState], None] | None = None
-) -> list[Named]:
+) -> list[Drawing]:
     """Draw a batch and return those of its images that have a file.
 
     A batch of an evaluation is encoded and decoded as there. Of others all prompts are encoded and
@@ -119,11 +127,19 @@ def draw(
     evaluated = isinstance(batch.settings.policy, EachPolicy)
     prompts = [drawn.prompt for drawn in batch.drawn]
     generators = [torch.Generator().manual_seed(drawn.seed) for drawn in batch.drawn]
+    estimates = Estimates(backbone.dtype, MOST)
+
+    def see(state: StepState) -> None:
+        if batch.stepwise:
+            estimates.see(state)
+        if on_step is not None:
+            on_step(state)
+
     try:
         text = _encoded(prompts, batch, backbone) if evaluated else {"prompts": prompts}
         kind = "latent" if evaluated else "pil"
         result = sample(
-            backbone, generator=generators, output_type=kind, on_step=on_step, **text, **settings
+            backbone, generator=generators, output_type=kind, on_step=see, **text, **settings
         )
         images = _decoded(batch, backbone, result) if evaluated else result.images
     except torch.OutOfMemoryError:
@@ -132,8 +148,12 @@ def draw(
             " --size, --quantize or --offload"
         ) from None
     records = describe(backbone, result, batch.drawn, batch.settings)
-    drawn = zip(batch.files, images, records, strict=True)
-    return [(file, image, record) for file, image, record in drawn if file is not None]
+    size = batch.settings.height, batch.settings.width
+    return [
+        Drawing(file, images[i], records[i], tiles(estimates.decode(backbone, i, *size)))
+        for i, file in enumerate(batch.files)
+        if file is not None
+    ]
 
 
 def _encoded(prompts: Sequence[str], batch: Batch, backbone: Backbone) -> dict[str, Any]:
@@ -149,20 +169,27 @@ def _decoded(batch: Batch, backbone: Backbone, result: SampleResult) -> list[Ima
     return backbone.adapter.decode(result.latents, settings.height, settings.width, "pil")
 
 
-def _write_panel(
-    panel: Panel, cells: dict[str, tuple[Image.Image, Provenance]], out: Path
-) -> Written:
+def _write_panel(panel: Panel, cells: dict[str, Drawing], out: Path) -> Written:
     """Write a panel, and forget its cells."""
     rows = [[cells.pop(file) for file in row] for row in panel.cells]
-    image = make_panel(
-        [[image for image, _ in row] for row in rows],
-        columns=panel.columns or [f"γ = {plain(record.gamma)}" for _, record in rows[0]],
-        rows=panel.rows or [f"seed {row[0][1].seed}" for row in rows],
-        title="" if panel.rows else rows[0][0][1].prompt,
-    )
     provenance = PanelProvenance(
-        cells=tuple(tuple(record for _, record in row) for row in rows),
+        cells=tuple(tuple(cell.record for cell in row) for row in rows),
         columns=panel.columns,
         rows=panel.rows,
+        stepwise=panel.stepwise,
     )
+    image = _sheet(panel, rows) if panel.stepwise else _panel(panel, rows)
     return Written(save_apart(image, out / panel.file, provenance), provenance)
+
+
+def _panel(panel: Panel, rows: Sequence[Sequence[Drawing]]) -> Image.Image:
+    return make_panel(
+        [[cell.image for cell in row] for row in rows],
+        columns=panel.columns or [f"γ = {plain(cell.record.gamma)}" for cell in rows[0]],
+        rows=panel.rows or [f"seed {row[0].record.seed}" for row in rows],
+        title="" if panel.rows else rows[0][0].record.prompt,
+    )
+
+
+def _sheet(panel: Panel, rows: Sequence[Sequence[Drawing]]) -> Image.Image:
+    return make_sheet([(cell.frames, cell.record) for (cell,) in rows], panel.rows or ())

@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute
 from asyncdiff_cli.engine.drawing.parameters import has_parameters
-from asyncdiff_cli.engine.drawing.plan import Plan, largest, plan_request
+from asyncdiff_cli.engine.drawing.plan import Plan, largest, plan_request, with_steps
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance
 from asyncdiff_cli.engine.drawing.redraw import plan_redraw
 from asyncdiff_cli.engine.drawing.request import Request
@@ -106,7 +106,17 @@ class Job:
                     "gammas": [cell.gamma for cell in record.cells[0]],
                 }
                 for path, record in records.items()
-                if isinstance(record, PanelProvenance)
+                if isinstance(record, PanelProvenance) and not record.stepwise
+            ],
+            "sheets": [
+                {
+                    "path": str(path),
+                    "prompt": record.cells[-1][0].prompt,
+                    "seed": record.cells[-1][0].seed,
+                    "gamma": record.cells[-1][0].gamma,
+                }
+                for path, record in records.items()
+                if isinstance(record, PanelProvenance) and record.stepwise
             ],
             "seconds": round(seconds, 3),
             "backbone": now.backbone,
@@ -151,8 +161,10 @@ def open_job(
 def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:
     """The plan of a request for new images, or for its source again."""
     if recorded is None or request.source is None:
-        return plan_request(request, entry, size)
-    return plan_redraw(request, recorded, request.source.stem, entry)
+        plan = plan_request(request, entry, size)
+    else:
+        plan = plan_redraw(request, recorded, request.source.stem, entry)
+    return with_steps(plan) if request.stepwise else plan
 
 
 def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:

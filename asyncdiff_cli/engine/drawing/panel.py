@@ -22,11 +22,13 @@ def make_panel(
     columns: Sequence[str],
     rows: Sequence[str],
     title: str,
+    captions: Sequence[Sequence[str]] = (),
 ) -> Image.Image:
     """Put images of one size into a grid, with a title above and a label at each row and column.
 
     Args:
         images: [rows][columns].
+        captions: what stands below each of them, [rows][columns]; none if empty.
     """
     factor = max(1, -(-TILE // max(images[0][0].size)))
     width, height = (factor * side for side in images[0][0].size)
@@ -35,8 +37,9 @@ def make_panel(
     left, total = line + GAP, line + GAP + len(columns) * (width + GAP)
     title_lines = _wrapped(title, font, total - left - GAP) if title else []
     top = GAP + line * (len(title_lines) + 1)
+    pitch = height + GAP + (line if captions else 0)
 
-    panel = Image.new("RGB", (total, top + len(rows) * (height + GAP)), PAPER)
+    panel = Image.new("RGB", (total, top + len(rows) * pitch), PAPER)
     draw = ImageDraw.Draw(panel)
     for i, text in enumerate(title_lines):
         draw.text((left, GAP + i * line), text, INK, font)
@@ -44,11 +47,14 @@ def make_panel(
         middle = left + j * (width + GAP) + width / 2
         draw.text((middle, top - line / 2), label, INK, font, anchor="mm")
     for i, label in enumerate(rows):
-        y = top + i * (height + GAP)
+        y = top + i * pitch
         panel.paste(_sideways(label, font, line, height), (0, y))
         for j, image in enumerate(images[i]):
             tile = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
             panel.paste(tile, (left + j * (width + GAP), y))
+        for j, caption in enumerate(captions[i] if captions else ()):
+            middle = left + j * (width + GAP) + width / 2
+            draw.text((middle, y + height + line / 2), caption, SUBDUED, font, anchor="mm")
     return panel
 
 

@@ -14,10 +14,13 @@ from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.provenance import Drawn
 from asyncdiff_cli.engine.drawing.request import Picture, Request
 from asyncdiff_cli.engine.drawing.settings import BatchSettings, defaults, resolve
+from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.specs import plain
 
 DRAWN_AT_ONCE = 4
 """Images that are drawn at once, unless asked otherwise."""
+WAYS = "synchronous", "asynchronous"
+"""How one noise is drawn without and with deviations, in names of files and in labels."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,15 @@ class Batch:
     settings: BatchSettings
     drawn: tuple[Drawn, ...]
     files: tuple[str | None, ...]
+    stepwise: bool = False
+    """Whether x̂0 after its steps is shown too."""
+
+    @property
+    def synchronous(self) -> Batch:
+        """The same noise without deviations, in files beside these."""
+        settings = replace(self.settings, policy=Synchronous(), gamma=1.0)
+        files = (file and named(file, WAYS[0]) for file in self.files)
+        return replace(self, settings=settings, files=tuple(files))
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Panel:
     columns: tuple[str, ...] | None = None
     rows: tuple[str, ...] | None = None
     """Labels, as in `PanelProvenance`."""
+    stepwise: bool = False
+    """Whether it is a sheet of the steps of its cells, one a row."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,24 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     return Plan(tuple(batches), tuple(panels))
 
 
+def with_steps(plan: Plan) -> Plan:
+    """The plan with the synchronous images too, and a sheet of each noise's steps in both ways."""
+    batches: list[Batch] = []
+    sheets = []
+    for batch in plan.batches:
+        chosen = replace(batch, stepwise=True)
+        deviates = not isinstance(batch.settings.policy, Synchronous)
+        ways = (chosen.synchronous, chosen) if deviates else (chosen,)
+        batches += ways
+        for row in zip(*(way.files for way in ways), strict=True):
+            if (file := row[-1]) is not None:
+                cells = tuple((str(name),) for name in row)
+                sheets.append(
+                    Panel(named(file, "stepwise"), cells, rows=WAYS[: len(row)], stepwise=True)
+                )
+    return Plan(tuple(batches), tuple(sheets))
+
+
 def compared_gammas(request: Request, gamma: float | None) -> tuple[float, ...]:
     """The γ of a comparison, ascending: one that is asked for by itself too is one more."""
     if not request.compare:
@@ -136,6 +168,11 @@ def _file(picture: Picture, gamma: float | None = None) -> str:
     """A name such as `0000-a-cat-seed7.png`, or `0000-a-cat-seed7-gamma0.5.png` in a comparison."""
     suffix = "" if gamma is None else f"-gamma{plain(gamma)}"
     return f"{picture.number:04d}{slug(picture.prompt)}-seed{picture.seed}{suffix}.png"
+
+
+def named(file: str, ending: str) -> str:
+    """The name of a file beside another one, such as `0000-a-cat-seed7-stepwise.png`."""
+    return f"{file.removesuffix('.png')}-{ending}.png"
 
 
 def slug(text: str, length: int = 40) -> str:

@@ -112,6 +112,8 @@ class PanelProvenance(BaseModel):
     """Labels above the columns; None for their γ."""
     rows: tuple[str, ...] | None = None
     """Labels beside the rows; None for their seeds, below the prompt that they share."""
+    stepwise: bool = False
+    """Whether a row is x̂0 after the steps of its one cell."""
 
 
 def describe(
@@ -201,7 +203,8 @@ def _is_of(path: Path, provenance: Provenance | PanelProvenance) -> bool:
 def _settings(record: Provenance | PanelProvenance) -> Any:
     if isinstance(record, Provenance):
         return record.model_dump(mode="json", exclude={"cond_sigmas", "deviations"})
-    return [[_settings(cell) for cell in row] for row in record.cells], record.columns, record.rows
+    cells = [[_settings(cell) for cell in row] for row in record.cells]
+    return cells, record.model_dump(exclude={"cells"})
 
 
 def read_provenance(path: str | Path) -> Provenance | PanelProvenance:

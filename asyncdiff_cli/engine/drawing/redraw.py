@@ -31,7 +31,7 @@ def plan_redraw(
     """
     changes = request.given()
     if isinstance(record, PanelProvenance):
-        if changes or request.compare:
+        if changes or request.compare or request.stepwise:
             raise InputError(
                 "a panel is only redrawn as it is; to change something, use --from with one of"
                 " its images"
@@ -65,8 +65,11 @@ def _plan_panel(record: PanelProvenance, file: str) -> Plan:
                 (recorded_settings(cell), cell.batch), [None] * len(cell.batch)
             )
             slots[cell.index] = name
-    batches = (Batch(chosen, drawn, tuple(slots)) for (chosen, drawn), slots in files.items())
-    panel = Panel(file, tuple(names), record.columns, record.rows)
+    batches = (
+        Batch(chosen, drawn, tuple(slots), record.stepwise)
+        for (chosen, drawn), slots in files.items()
+    )
+    panel = Panel(file, tuple(names), record.columns, record.rows, record.stepwise)
     return Plan(tuple(batches), (panel,), only_panels=True)
 
 

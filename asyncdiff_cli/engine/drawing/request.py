@@ -9,11 +9,20 @@ from typing import Annotated, Any
 
 from pydantic import (
     Field,
+    field_validator,
     model_validator,
 )
 
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.fields import MAX_SEED, Count, Numbers, Prompt, option_of, validated
+from asyncdiff_cli.engine.fields import (
+    MAX_SEED,
+    Count,
+    Numbers,
+    Prompt,
+    no_switch,
+    option_of,
+    validated,
+)
 from asyncdiff_cli.engine.files import existing
 from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_IMAGES
 from asyncdiff_cli.engine.prompts.files import STDIN
@@ -47,6 +56,19 @@ class Request(Options):
     compare: Annotated[Numbers, Field(max_length=MAX_COLUMNS)] | None = None
     """Several γ for the same noise."""
     batch_size: Count | None = None
+    stepwise: bool = False
+    """Whether x̂0 after each step is shown, beside that of the stock sampler."""
+
+    _refuse_switches = field_validator(*Options.model_fields, mode="before")(no_switch)
+
+    @model_validator(mode="after")
+    def _check_stepwise(self) -> Request:
+        if self.stepwise and self.compare is not None:
+            raise ValueError(
+                "--stepwise shows one γ beside the stock sampler: give --gamma, or leave out"
+                " --compare"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_source(self) -> Request:
