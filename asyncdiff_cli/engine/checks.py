@@ -24,7 +24,7 @@ def unknown_pipeline(class_name: str, known: Iterable[str]) -> str:
     """The message for a pipeline class without an adapter."""
     return (
         f"{unknown('pipeline class', class_name, known)}; to add one, put an Adapter for it into"
-        ' asyncdiff_cli.engine.backbones.adapters.ADAPTERS, as the README\'s "Add a backbone" shows'
+        " asyncdiff_cli.engine.backbones.adapters.ADAPTERS, as docs/extend.md shows"
     )
 
 

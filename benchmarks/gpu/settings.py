@@ -36,7 +36,7 @@ def process_start() -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    """The size of a run. The defaults are those of the table in the README."""
+    """The size of a run. The defaults are those of the table in docs/results.md."""
 
     backbone: str = "flux"
     """A key of `ARCHITECTURES`."""

@@ -1,4 +1,4 @@
-"""The screenshot in the README: `python -m tests.helpers.screenshot docs/ui.webp` makes it anew."""
+"""The screenshot in docs/draw.md: `python -m tests.helpers.screenshot docs/ui.webp` makes it."""
 
 import io
 import sys

@@ -1,7 +1,7 @@
 """What differs between model families, made of a diffusers pipeline's own components and methods.
 
 A family that is not here is added by a subclass of `Adapter` in `ADAPTERS`, and its defaults in
-`REGISTRY`; the README's "Add a backbone" shows one.
+`REGISTRY`; docs/extend.md shows one.
 """
 
 from __future__ import annotations
