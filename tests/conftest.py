@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from huggingface_hub import constants
 from hypothesis import settings as hypothesis_settings
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
@@ -55,14 +57,35 @@ from asyncdiff_cli.engine import (
     load_backbone,
     sample,
 )
+from asyncdiff_cli.engine import hub as engine_hub
+from asyncdiff_cli.engine.policies import specs, table
 from asyncdiff_cli.engine.rewards.mini_judge import Config
 from asyncdiff_cli.engine.rewards.world.judge import JudgeNet
+from tests.helpers.hub import Hub, running_hub
 from tests.helpers.rounding import terms
 
 hypothesis_settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 hypothesis_settings.load_profile("untimed")
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory) -> Iterator[Hub]:
+    """A stand-in for the hub, whose cache is empty, with the token of alice."""
+    caches = engine_hub._answers, specs.load_learned, table._download
+    with running_hub() as stand_in:
+        template = stand_in.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        monkeypatch.setenv("HF_TOKEN", "hf_alice")
+        for cache in caches:
+            cache.cache_clear()
+        yield stand_in
+        for cache in caches:
+            cache.cache_clear()
 
 
 def pytest_collection_finish() -> None:

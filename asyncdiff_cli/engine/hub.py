@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
+from pathlib import Path
 
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
@@ -21,18 +22,37 @@ from huggingface_hub.errors import (
 )
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.repository import Repository
 from asyncdiff_cli.engine.text import one_line
 
 
-def is_cached(repo: str) -> bool:
-    """Whether the cache of the hub has a repository."""
+def is_cached(repo: str, revision: str | None = None) -> bool:
+    """Whether the cache of the hub has a repository, at a revision."""
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(repo, local_files_only=True)
+        snapshot_download(repo, revision=revision, local_files_only=True)
     except Exception:  # for what is no repository's name it raises errors of several classes
         return False
     return True
+
+
+def fetch_files(repository: Repository, *names: str) -> Path:
+    """Download files of a repository, all of one commit.
+
+    Returns:
+        The directory that they are in, whose name is the commit's.
+
+    Raises:
+        What `huggingface_hub` raises where one cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download
+
+    revision = repository.revision
+    for name in names:
+        file = Path(hf_hub_download(repository.name, name, revision=revision))
+        revision = file.parent.name  # what a branch names may move between two files
+    return file.parent
 
 
 PATIENCE = 4.0

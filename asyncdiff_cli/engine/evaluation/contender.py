@@ -14,7 +14,12 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.store_rows import Key, described
-from asyncdiff_cli.engine.policies.specs import ChosenPolicy, plain, takes_module
+from asyncdiff_cli.engine.policies.specs import (
+    ChosenPolicy,
+    in_repository,
+    plain,
+    takes_module,
+)
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
@@ -60,7 +65,7 @@ class Contender:
     def file(self) -> str:
         """Its part of a file name, which is no other label's."""
         label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.label).strip("-")
-        if ":" in self.label and takes_module(self.label):  # with any place behind
+        if in_repository(self.label) or (":" in self.label and takes_module(self.label)):
             digest = hashlib.sha256(self.label.encode()).hexdigest()
             label = f"{label[:PLACE]}-{digest[:6]}"
         return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -13,8 +15,10 @@ from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.limits import MAX_BATCH
+from asyncdiff_cli.engine.policies.recorded import RecordedPolicy
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.reading import Read, parse_json
+from asyncdiff_cli.engine.repository import is_pinned
 from asyncdiff_cli.engine.rewards import entry
 
 UNRECORDED = (
@@ -27,6 +31,8 @@ UNRECORDED = (
 class Recorded(Read):
     """What is read of a row's provenance."""
 
+    policy: RecordedPolicy | None = None
+    index: int = 0
     device: str | None = None
     versions: dict[str, str] = Field({})
     batch: list[Any] = Field([], max_length=MAX_BATCH)
@@ -62,11 +68,11 @@ def eval_commands(store: Store, drawn_on: Iterable[Origin]) -> list[str]:
     Args:
         drawn_on: the origins of the store's pictures.
     """
-    rows = store.read(["image"]).to_pylist()
+    rows, commits = store.read(["image"]).to_pylist(), _at_commits(store)
     policies: dict[int, set[tuple[str, float]]] = {}
     for row in rows:
         pairs = policies.setdefault(row["num_inference_steps"], set())
-        pairs.add((row["policy"], row["gamma"]))
+        pairs.add((commits.get(row["policy"], row["policy"]), row["gamma"]))
     groups: dict[frozenset[tuple[str, float]], list[int]] = {}
     for steps in sorted(policies):
         groups.setdefault(frozenset(policies[steps]), []).append(steps)
@@ -80,6 +86,31 @@ def eval_commands(store: Store, drawn_on: Iterable[Origin]) -> list[str]:
         })
         for asked, steps in groups.items()
     ]  # fmt: skip
+
+
+def _at_commits(store: Store) -> dict[str, str]:
+    """The policies of hub repositories by their labels, each as a line that names the commit."""
+    table = store.read(["provenance"])
+    firsts = table.group_by("policy", use_threads=False).aggregate([("provenance", "first")])
+    found = {}
+    for label, text in zip(
+        *(firsts[name].to_pylist() for name in firsts.column_names), strict=True
+    ):
+        source = _source(parse_json(text, Recorded, f"provenance in {store.path}"))
+        if is_pinned(source):
+            found[label] = f"{label.partition(':')[0]}:{source}"
+    return found
+
+
+def _source(record: Recorded) -> str | None:
+    """The place of the policy that an image was drawn with, of those of its batch."""
+    policy = record.policy
+    if policy is None:
+        return None
+    if not policy.policies:
+        return policy.source
+    place = bisect_right([*accumulate(policy.images)], record.index)
+    return policy.policies[place].source if place < len(policy.policies) else None
 
 
 def _origin(record: Recorded) -> Origin:

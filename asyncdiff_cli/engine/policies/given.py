@@ -122,12 +122,14 @@ class SolverSchedule(ScheduledDeviation):
     Args:
         deviations, bound: as of `ScheduledDeviation`.
         solver: the name of the scheduler whose runs it is for.
+        source: the hub repository that its file came from, with the commit.
 
     Raises:
         InputError: as `ScheduledDeviation`; in a run by another solver.
     """
 
     solver: str = "euler"
+    source: str | None = None
 
     name: ClassVar[str] = "solver-schedule"
 
@@ -136,9 +138,17 @@ class SolverSchedule(ScheduledDeviation):
         deviations: Sequence[float] | Tensor,
         solver: str = "euler",
         bound: float = 1.0,
+        source: str | None = None,
     ) -> None:
         super().__init__(deviations, bound)
         object.__setattr__(self, "solver", solver)
+        object.__setattr__(self, "source", source)
+
+    def to_dict(self) -> dict[str, Any]:
+        described = super().to_dict()
+        if self.source is None:  # as of a file on the disk
+            del described["source"]
+        return described
 
     def for_run(self, sigmas: Tensor, solver: str) -> Policy:
         """The deviations of the run's evaluations; a warning says where they are resampled."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 from typing_extensions import Self
 
@@ -18,13 +17,13 @@ from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hashes import sha256_of_tensors
-from asyncdiff_cli.engine.hub import hub_errors
+from asyncdiff_cli.engine.hub import fetch_files, hub_errors
 from asyncdiff_cli.engine.policies.base import StepState
-from asyncdiff_cli.engine.policies.modules import find_module, read_config
+from asyncdiff_cli.engine.policies.modules import LIFTED, MODULE_FILES, find_module, read_config
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule, mode
+from asyncdiff_cli.engine.repository import Repository
 from asyncdiff_cli.engine.text import one_line
 
 RATIO_MARGIN = 1e-6
@@ -54,13 +53,14 @@ class LearnedDeviation:
     def load(cls, source: str | Path) -> Self:
         """The policy of a backbone's shipped module, of a directory, or of a hub repository.
 
+        Of a repository, OWNER/NAME[@REVISION], the policy's `source` names the commit.
+
         Raises:
             InputError: if there is no module of that name.
             AsyncDiffError: if it cannot be fetched or is damaged.
         """
-        path = expanded(source)
-        local = str(source) not in REGISTRY and path.is_dir()
-        return cls(load_tpm(source), str(path.absolute() if local else source))
+        directory, place = _locate(str(source))
+        return cls(_load(source, directory), place)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
@@ -199,7 +199,20 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
         >>> load_tpm("mini:lifted").bound
         1.0
     """
-    path = find_module(str(source)) or _download(str(source))
+    return _load(source, _locate(str(source))[0])
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    """The directory of a module, and the place of it that a record has."""
+    found = find_module(source)
+    if isinstance(found, Repository):
+        directory = _download(found)
+        return directory, str(found._replace(revision=directory.name))
+    shipped = source.removesuffix(LIFTED) in REGISTRY
+    return found, source if shipped else str(found.absolute())
+
+
+def _load(source: str | Path, path: Path) -> TimestepPredictionModule:
     read_config(source, path)
     try:
         with redirect_stdout(StringIO()):  # from_pretrained prints where it loads from
@@ -212,13 +225,12 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
         ) from None
 
 
-def _download(repo: str) -> Path:
+def _download(repository: Repository) -> Path:
     """The directory of a hub repository's module."""
     with hub_errors(
-        repo,
+        repository.name,
         local="the directory of a module",
         embedded="that of mini needs no download",
         lacking="holds no timestep prediction module",
     ):
-        files = [Path(hf_hub_download(repo, name)) for name in ("model.safetensors", "config.json")]
-    return files[0].parent
+        return fetch_files(repository, *MODULE_FILES)

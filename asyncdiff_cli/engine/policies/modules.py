@@ -8,13 +8,15 @@ from typing import Annotated
 from pydantic import Field
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
-from asyncdiff_cli.engine.checks import may_be_repository
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
 from asyncdiff_cli.engine.reading import Read, read_json
+from asyncdiff_cli.engine.repository import Repository
 
 LIFTED = ":lifted"
+MODULE_FILES = "model.safetensors", "config.json"
+"""The files that a module is loaded from."""
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 
 
@@ -36,12 +38,12 @@ class ModuleConfig(Read):
     global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
-def find_module(source: str) -> Path | None:
-    """The directory of a module; None for what may be a hub repository, which is not asked.
+def find_module(source: str) -> Path | Repository:
+    """The directory of a module, or the hub repository that it may be in, which is not asked.
 
     Args:
         source: the name of a backbone that ships one, with ":lifted" for the lifted one; a
-            directory or a repository.
+            directory or a repository, OWNER/NAME[@REVISION].
 
     Raises:
         InputError: for a backbone that ships none, or a directory that is not there or holds none.
@@ -55,9 +57,10 @@ def find_module(source: str) -> Path | None:
         if not (path / "config.json").is_file():
             raise InputError(f"{path} holds no timestep prediction module: it has no config.json")
         return path
-    if path.exists() or not may_be_repository(source):
+    repository = Repository.read(source)
+    if path.exists() or repository is None:
         raise InputError(f"there is no directory {source} with a timestep prediction module")
-    return None
+    return repository
 
 
 def read_config(source: str | Path, directory: Path) -> ModuleConfig:
@@ -81,5 +84,5 @@ def check_module(source: str) -> ModuleConfig | None:
     Raises:
         InputError, AsyncDiffError: as `find_module` and `read_config`.
     """
-    directory = find_module(source)
-    return None if directory is None else read_config(source, directory)
+    found = find_module(source)
+    return None if isinstance(found, Repository) else read_config(source, found)

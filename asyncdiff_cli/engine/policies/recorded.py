@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
-from asyncdiff_cli.engine.checks import may_be_repository
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import is_cached
 from asyncdiff_cli.engine.limits import MAX_BATCH
+from asyncdiff_cli.engine.policies.table import POLICIES
 from asyncdiff_cli.engine.reading import Read, parse_json
+from asyncdiff_cli.engine.repository import Repository
 
 
 class RecordedPolicy(Read):
@@ -22,7 +23,7 @@ class RecordedPolicy(Read):
 
     name: str
     source: str | None = None
-    """The place of the module."""
+    """The place of the module, or where the file of a schedule came from."""
     fingerprint: str | None = None
     deviation: float | list[float] = 0.0
     deviations: list[float] = Field([])
@@ -59,8 +60,12 @@ def _check_modules(where: object, policy: RecordedPolicy) -> None:
     source = policy.source
     if source is None or source.partition(":")[0] in REGISTRY:
         return
-    if not expanded(source).exists() and not is_cached(source):
-        raise InputError(
-            f"{where} names the module {source}, which is not on this machine: give --tpm with its"
-            f" place{', or repeat it there to download it' if may_be_repository(source) else ''}"
-        )
+    if policy.name in POLICIES and not POLICIES[policy.name].takes_module:
+        return  # its deviations are in the record
+    repository = Repository.read(source)
+    if expanded(source).exists() or (repository is not None and is_cached(*repository)):
+        return
+    raise InputError(
+        f"{where} names the module {source}, which is not on this machine: give --tpm with its"
+        f" place{'' if repository is None else ', or repeat it there to download it'}"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
@@ -33,6 +33,9 @@ class Schedule(Saved):
         >>> schedule.policy().for_run(torch.linspace(1, 0, 5), "euler").deviations
         (0.8, 0.5, 0.1)
     """
+
+    file: ClassVar[str] = "schedule.json"
+    """Its name in a hub repository."""
 
     format: Literal[1] = 1
     deviations: Annotated[
@@ -76,11 +79,11 @@ class Schedule(Saved):
             )
         return self
 
-    def policy(self) -> SolverSchedule:
-        """The policy that deviates by it."""
+    def policy(self, source: str | None = None) -> SolverSchedule:
+        """The policy that deviates by it, and records the hub repository that it came from."""
         from asyncdiff_cli.engine.policies.given import SolverSchedule
 
-        return SolverSchedule(self.deviations, self.solver)
+        return SolverSchedule(self.deviations, self.solver, source=source)
 
 
 def schedule_of(

@@ -14,7 +14,13 @@ from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.checks import check_choice, check_gamma
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.modules import LIFTED, check_module
-from asyncdiff_cli.engine.policies.table import POLICIES, SCHEDULE_FILE
+from asyncdiff_cli.engine.policies.table import (
+    POLICIES,
+    SCHEDULE_FILE,
+    as_number,
+    repository_of,
+)
+from asyncdiff_cli.engine.repository import COMMIT
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
@@ -41,7 +47,7 @@ class PolicySpec:
     values: tuple[float, ...] = ()
     """Its numbers; the default where there is one and none was given."""
     source: str | None = None
-    """Where its module is; None for the one that the backbone ships."""
+    """Where its module or file is; None for the module that the backbone ships."""
     gamma: float | None = None
 
     @property
@@ -74,7 +80,7 @@ def read_policy(text: str) -> PolicySpec:
         if not value.isprintable():
             raise InputError(f"policy {name}: {value!r} is not a place")
         return PolicySpec(name, source=value or None, gamma=gamma)
-    if is_schedule_file(rest):
+    if is_schedule_file(rest) or in_repository(rest):
         return PolicySpec(name, source=value, gamma=gamma)
     return PolicySpec(name, _numbers(name, value if colon else None), gamma=gamma)
 
@@ -93,14 +99,13 @@ def find_policy(text: str) -> PolicySpec:
     """Read as `read_policy` does a policy whose module or file is there; no repository is asked.
 
     Raises:
-        InputError, AsyncDiffError: as `read_policy` and `check_module`; and for a schedule file
-            that cannot be read, or of another kind.
+        InputError, AsyncDiffError: as `read_policy`, `check_module` and `PolicyRow.check_file`.
     """
     spec = read_policy(text)
     if spec.source is not None and POLICIES[spec.name].takes_module:
         check_module(spec.source)
     elif spec.source is not None:
-        POLICIES[spec.name].read_file(spec.source)
+        POLICIES[spec.name].check_file(spec.source)
     return spec
 
 
@@ -223,14 +228,36 @@ def is_schedule_file(text: str) -> bool:
     return takes_file and value.endswith(SCHEDULE_FILE) and value.isprintable()
 
 
+def in_repository(text: str) -> bool:
+    """Whether a policy's line, without its γ, names a hub repository that holds its file."""
+    name, _, value = text.partition(":")
+    row = POLICIES.get(name)
+    return row is not None and row.takes_file and value.isprintable() and bool(repository_of(value))
+
+
+def pinned(text: str) -> str:
+    """A policy's line, without its γ, with the commit of the repository that its file is in.
+
+    Raises:
+        InputError, AsyncDiffError: as `PolicyRow.locate`.
+    """
+    if not in_repository(text):
+        return text
+    name, _, value = text.partition(":")
+    return f"{name}:{POLICIES[name].locate(value)[1]}"
+
+
 def _split_gamma(text: str) -> tuple[str, float | None]:
-    """What is before the last @, and the number after it. The place of a module may hold an @."""
+    """What is before the last @, and the number after it. The place of a module may hold an @.
+
+    A commit is no number, though it may have no letter.
+    """
     rest, at, tail = text.rpartition("@")
     if not at:
         return text, None
-    gamma = _number(tail)
+    gamma = None if COMMIT.fullmatch(tail) else as_number(tail)
     named = ":" in rest and takes_module(rest)
-    if gamma is None and (named or is_schedule_file(text)):
+    if gamma is None and (named or is_schedule_file(text) or in_repository(text)):
         return text, None
     if gamma is None:
         raise InputError(f"policy {text!r}: gamma is a number, not {tail!r}")
@@ -256,7 +283,7 @@ def _numbers(name: str, value: str | None) -> tuple[float, ...]:
         raise InputError(f"policy {name} takes {count}, such as {row.example}, not {value!r}")
     numbers = []
     for text, check in zip(texts, checks, strict=True):
-        number = _number(text)
+        number = as_number(text)
         if number is None:
             raise InputError(f"policy {name}: {text!r} is not a number")
         try:
@@ -265,10 +292,3 @@ def _numbers(name: str, value: str | None) -> tuple[float, ...]:
             raise InputError(f"policy {name}: {error}") from None
         numbers.append(number)
     return tuple(numbers)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text) + 0.0  # a zero without its sign
-    except ValueError:
-        return None

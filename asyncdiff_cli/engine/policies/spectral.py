@@ -40,6 +40,7 @@ class SpectralDeviation(Described):
     Args:
         weight: of the noise that is left, ≥ 0.
         spectrum: of the data, as `Spectrum.rows`; none for that of images in general.
+        source: the hub repository that the spectrum's file came from, with the commit.
 
     Raises:
         InputError: for a weight that is none, or a spectrum that cannot be.
@@ -53,6 +54,7 @@ class SpectralDeviation(Described):
 
     weight: float = WEIGHT
     spectrum: Rows = ()
+    source: str | None = None
 
     name: ClassVar[str] = "spectral"
     bound: ClassVar[float] = 1.0
@@ -67,12 +69,9 @@ class SpectralDeviation(Described):
         object.__setattr__(self, "spectrum", rows)  # which a record has as lists
 
     def to_dict(self) -> dict[str, Any]:
-        described = {"name": self.name, "weight": self.weight}
-        return (
-            {**described, "spectrum": [list(row) for row in self.spectrum]}
-            if self.spectrum
-            else described
-        )
+        rows = {"spectrum": [list(row) for row in self.spectrum]} if self.spectrum else {}
+        source = {} if self.source is None else {"source": self.source}
+        return {"name": self.name, "weight": self.weight, **rows, **source}
 
     def for_run(self, sigmas: Tensor, solver: str) -> Policy:
         """The schedule for the evaluations at `sigmas` [evaluations + 1] of a solver."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
@@ -33,6 +33,9 @@ class MeasuredSpectrum(Saved):
         >>> measured.spectrum().std.tolist()
         [2.0, 1.0]
     """
+
+    file: ClassVar[str] = "spectrum.json"
+    """Its name in a hub repository."""
 
     format: Literal[1] = 1
     frequency: Annotated[tuple[_Frequency, ...], AS_TUPLE, _PER_FREQUENCY]
@@ -84,8 +87,8 @@ class MeasuredSpectrum(Saved):
         """Its numbers, as `Spectrum.rows`."""
         return tuple(zip(self.frequency, self.std, self.share, strict=True))
 
-    def policy(self) -> SpectralDeviation:
-        """The policy whose schedules are best for it."""
+    def policy(self, source: str | None = None) -> SpectralDeviation:
+        """The policy whose schedules are best for it, which records the hub repository of it."""
         from asyncdiff_cli.engine.policies.spectral import SpectralDeviation
 
-        return SpectralDeviation(spectrum=self.rows)
+        return SpectralDeviation(spectrum=self.rows, source=source)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.checks import (
@@ -23,6 +25,7 @@ from asyncdiff_cli.engine.checks import (
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.reading import shown
+from asyncdiff_cli.engine.repository import Repository
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
@@ -45,7 +48,8 @@ class PolicyRow:
             one argument.
         default: its number where none is given.
         takes_module: whether it is asked for with the place of a module in place of numbers.
-        takes_file: whether it may be asked for with a file in place of numbers.
+        takes_file: whether it may be asked for with a file in place of numbers, or with a hub
+            repository that holds one.
         file_path: the class of that file, as of `class_path`.
         made_by: how that file must have been made, as `Schedule.made` says it; "" for any way.
     """
@@ -70,19 +74,80 @@ class PolicyRow:
         return self.load()(numbers) if self.any_length else self.load()(*numbers)
 
     def read(self, source: str) -> Policy:
-        """The policy of a file. Raises: as `read_file`."""
-        return self.read_file(source).policy()
+        """The policy of a file, or of a hub repository. Raises: as `read_file` and `locate`."""
+        path, commit = self.locate(source)
+        return self.read_file(source, path).policy(commit)
 
-    def read_file(self, source: str) -> Any:
+    def check_file(self, source: str) -> None:
+        """A file can be read, or may be in a hub repository, which is not asked.
+
+        Raises:
+            InputError: as `read_file`, and for what is on the disk under another name than a file's.
+        """
+        if repository_of(source) is None:
+            self.read_file(source)
+        elif expanded(source).exists():
+            raise InputError(f"{source} is not a {SCHEDULE_FILE} file")
+
+    def read_file(self, source: str, path: Path | None = None) -> Any:
         """What is in a file, read without torch.
+
+        Args:
+            source: what a user calls it.
+            path: where it is; default there.
 
         Raises:
             InputError: for a file of another kind, or one that was made in another way.
         """
-        content = _load(self.file_path).load(expanded(source))
+        content = self.file_class.load(expanded(source) if path is None else path)
         if self.made_by and content.made.get("by") != self.made_by:
             raise InputError(f"{source} was not made by {self.made_by}: name it schedule:{source}")
         return content
+
+    def locate(self, source: str) -> tuple[Path, str | None]:
+        """Where a file is, downloaded if it is on the hub; and its repository, with the commit.
+
+        Raises:
+            InputError, AsyncDiffError: as `hub_errors`.
+        """
+        if (repository := repository_of(source)) is None:
+            return expanded(source), None
+        path = _download(repository, self.file_class.file)
+        return path, str(repository._replace(revision=path.parent.name))
+
+    @property
+    def file_class(self) -> Any:
+        """The class of its file."""
+        return _load(self.file_path)
+
+
+def repository_of(source: str) -> Repository | None:
+    """The hub repository that the file of a policy is in; None for one on the disk, or numbers."""
+    repository = None if source.endswith(SCHEDULE_FILE) else Repository.read(source)
+    parts = repository.name.split("/") if repository is not None else []
+    return None if any(as_number(part) is not None for part in parts) else repository
+
+
+def as_number(text: str) -> float | None:
+    """The number that a text is, a zero without its sign; None for any other text."""
+    try:
+        return float(text) + 0.0
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _download(repository: Repository, file: str) -> Path:
+    """A file of a repository, asked for once for all prompts that name it."""
+    from asyncdiff_cli.engine.hub import fetch_files, hub_errors
+
+    with hub_errors(
+        repository.name,
+        local=f"a file on the disk, such as {file}",
+        embedded="spectral and fixed:0.5 need no download",
+        lacking=f"holds no {file}",
+    ):
+        return fetch_files(repository, file) / file
 
 
 def _load(class_path: str) -> Any:
@@ -94,7 +159,7 @@ def _load(class_path: str) -> Any:
 _FIXED = PolicyRow("given:FixedDeviation", "fixed:D", "fixed:0.5", (check_deviation,))
 _SCHEDULE = PolicyRow(
     "given:ScheduledDeviation",
-    "schedule:D1/D2/…, schedule:FILE.json",
+    "schedule:D1/D2/…, schedule:FILE.json, schedule:USER/NAME",
     "schedule:0.5/0.2/0",
     (check_deviation,),
     any_length=True,
@@ -102,14 +167,14 @@ _SCHEDULE = PolicyRow(
 )
 _CALIBRATED = PolicyRow(
     "given:SolverSchedule",
-    "calibrated:FILE.json",
+    "calibrated:FILE.json, calibrated:USER/NAME",
     "calibrated:FILE.json by `asyncdiff calibrate`",
     takes_file=True,
     made_by="calibration",
 )
 _SPECTRAL = PolicyRow(
     "spectral:SpectralDeviation",
-    "spectral[:WEIGHT], spectral:FILE.json",
+    "spectral[:WEIGHT], spectral:FILE.json, spectral:USER/NAME",
     "spectral:1",
     (check_weight,),
     default=1.0,

@@ -185,7 +185,8 @@ class Recipe(ModelSettings, _Settings):
     """The bound of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
     start: NotEmpty | None = None
     """A static schedule that the module begins at, as a policy is written: fixed:D, schedule:…,
-    spectral or calibrated:FILE; None for the synchronous sampler, as in the paper."""
+    spectral or calibrated:FILE, or a hub repository in the place of a file; None for the
+    synchronous sampler, as in the paper."""
     prompts: NotEmpty = "mini"
     """mini, coco2014, t2i-compbench, or a file of prompts."""
     rewards: dict[RewardName, Weight]

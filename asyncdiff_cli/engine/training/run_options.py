@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import existing, expanded
-from asyncdiff_cli.engine.policies.specs import find_policy, is_schedule_file
+from asyncdiff_cli.engine.policies.specs import find_policy, is_schedule_file, pinned
 from asyncdiff_cli.engine.prompts.load import SOURCES, check_source
 from asyncdiff_cli.engine.training.recipe import RESUMABLE, Recipe
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
@@ -117,7 +117,10 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def _absolute(recipe: Recipe) -> Recipe:
-    """The recipe with the places of files as they are from any directory: a run may go on."""
+    """The recipe with the places of files as they are from any directory: a run may go on.
+
+    A start on the hub is named by its commit.
+    """
 
     def place(text: str) -> str:
         path = expanded(text)
@@ -132,6 +135,8 @@ def _absolute(recipe: Recipe) -> Recipe:
     if recipe.start is not None and is_schedule_file(recipe.start):
         name, _, file = recipe.start.partition(":")
         changes["start"] = f"{name}:{place(file)}"
+    elif recipe.start is not None:
+        changes["start"] = pinned(recipe.start)
     changes["reward_paths"] = {name: place(file) for name, file in recipe.reward_paths.items()}
     return recipe.model_copy(update=changes)
 

@@ -117,3 +117,18 @@ def test_several_devices_and_unknown_batches_are_left_out(tmp_path):
     (command,) = commands(store)
     assert "--batch-size 40" in command
     assert "--device" not in command
+
+
+def test_a_policy_of_the_hub_is_named_with_its_commit(tmp_path):
+    commit = "0123456789" * 4
+    policies = [{"name": "synchronous"}, {"name": "learned", "source": f"alice/tpm@{commit}"}]
+    batch = {"name": "each", "policies": policies, "gammas": [1.0, 1.0], "images": [1, 2]}
+    store = Store.open(tmp_path / "store", SETTINGS)
+    store.begin()
+    rows = []
+    for index, label in enumerate(("baseline", "learned:alice/tpm")):
+        record = provenance("a cat", batch=3, index=index, policy=batch).model_dump_json()
+        rows.append(store_row(0, "a cat", label, 1.0, provenance=record))
+    store.write(rows)
+    (command,) = commands(store)
+    assert f"--policies baseline,learned:alice/tpm@{commit}@1 " in command.replace("\\\n", " ")

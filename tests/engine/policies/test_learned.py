@@ -25,7 +25,6 @@ from asyncdiff_cli.engine import (
     policy_from_dict,
     sample,
 )
-from asyncdiff_cli.engine.policies import learned
 from asyncdiff_cli.engine.policies.learned import RATIO_MARGIN, SampledDeviation
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import excess, mode
@@ -233,18 +232,11 @@ RESPONSE = SimpleNamespace(headers={}, status_code=403, request=None)
     ],
 )
 def test_what_the_hub_refuses_is_one_line(error, kind, line, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(learned, "hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
     assert line in refused("someone/tpm", kind)
-
-
-def test_a_module_comes_from_the_hub_too(directory, monkeypatch):
-    monkeypatch.setattr(learned, "hf_hub_download", lambda repo, file: directory / file)
-    assert torch.equal(
-        answers(load_tpm("someone/tpm"), seen()), answers(load_tpm(directory), seen())
-    )
 
 
 def test_a_description_makes_the_same_policy(directory):
