@@ -33,7 +33,7 @@ ROUTES = (
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is an error: its status, the hub's name of it, and what it says."""
 
     def __init__(self, status: int, code: str = "", message: str = "no") -> None:
@@ -62,7 +62,7 @@ class StoredRepository:
     def find(self, revision: str | None) -> str:
         oid = self.branches.get(revision or "main", revision)
         if oid not in self.commits:
-            raise Refused(404, "RevisionNotFound")
+            raise RefusedError(404, "RevisionNotFound")
         return oid
 
 
@@ -109,7 +109,7 @@ class Answering(BaseHTTPRequestHandler):
         try:
             values = {k: v and unquote(v) for k, v in found.groupdict().items()}
             return getattr(self, name)(**values)
-        except Refused as error:
+        except RefusedError as error:
             headers = {"X-Error-Code": error.code, "X-Error-Message": error.message}
             return self._send(error.status, json.dumps({"error": error.message}).encode(), headers)
 
@@ -134,18 +134,18 @@ class Answering(BaseHTTPRequestHandler):
     def user(self) -> str | None:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.hub.users:
-            raise Refused(401, message="Invalid credentials in Authorization header")
+            raise RefusedError(401, message="Invalid credentials in Authorization header")
         return self.hub.users.get(token)
 
     def _read(self, name: str) -> StoredRepository:
         found = self.hub.repositories.get(name)
         if found is None or (found.private and self.user != name.partition("/")[0]):
-            raise Refused(404 if self.user else 401, "RepoNotFound")
+            raise RefusedError(404 if self.user else 401, "RepoNotFound")
         return found
 
     def _may_write(self, owner: str) -> None:
         if self.user != owner:
-            raise Refused(403, message=f"You don't have the rights to write under {owner}")
+            raise RefusedError(403, message=f"You don't have the rights to write under {owner}")
 
     def alive(self) -> None:
         self._send(200, b"")
@@ -156,7 +156,7 @@ class Answering(BaseHTTPRequestHandler):
         self._may_write(owner)
         name = f"{owner}/{asked['name']}"
         if name in self.hub.repositories:
-            raise Refused(409, message="You already created this model repo")
+            raise RefusedError(409, message="You already created this model repo")
         private = asked.get("private", False) or asked.get("visibility") == "private"
         self.hub.repositories[name] = StoredRepository(private)
         self.hub.put(name, {FIRST: b"*.safetensors filter=lfs\n"})
@@ -238,7 +238,9 @@ class Answering(BaseHTTPRequestHandler):
         parent = stored.find(revision)
         header, *operations = map(json.loads, self.body.splitlines())
         if header["value"].get("parentCommit") not in (None, parent):
-            raise Refused(412, message="A commit has happened since. Please refresh and try again.")
+            raise RefusedError(
+                412, message="A commit has happened since. Please refresh and try again."
+            )
         files = dict(stored.commits[parent].files)
         for operation in operations:
             value = operation["value"]
@@ -261,7 +263,7 @@ class Answering(BaseHTTPRequestHandler):
         oid = stored.find(revision)
         content = stored.commits[oid].files.get(path)
         if content is None:
-            raise Refused(404, "EntryNotFound")
+            raise RefusedError(404, "EntryNotFound")
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         self._send(200, content, {"X-Repo-Commit": oid, "ETag": etag})
 
