@@ -238,9 +238,7 @@ class Answering(BaseHTTPRequestHandler):
         parent = stored.find(revision)
         header, *operations = map(json.loads, self.body.splitlines())
         if header["value"].get("parentCommit") not in (None, parent):
-            raise RefusedError(
-                412, message="A commit has happened since. Please refresh and try again."
-            )
+            raise RefusedError(412, message="A commit has happened since")
         files = dict(stored.commits[parent].files)
         for operation in operations:
             value = operation["value"]

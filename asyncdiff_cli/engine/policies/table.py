@@ -82,7 +82,7 @@ class PolicyRow:
         """A file can be read, or may be in a hub repository, which is not asked.
 
         Raises:
-            InputError: as `read_file`, and for what is on the disk under another name than a file's.
+            InputError: as `read_file`, and for what is on the disk, but no such file.
         """
         if repository_of(source) is None:
             self.read_file(source)
