@@ -148,9 +148,12 @@ def size(count: float) -> str:
 
 
 def quiet_imports() -> None:
-    """Keep what libraries say while they are imported off the terminal."""
+    """Keep what libraries say while they are imported off the terminal, and show our warnings."""
     import logging
+    import warnings
 
+    _heed_ours()
+    warnings.showwarning = _once_each()
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     for library in ("bitsandbytes", "torch.utils._pytree", "torchao"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -159,19 +162,24 @@ def quiet_imports() -> None:
 def quiet_libraries() -> None:
     """Keep the libraries' warnings and loading bars off the terminal; downloads show theirs."""
     import logging
-    import warnings
 
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", AsyncDiffWarning)
-    warnings.showwarning = _once_each()
+    _heed_ours()  # a library may have set the filters as it was imported
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     logging.getLogger("diffusers.loaders.peft").setLevel(logging.CRITICAL)  # it raises them as well
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
+
+
+def _heed_ours() -> None:
+    """Let the engine's warnings through, and no other ones."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", AsyncDiffWarning)
 
 
 def _once_each() -> Callable[..., None]:

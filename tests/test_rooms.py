@@ -41,7 +41,7 @@ LIGHT = {
     " variants vocabulary weights",
     "rewards": "__init__ world.grammar world.held_out world.questions world.vocabulary",
     "policies": "modules recorded schedule_file specs spectrum_file table",
-    "prompts": "coco compbench files lines load mini prompt_set split",
+    "prompts": "coco compbench files hub_set lines load mini prompt_set split",
     "sampling": "arguments",
     "drawing": "checked_request panel provenance readiness request seeds source_image",
     "training": "recipe recipe_files run run_options",

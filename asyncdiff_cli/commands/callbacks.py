@@ -75,6 +75,15 @@ def read_paths(value: Any) -> Any:
     return value
 
 
+def read_prompts(path: Path | None) -> Path | None:
+    """Refuse prompts that are not there, as `read_paths`; those of a data set are not looked up."""
+    from asyncdiff_cli.engine.prompts.files import existing_prompts
+
+    if path is not None:
+        existing_prompts(path)
+    return path
+
+
 def try_file(context: typer.Context, path: Path | None) -> Path | None:
     """Refuse a file that cannot be written, before there is something to write."""
     if path is not None and not context.resilient_parsing:  # as where the shell completes

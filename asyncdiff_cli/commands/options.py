@@ -166,8 +166,8 @@ class PromptSource:
         typer.Option(
             metavar="SET",
             callback=callbacks.read_dataset,
-            help="mini, coco2014, t2i-compbench, or a text or JSONL file of prompts."
-            " (default: mini's own, else coco2014)",
+            help="mini, coco2014, t2i-compbench, a text or JSONL file of prompts, or"
+            " hf:USER/NAME[:COLUMN] of the hub. (default: mini's own, else coco2014)",
         ),
     ] = None
     prompts: Annotated[

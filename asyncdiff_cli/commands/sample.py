@@ -33,7 +33,8 @@ class _Prompts:
         typer.Option(
             metavar="FILE",
             help="Prompts, one a line; or JSON objects, one a line, with options of their own"
-            ' ({"prompt": …, "seed": 7, "gamma": 1.5}); - is stdin.',
+            ' ({"prompt": …, "seed": 7, "gamma": 1.5}); - is stdin; hf:USER/NAME[:COLUMN] a data'
+            " set of the hub.",
         ),
     ] = None
     source: Annotated[

@@ -46,9 +46,9 @@ class DrawnPrompts(options.PromptSource):
         Path | None,
         typer.Option(
             metavar="PATH",
-            callback=callbacks.read_paths,
-            help="A text or JSONL file of prompts; or a local copy of the set in place of the"
-            " download.",
+            callback=callbacks.read_prompts,
+            help="A text or JSONL file of prompts, or hf:USER/NAME[:COLUMN] of the hub; or a local"
+            " copy of the set in place of the download.",
         ),
     ] = None
     limit: Annotated[

@@ -36,9 +36,10 @@ def score(
         Path | None,
         typer.Option(
             metavar="FILE",
-            callback=callbacks.read_paths,
+            callback=callbacks.read_prompts,
             help='Prompts, one a line, in the order of the pictures; or {"image": …, "prompt": …},'
-            " one a line. (default: the prompt that a picture of `asyncdiff sample` carries)",
+            " one a line; or hf:USER/NAME[:COLUMN]. (default: the prompt that a picture of"
+            " `asyncdiff sample` carries)",
         ),
     ] = None,
     rewards: Annotated[

@@ -21,7 +21,7 @@ def draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] 
     from asyncdiff_cli.engine.evaluation.store import reserved
 
     with reserved(out, wanted.shard):
-        return _draw(wanted, out)
+        return _draw(wanted.going_on(out), out)
 
 
 def _draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]] | None:

@@ -47,9 +47,9 @@ def train(
         typer.Option(
             metavar="PATH",
             rich_help_panel=options.WHAT,
-            callback=callbacks.read_paths,
-            help="A text or JSONL file of prompts; or a local copy of what the recipe downloads"
-            " (COCO's captions as .json, or a directory).",
+            callback=callbacks.read_prompts,
+            help="A text or JSONL file of prompts, or hf:USER/NAME[:COLUMN] of the hub; or a local"
+            " copy of what the recipe downloads (COCO's captions as .json, or a directory).",
         ),
     ] = None,
     data_dir: options.DataDir = None,

@@ -10,6 +10,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hashes import sha256_of_files
 from asyncdiff_cli.engine.text import one_line
 
@@ -20,6 +21,11 @@ INSTEAD = "pass --prompts PATH, or a --data-dir that holds it"
 
 OnProgress = Callable[[int, "int | None"], None]
 """Called with the bytes that are there, and of how many; None if the server does not say."""
+
+
+def data_home(data_dir: Path | None) -> Path:
+    """The directory that downloads are kept in, default `$XDG_CACHE_HOME/asyncdiff`."""
+    return expanded(data_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asyncdiff")
 
 
 def download(

@@ -205,7 +205,7 @@ def test_a_file_of_prompts_is_one_by_either_option(asyncdiff, searched, tmp_path
     assert Path("again.json").read_bytes() == Path("dataset.json").read_bytes()
     refused = asyncdiff("calibrate", "--prompts", prompts, "--dataset", "mini", "--out", "a.json")
     assert refused.code == 2
-    assert "'mini' is not downloaded" in refused.err
+    assert "'mini' takes no local copy" in refused.err
 
 
 def test_a_calibrated_policy_takes_what_calibrate_made_alone(asyncdiff, draw, searched, module):

@@ -25,7 +25,7 @@ from asyncdiff_cli.engine.fields import (
 )
 from asyncdiff_cli.engine.files import existing
 from asyncdiff_cli.engine.limits import MAX_COLUMNS, MAX_IMAGES
-from asyncdiff_cli.engine.prompts.files import STDIN
+from asyncdiff_cli.engine.prompts.files import STDIN, existing_prompts
 from asyncdiff_cli.engine.prompts.lines import Line, Options, merged, read_prompts
 
 
@@ -76,7 +76,7 @@ class Request(Options):
             if not self.prompts and self.prompt_file is None:
                 raise ValueError("there is no prompt: give one, or --prompt-file, or --from IMAGE")
             if self.prompt_file not in (None, STDIN):
-                existing(self.prompt_file, "file")
+                existing_prompts(self.prompt_file, "file")
             return self
         existing(self.source, "file")
         if self.prompts or self.prompt_file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from asyncdiff_cli.engine.policies.specs import (
     make_policy,
     read_policy,
 )
+from asyncdiff_cli.engine.prompts.hub_set import HubSet, is_hub_set, pinned_source
 from asyncdiff_cli.engine.prompts.lines import check_options
 from asyncdiff_cli.engine.prompts.load import (
     DOWNLOADED,
@@ -128,6 +129,18 @@ class Comparison:
                 f"a shard is I/N with I from 0 to N − 1 and N to {MAX_COUNT:,}, not {index}/{count}"
             )
 
+    def going_on(self, out: Path) -> Comparison:
+        """The same on the commit of a data set that a store was begun with, if there is one.
+
+        Raises:
+            InputError: as `Store`.
+        """
+        if self.dataset is None or not is_hub_set(self.dataset) or Store.is_new(out):
+            return self
+        return replace(
+            self, dataset=pinned_source(self.dataset, Store(out).settings.get("dataset"))
+        )
+
     def check(self, out: Path) -> None:
         """Check all that is known before a model is looked up and anything heavy is imported.
 
@@ -205,7 +218,9 @@ class Comparison:
     @property
     def default_out(self) -> Path:
         """Where the store is unless asked otherwise."""
-        return Path("evals") / f"{Path(self.choice.name).name[:60]}-{Path(self.source).stem[:60]}"
+        source = self.source
+        of = HubSet.parse(source).repo if is_hub_set(source) else source
+        return Path("evals") / f"{Path(self.choice.name).name[:60]}-{Path(of).stem[:60]}"
 
     @cached_property
     def reference_set(self) -> Reference | None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import existing
+from asyncdiff_cli.engine.prompts.hub_set import HubSet, is_hub_set, read_hub_set
 from asyncdiff_cli.engine.reading import MEBIBYTE, read_bytes
 
 STDIN = Path("-")
@@ -29,22 +31,40 @@ LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Entry(NamedTuple):
-    """A line that is not skipped."""
+    """A line or row that is not skipped."""
 
     where: str
-    """File and line, for messages."""
+    """File and line, or data set and row, for messages."""
     values: Mapping[str, Any]
-    """A JSON object, or what a line of text stands for: `{"prompt": line}`."""
+    """A JSON object, or what a text stands for: `{"prompt": text}`."""
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """The entries of a file, or of stdin for `-`.
+def existing_prompts(path: Path, kind: str = "file or directory") -> Path:
+    """Refuse a file of prompts that is not there, or a data set that cannot be.
+
+    Raises:
+        InputError: as `existing` and `HubSet.check`.
+    """
+    if is_hub_set(path):
+        HubSet.parse(path).check()
+        return path
+    return existing(path, kind)
+
+
+def read_entries(path: Path, data_dir: Path | None = None) -> list[Entry]:
+    """The entries of a file, of stdin for `-`, or of a data set for `hf:…`.
+
+    Args:
+        data_dir: where a data set is kept, as of `read_hub_set`.
 
     Raises:
         InputError: for a file that cannot be read, is no text or holds no entry; and for a line of
             JSON Lines that is no object or names a key twice, or of text that is JSON, naming file
-            and line.
+            and line; and as `read_hub_set`.
+        AsyncDiffError: as `read_hub_set`.
     """
+    if is_hub_set(path):
+        return [Entry(where, {"prompt": text}) for where, text in read_hub_set(path, data_dir)]
     name = "stdin" if path == STDIN else str(path)
     lines = [(f"{name}:{number}", line) for number, line in _lines(_decoded(_bytes(path), name))]
     if not lines:

@@ -125,8 +125,11 @@ def merged(request: Options, line: Options, where: str) -> Options:
     return validated(Options, {**defaults, **own}, where)
 
 
-def read_prompts(path: Path) -> list[tuple[str, Line]]:
-    """Read a file of prompts, or stdin for `-`, as `read_entries` does.
+def read_prompts(path: Path, data_dir: Path | None = None) -> list[tuple[str, Line]]:
+    """Read a file of prompts, stdin for `-`, or a data set, as `read_entries` does.
+
+    Args:
+        data_dir: as of `read_entries`.
 
     Returns:
         The lines, and where each is for messages.
@@ -135,4 +138,5 @@ def read_prompts(path: Path) -> list[tuple[str, Line]]:
         InputError: as `read_entries`, and for a line that is not valid, naming file, line and
             field.
     """
-    return [(where, validated(Line, values, where)) for where, values in read_entries(path)]
+    entries = read_entries(path, data_dir)
+    return [(where, validated(Line, values, where)) for where, values in entries]

@@ -1,17 +1,17 @@
-"""The prompts that are trained and validated on: named sets, or a file of one's own."""
+"""The prompts that are trained and validated on: named sets, a file of one's own, or a data set."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.checks import check_choice, unknown
-from asyncdiff_cli.engine.downloads import OnProgress
+from asyncdiff_cli.engine.downloads import OnProgress, data_home
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES, captions_of, fetch_coco, read_coco
 from asyncdiff_cli.engine.prompts.compbench import fetch_compbench, read_compbench
+from asyncdiff_cli.engine.prompts.hub_set import HubSet, is_hub_set, pinned_source
 from asyncdiff_cli.engine.prompts.lines import read_prompts
 from asyncdiff_cli.engine.prompts.mini import first_edition
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
@@ -28,14 +28,21 @@ MINI = first_edition
 """What composes mini's prompts: `second_edition` is for weights of that world."""
 
 
+def is_source(source: str) -> bool:
+    """Whether a set of prompts is one of `SOURCES`, a data set, or a file that is there."""
+    return source in SOURCES or is_hub_set(source) or expanded(source).is_file()
+
+
 def check_source(source: str) -> None:
-    """A set of prompts is one of `SOURCES`, or a file that is there.
+    """A set of prompts is a source, and a data set's name and library are in order.
 
     Raises:
         InputError: for another one.
     """
-    if source not in SOURCES and not expanded(source).is_file():
+    if not is_source(source):
         raise InputError(f"{unknown('prompt source', source, SOURCES)}, and there is no such file")
+    if is_hub_set(source):
+        HubSet.parse(source).check()
 
 
 def default_source(backbone: str) -> str:
@@ -45,7 +52,9 @@ def default_source(backbone: str) -> str:
         InputError: for one without a name, of which it is not known.
     """
     if backbone not in DATASETS:
-        raise InputError("what to draw: give --dataset coco2014, t2i-compbench or FILE")
+        raise InputError(
+            "what to draw: give --dataset coco2014, t2i-compbench, FILE or hf:USER/NAME[:COLUMN]"
+        )
     return DATASETS[backbone]
 
 
@@ -61,10 +70,10 @@ def load_prompts(
     The splits of mini and of a file are disjoint; the others are as they were published.
 
     Args:
-        source: one of SOURCES, or a file as `asyncdiff sample --prompt-file` takes, of which only
-            the prompts are read.
+        source: one of SOURCES, or a file or data set as `asyncdiff sample --prompt-file` takes, of
+            which only the prompts are read.
         split: "train" or "validation".
-        data_dir: where downloads are kept, default `$XDG_CACHE_HOME/asyncdiff`.
+        data_dir: where downloads are kept, as of `data_home`.
         path: a copy in place of the download. For coco2014 the file of captions, or the directory
             that holds those of both splits; for t2i-compbench the directory of its lists.
         on_progress: told about the download of coco2014, as in `download`.
@@ -75,8 +84,8 @@ def load_prompts(
         AsyncDiffError: if a download fails, or is not what it should be.
     """
     check_choice("split", split, SPLITS)
-    home = data_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asyncdiff"
-    directory = expanded(home) / source
+    source = pinned_source(source)
+    directory = data_home(data_dir) / source
     path = expanded(path) if path else None
     if source == "coco2014":
         texts = read_coco(path, split) if path else fetch_coco(directory, split, on_progress)
@@ -86,13 +95,13 @@ def load_prompts(
         return read_compbench(path or directory, split)
     elif path is not None:
         raise InputError(
-            f"{source!r} is not downloaded, so it takes no local copy: leave out {path}"
+            f"{source!r} takes no local copy, as {' and '.join(DOWNLOADED)} do: leave out {path}"
         )
     elif source == "mini":
         texts, categories = MINI(split)
         return PromptSet(source, split, tuple(texts), tuple(categories))
     else:
-        texts = _read_file(source, split)
+        texts = _read_file(source, split, data_dir)
     return PromptSet(source, split, tuple(texts))
 
 
@@ -102,7 +111,8 @@ def load_evaluation_prompts(
     path: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> PromptSet:
-    """What is evaluated on: the validation split of a named set, or every prompt of a file.
+    """What is evaluated on: the validation split of a named set, or every prompt of a file or of a
+    data set.
 
     A file is one of prompts as `source`, or as `path` one in COCO's form of another name than
     COCO's own.
@@ -112,18 +122,22 @@ def load_evaluation_prompts(
     own = None if path is None else expanded(path)
     if source == "coco2014" and own and own.is_file() and own.name not in COCO_FILES.values():
         return PromptSet(source, ALL, tuple(captions_of(own)))
-    if source in SOURCES or not expanded(source).is_file():
+    if source in SOURCES or path is not None or not is_source(source):
         return load_prompts(source, "validation", data_dir, path, on_progress)
-    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(expanded(source)))
-    if not prompts:
-        raise InputError(f"{source} holds no prompt")
-    return PromptSet(source, ALL, tuple(prompts))
+    source = pinned_source(source)
+    return PromptSet(source, ALL, tuple(_distinct_prompts(source, data_dir)))
 
 
-def _read_file(source: str, split: str) -> list[str]:
+def _distinct_prompts(source: str, data_dir: Path | None) -> list[str]:
+    """The prompts of a file or data set in their order, each once."""
+    lines = read_prompts(expanded(source), data_dir)
+    return list(dict.fromkeys(line.prompt for _, line in lines))
+
+
+def _read_file(source: str, split: str, data_dir: Path | None) -> list[str]:
     """The split's prompts of a file, each once; no prompt's split depends on the others."""
     check_source(source)
-    prompts = dict.fromkeys(line.prompt for _, line in read_prompts(expanded(source)))
+    prompts = _distinct_prompts(source, data_dir)
     texts = [text for text in prompts if SPLITS[is_held_out(text, FILE_HELD_OUT)] == split]
     if not texts:
         raise InputError(

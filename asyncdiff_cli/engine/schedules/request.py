@@ -18,6 +18,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.fields import Count, GuidanceScale, Seed, Size, validated
 from asyncdiff_cli.engine.limits import MAX_COUNT, MAX_STEPS
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
+from asyncdiff_cli.engine.prompts.hub_set import pinned_source
 from asyncdiff_cli.engine.prompts.load import DOWNLOADED, default_source, load_prompts
 from asyncdiff_cli.engine.rewards import GUARD, parse_reward_paths, parse_rewards
 from asyncdiff_cli.engine.schedules.search import Search
@@ -184,7 +185,7 @@ def parse_drawn_request(
     Args:
         kind: the class of request.
         defaults: what takes the place of options that were not given.
-        values: `prompts` may be a file of prompts, too, in the place of `dataset`.
+        values: `prompts` may be a file of prompts or a data set, too, in the place of `dataset`.
 
     Raises:
         InputError: for options that cannot be, on one line.
@@ -194,6 +195,8 @@ def parse_drawn_request(
         given["search"] = Search(**search)
     if "dataset" not in given and "prompts" in given and not is_copy(given["prompts"]):
         given["dataset"] = str(given.pop("prompts"))
+    if "dataset" in given:
+        given["dataset"] = pinned_source(given["dataset"])
     rewards = parse_rewards(given.pop("rewards")) if "rewards" in given else []
     given["reward_paths"] = parse_reward_paths(given.pop("reward_path", ()), rewards)
     given["rewards"] = (*rewards, GUARD) if rewards and GUARD not in rewards else tuple(rewards)

@@ -188,7 +188,7 @@ class Recipe(ModelSettings, _Settings):
     spectral or calibrated:FILE, or a hub repository in the place of a file; None for the
     synchronous sampler, as in the paper."""
     prompts: NotEmpty = "mini"
-    """mini, coco2014, t2i-compbench, or a file of prompts."""
+    """mini, coco2014, t2i-compbench, a file of prompts, or hf:USER/NAME[:COLUMN] of the hub."""
     rewards: dict[RewardName, Weight]
     """Rewards by name with their weights, of which only the ratios count; 0 leaves one out."""
     reward_paths: dict[RewardName, NotEmpty] = {}

@@ -17,7 +17,8 @@ from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import existing, expanded
 from asyncdiff_cli.engine.policies.specs import find_policy, is_schedule_file, pinned
-from asyncdiff_cli.engine.prompts.load import SOURCES, check_source
+from asyncdiff_cli.engine.prompts.hub_set import is_hub_set, pinned_source
+from asyncdiff_cli.engine.prompts.load import SOURCES, check_source, is_source
 from asyncdiff_cli.engine.training.recipe import RESUMABLE, Recipe
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.run import RunDirectory
@@ -47,14 +48,15 @@ def find_run(
         overrides: `key=value`.
         resume: the directory of a run that goes on.
         out: that of a new one; default runs/NAME.
-        prompts: a text or JSONL file of prompts in place of the recipe's.
+        prompts: a text or JSONL file of prompts, or a data set, in place of the recipe's.
 
     Raises:
         InputError: for options that exclude each other, for a directory that holds no run or, for
             a new one, is not empty, and for overrides that a resumed run cannot take.
     """
     if prompts is not None and not is_copy(prompts) and resume is None:
-        overrides = [*overrides, f"prompts={prompts.absolute()}"]
+        place = prompts if is_hub_set(prompts) else prompts.absolute()
+        overrides = [*overrides, f"prompts={place}"]
     if backbone is not None:
         overrides = [*overrides, f"backbone={backbone}"]
     if resume is None:
@@ -92,7 +94,7 @@ def find_run(
     found = after.model_copy(update=kept)
     given = ModelChoice(backbone=backbone, lora=found.lora if changes_of(overrides, "lora") else ())
     check_model(resume, found.model(), given)
-    if prompts is None and found.prompts not in SOURCES and not Path(found.prompts).is_file():
+    if prompts is None and not is_source(found.prompts):
         raise InputError(
             f"{resume} is of the prompts in {found.prompts}, and there is no such file: give"
             " --prompts FILE with its place"
@@ -119,7 +121,7 @@ def _check_recipe(recipe: Recipe) -> None:
 def _absolute(recipe: Recipe) -> Recipe:
     """The recipe with the places of files as they are from any directory: a run may go on.
 
-    A start on the hub is named by its commit.
+    A start and prompts on the hub are named by their commits.
     """
 
     def place(text: str) -> str:
@@ -131,6 +133,7 @@ def _absolute(recipe: Recipe) -> Recipe:
         for name in ("prompts", "backbone", "model_path")
         if (value := getattr(recipe, name)) and value not in (*SOURCES, *REGISTRY)
     }
+    changes["prompts"] = pinned_source(changes.get("prompts", recipe.prompts))
     changes["lora"] = tuple(LoRA.parse(text).absolute() for text in recipe.lora)
     if recipe.start is not None and is_schedule_file(recipe.start):
         name, _, file = recipe.start.partition(":")
@@ -176,7 +179,7 @@ def check_said_once(options: Mapping[str, object], overrides: Sequence[str]) -> 
 
 def is_copy(path: Path) -> bool:
     """Whether --prompts is a local copy of the recipe's own set, and not a file of prompts."""
-    return path.is_dir() or path.suffix == ".json"
+    return path.is_dir() or (path.suffix == ".json" and not is_hub_set(path))
 
 
 def check_tracker(tracker: str | None) -> None:
