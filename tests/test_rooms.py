@@ -43,7 +43,8 @@ LIGHT = {
     "policies": "modules recorded schedule_file specs spectrum_file table",
     "prompts": "coco compbench files hub_set lines load mini prompt_set split",
     "sampling": "arguments",
-    "drawing": "checked_request panel provenance readiness request seeds source_image",
+    "drawing": "checked_request dry_run estimate panel plan planning provenance readiness redraw"
+    " request seeds settings source_image",
     "training": "recipe recipe_files run run_options",
     "schedules": "distill_request journal request search",
     "evaluation": "comparison contender merge paper reproduce scoring set_metrics.__init__"

@@ -164,7 +164,16 @@ def sample(
         typer.Option(
             "--dry-run",
             rich_help_panel=options.OUT,
-            help="Write nothing; tell what would be drawn, and the memory and time it needs.",
+            help="Write nothing; tell what would be drawn.",
+        ),
+    ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            rich_help_panel=options.OUT,
+            help="As --dry-run, and tell the memory and, of a small model, the time that it needs,"
+            " which takes about as long as a small model draws.",
         ),
     ] = False,
     json: options.Json = False,
@@ -183,8 +192,8 @@ def sample(
 
     request = parse_request(**vars(prompts), **vars(deviations), **vars(sampling))
     check_request(request, model, out)
-    if dry_run:
-        _forecast(request, model, out, json)
+    if dry_run or measure:
+        _forecast(request, model, out, measure, json)
         return
 
     with hold(out):
@@ -214,13 +223,11 @@ def _draw(
         render.as_json(job.report(written, time.perf_counter() - start))
 
 
-def _forecast(request: Request, choice: ModelChoice, out: Path, json: bool) -> None:
-    with render.status("Looking at the model"):
-        with collector_at_rest():
-            from asyncdiff_cli.engine.drawing.dry_run import forecast
+def _forecast(request: Request, choice: ModelChoice, out: Path, measure: bool, json: bool) -> None:
+    from asyncdiff_cli.engine.drawing.dry_run import forecast
 
-            render.quiet_libraries()
-        found = forecast(request, choice, out).to_dict(out)
+    with render.status("Looking at the model"):
+        found = forecast(request, choice, out, measure, render.quiet_libraries).to_dict(out)
     if json:
         render.as_json(found)
         return

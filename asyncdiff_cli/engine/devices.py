@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Protocol
-
 import torch
 
 from asyncdiff_cli.engine import dtypes
-from asyncdiff_cli.engine.checks import check_choice
-from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
+from asyncdiff_cli.engine.dtypes import Published
+from asyncdiff_cli.engine.errors import InputError
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, own) for name, own in dtypes.DTYPES.items()
 }
-
-
-class Published(Protocol):
-    """A model with the dtype that it is published in."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def dtype(self) -> str: ...
 
 
 def resolve_device(
@@ -40,31 +27,16 @@ def resolve_device(
     Raises:
         InputError: for an unknown device or dtype, CUDA where there is none, or fp16 on a CPU.
     """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not isinstance(wanted, str) and wanted.type == "cpu":
-        wanted = "cpu"  # of several processes, accelerate numbers theirs
-    dtypes.check_device(str(wanted))
-    device = torch.device(wanted)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device here; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise InputError(f"there is no {device} here, where GPUs are cuda:0 to cuda:{count - 1}")
-    own = "bf16" if entry is None else entry.dtype
-    if dtype is None:
-        dtype = TORCH_DTYPES[own] if device.type == "cuda" else torch.float32
-    elif isinstance(dtype, str):
-        check_choice("dtype", dtype, TORCH_DTYPES)
-        dtype = TORCH_DTYPES[dtype]
-    if dtype not in TORCH_DTYPES.values():
-        raise InputError(f"{dtype} is not a dtype to run a model in; use fp32, bf16 or fp16")
-    dtypes.check_computes(device.type, dtypes.dtype_name(dtype))
-    if dtype is torch.float16 and entry is not None and own != "fp16":
-        warnings.warn(
-            f"{entry.name} overflows in fp16, to NaN and black images: it is published in {own}",
-            AsyncDiffWarning,
-            stacklevel=3,
-        )
-    return device, dtype
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if isinstance(device, torch.device) and device.type == "cpu":
+        device = "cpu"  # of several processes, accelerate numbers theirs
+    if dtype is not None and not isinstance(dtype, str):
+        if dtype not in TORCH_DTYPES.values():
+            raise InputError(f"{dtype} is not a dtype to run a model in; use fp32, bf16 or fp16")
+        dtype = dtypes.dtype_name(dtype)
+    wanted = None if device is None else str(device)
+    names = dtypes.resolve_names(wanted, dtype, entry, gpus)
+    return torch.device(names[0]), TORCH_DTYPES[names[1]]
 
 
 def check_gpus(processes: int, device: str | None) -> None:

@@ -24,6 +24,7 @@ from asyncdiff_cli.engine.evaluation.comparison import REWARDS
 from asyncdiff_cli.engine.files import unused
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.schedule_file import Schedule, schedule_of
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.rewards import GUARD, reward_class, score
@@ -144,7 +145,7 @@ class Studio:
         (chosen,) = plan_request(request, entry, size).batches
         file = str(chosen.files[0])
         names = tuple(named(file, way) for way in WAYS)
-        batches = chosen.synchronous, replace(chosen, files=names[1:])
+        batches = chosen.beside(Synchronous()), replace(chosen, files=names[1:])
         plan = Plan(batches, (Panel(named(file, "compare"), (names,), columns=WAYS),))
         check_sizes(plan, self.job.backbone)
         return plan

@@ -2,8 +2,11 @@
 
 import json
 
+from PIL import Image
+
+from asyncdiff_cli.engine.drawing.provenance import save_png
 from tests.helpers.interpreter import python
-from tests.helpers.reporting import make_store
+from tests.helpers.reporting import make_store, provenance
 
 RUN = """
 import sys
@@ -163,6 +166,29 @@ def test_where_nothing_can_be_written_is_refused_without_torch(tmp_path, monkeyp
     assert (tmp_path / "file").read_text() == "mine"
     assert not any((tmp_path / "folder").iterdir())
     assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_dry_run_of_a_known_backbone_needs_no_torch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    record = provenance("a dog", policy={"name": "fixed", "deviation": 0.5})
+    save_png(Image.new("RGB", (128, 128)), "dog.png", record)
+    lines = {
+        "sample cat": "mini, float32 on cpu",
+        "sample cat --stepwise --dtype bf16": "mini, bfloat16 on cpu",
+        "sample cat dog --deviation 0.3 --compare 0,1": "line fixed:0.3, gamma 0.0",
+        "sample cat --schedule 0,0.5 --negative dog": "line schedule:0/0.5",
+        "sample cat --policy spectral@2": "line spectral, gamma 2.0",
+        "sample cat --tpm mini:lifted": "line learned:mini:lifted",
+        "sample cat --backbone flux --steps 7": "line fixed:0.499, gamma 1.0, num_infer",
+        "sample cat --backbone z-image": "name synchronous, gamma 1.0, num_inference_steps 50",
+        "sample --from dog.png --gamma 2 --out new": "new/dog-gamma2.png",
+    }
+    done = python("-c", RUN, "0", *(f"{line} --device cpu --dry-run" for line in lines))
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in lines.values():
+        assert text in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["dog.png"]
 
 
 def test_what_is_shown_of_a_store_needs_no_torch(tmp_path, monkeypatch):

@@ -62,7 +62,19 @@ def test_its_words_and_its_size_are_listed(asyncdiff):
     assert "octopus" in asyncdiff("backbones", "mini").out
 
 
-def test_a_dry_run_times_it(asyncdiff):
-    found = asyncdiff("sample", "a cat", "--dry-run", "--json").json
-    assert found["seconds"] > 0
-    assert found["weights_bytes"] < 200e6
+def test_a_dry_run_tells_what_measuring_finds(asyncdiff):
+    given = ("sample", "a cat", "--policy", "fixed:0.5", "--size", 32, "--stepwise", "--json")
+    measured = asyncdiff(*given, "--measure").json
+    assert measured["seconds"] > 0
+    assert measured["memory_bytes"] > measured["weights_bytes"]
+    told = asyncdiff(*given, "--dry-run").json
+    buffers = measured["weights_bytes"] - told["weights_bytes"]
+    assert 0 <= buffers < 0.001 * told["weights_bytes"]
+    assert told["memory_bytes"] is told["seconds"] is None
+    assert "--measure" in told["memory_reason"]
+    assert "--measure" in told["seconds_reason"]
+    for found in (measured, told):
+        for settings in found["settings"]:
+            settings["policy"] = settings["policy"]["name"]
+    same = ("dry_run", "images", "files", "backbone", "device", "dtype", "model", "settings")
+    assert {name: told[name] for name in same} == {name: measured[name] for name in same}

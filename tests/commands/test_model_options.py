@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice, RecordedSettings, flag
 from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.drawing import dry_run
+from asyncdiff_cli.engine.drawing import measured
 from asyncdiff_cli.engine.drawing.provenance import Provenance, read_provenance
 from asyncdiff_cli.engine.drawing.settings import BatchSettings
 from asyncdiff_cli.engine.evaluation import start as evaluation_start
@@ -240,7 +240,7 @@ def test_json_is_one_object_whatever_is_installed(asyncdiff):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
 def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(dry_run, "SMALL_MODEL", 0)  # so that nothing is loaded to be timed
+    monkeypatch.setattr(measured, "SMALL_MODEL", 0)  # so that nothing is loaded to be timed
     weights = pipelines["sd3"] / "transformer" / "diffusion_pytorch_model.safetensors"
     file = tmp_path / f"model{suffix}"
     if suffix == ".gguf":
@@ -267,7 +267,7 @@ def test_a_dry_run_looks_into_a_single_file(asyncdiff, pipelines, tmp_path, monk
 
 
 def test_a_dry_run_checks_every_size(asyncdiff, pipelines, tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "SMALL_MODEL", 0)
+    monkeypatch.setattr(measured, "SMALL_MODEL", 0)
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "size": 10}')
     given = ("--prompt-file", "p.jsonl", "--backbone", pipelines["sd3"], "--dry-run")
     refused = asyncdiff("sample", *given, "--size", 16)

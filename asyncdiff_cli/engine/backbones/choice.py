@@ -24,7 +24,7 @@ from asyncdiff_cli.engine.backbones.registry import (
     SCHEDULER_CLASSES,
 )
 from asyncdiff_cli.engine.checks import unknown
-from asyncdiff_cli.engine.dtypes import DTYPES
+from asyncdiff_cli.engine.dtypes import DTYPES, dtype_name
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.reading import problems
@@ -231,6 +231,17 @@ class ModelChoice(ModelSettings):
     def changed(self, **settings: Any) -> Self:
         """The same with other settings."""
         return self.model_copy(update=settings)
+
+    def filled(self, name: str, device: object, dtype: object) -> Self:
+        """The choice of a backbone with the defaults that are known without looking it up."""
+        return self.changed(
+            backbone=name,
+            scheduler=self.scheduler or NEUTRAL["scheduler"],
+            grid=self.grid or NEUTRAL["grid"],
+            device=str(device),
+            dtype=dtype_name(dtype),
+            offload=self.offload or NEUTRAL["offload"],
+        )
 
     def check(self) -> None:
         """Every name is known and every local file there, as far as the disk and names tell.

@@ -19,7 +19,6 @@ from asyncdiff_cli.engine.backbones.source import Source, configuration, find_so
 from asyncdiff_cli.engine.backbones.weights import default_size
 from asyncdiff_cli.engine.checks import check_size
 from asyncdiff_cli.engine.devices import resolve_device
-from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError
 
 
@@ -138,18 +137,4 @@ class Outline:
     def in_force(self) -> ModelChoice:
         """The choice with what it leaves to the backbone filled in."""
         choice = self.choice.changed(revision=self.revision, scheduler=self.scheduler)
-        return filled(choice, self.entry, self.device, self.dtype)
-
-
-def filled(
-    choice: ModelChoice, entry: BackboneEntry, device: torch.device, dtype: torch.dtype
-) -> ModelChoice:
-    """A choice with the defaults that are known without looking the pipeline up."""
-    return choice.changed(
-        backbone=entry.name,
-        scheduler=choice.scheduler or NEUTRAL["scheduler"],
-        grid=choice.grid or NEUTRAL["grid"],
-        device=str(device),
-        dtype=dtype_name(dtype),
-        offload=choice.offload or NEUTRAL["offload"],
-    )
+        return choice.filled(self.name, self.device, self.dtype)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY, BackboneEntry
-from asyncdiff_cli.engine.backbones.single_files import safetensors_shapes
+from asyncdiff_cli.engine.backbones.single_files import Shapes, safetensors_shapes
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.reading import Read, read_json, shown
 
@@ -172,13 +172,36 @@ def parameters(directory: Path) -> int:
     return sum(component_parameters(directory).values())
 
 
+def loaded_bytes(directory: Path, dtype: str) -> int:
+    """Bytes of a pipeline's weights once they are loaded, by the headers of its files.
+
+    Args:
+        dtype: what it is loaded in, as torch names it. In float16 transformers keeps the layers
+            `wo` of T5, which would overflow, in 4 bytes.
+
+    Raises:
+        InputError, AsyncDiffError: as `parameters`, and for an index of another shape.
+    """
+    classes = read_json(directory / "model_index.json", PipelineIndex).components()
+    width, total = {"float32": 4}.get(dtype, 2), 0
+    for file in _weight_files(directory):
+        keeps_wo = dtype == "float16" and str(classes[file.parent.name][1]).startswith("T5")
+        for name, shape in _shapes(file).items():
+            total += math.prod(shape) * (4 if keeps_wo and "wo" in name.split(".") else width)
+    return total
+
+
 def component_parameters(directory: Path) -> dict[str, int]:
     """The `parameters` of each component that has weights, by its folder's name."""
     found: dict[str, int] = {}
-    for file in _files(directory):
-        if file.suffix == ".safetensors":
-            name = file.parent.name
-            found[name] = found.get(name, 0) + _file_parameters(file)
+    for file in _weight_files(directory):
+        name = file.parent.name
+        found[name] = found.get(name, 0) + sum(map(math.prod, _shapes(file).values()))
+    return found
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    found = [file for file in _files(directory) if file.suffix == ".safetensors"]
     if not found:
         raise AsyncDiffError(f"{directory} holds no safetensors files")
     return found
@@ -198,11 +221,11 @@ def default_size(directory: Path) -> int:
     return (latents or FLUX_LATENTS) * 2**halvings
 
 
-def _file_parameters(file: Path) -> int:
+def _shapes(file: Path) -> Shapes:
     from safetensors import SafetensorError
 
     try:
-        return sum(map(math.prod, safetensors_shapes(file).values()))
+        return safetensors_shapes(file)
     except (SafetensorError, OSError) as error:
         raise AsyncDiffError(f"{file} is incomplete or corrupted ({error})") from None
 

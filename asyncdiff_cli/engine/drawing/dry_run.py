@@ -1,193 +1,90 @@
-"""What a request would draw, and the memory and time that it would take. Nothing is written."""
+"""What a request would draw, and what it takes as far as that is told without torch.
+
+Nothing is written.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from asyncdiff_cli.engine.backbones import weights
-from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.backbones.loading import check_checkpoint
-from asyncdiff_cli.engine.backbones.memory.advice import advise
-from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL, footprint
-from asyncdiff_cli.engine.backbones.outline import Outline, filled
-from asyncdiff_cli.engine.backbones.presence import find_checkpoint, find_pipeline
-from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
-from asyncdiff_cli.engine.backbones.schedulers import check_names
-from asyncdiff_cli.engine.backbones.setup import Setup
-from asyncdiff_cli.engine.devices import resolve_device
-from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
-from asyncdiff_cli.engine.drawing.job import check_source_is_kept, make_plan
-from asyncdiff_cli.engine.drawing.plan import Batch, Plan, largest
+from asyncdiff_cli.engine.backbones.compatibility import check_known_size, check_settings
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, SCHEDULER_CLASSES, BackboneEntry
+from asyncdiff_cli.engine.collector import collector_at_rest
+from asyncdiff_cli.engine.drawing.estimate import UNKNOWN, Estimate, Forecast, stored_on_the_hub
+from asyncdiff_cli.engine.drawing.planning import check_source_is_kept, make_plan
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.settings import TOLD
 from asyncdiff_cli.engine.drawing.source_image import read_source
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.dtypes import resolve_names
+from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.gpus import count_gpus
+from asyncdiff_cli.engine.reading import read_json
+
+UNTRACED = Estimate(None, "--measure traces it")
+UNTIMED = Estimate(None, "--measure times models of up to 1 GiB")
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and how it was come by, or None and why it is not known."""
+def forecast(
+    request: Request,
+    choice: ModelChoice,
+    out: Path,
+    measure: bool = False,
+    on_import: Callable[[], None] = lambda: None,
+) -> Forecast:
+    """Plan a request. What a backbone that is known by name takes is told without torch.
 
-    value: float | None
-    reason: str
-
-
-UNKNOWN = Estimate(None, "its configuration is not on this disk")
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A plan, and what it needs."""
-
-    plan: Plan
-    model: ModelChoice
-    """Every option of the model, as far as it is known what is in force."""
-    weights: Estimate
-    """Bytes of all weights."""
-    memory: Estimate
-    """Bytes on the device at most, the weights among them."""
-    advice: str | None
-    """What to change if it does not fit."""
-    seconds: Estimate
-
-    def to_dict(self, out: Path) -> dict[str, Any]:
-        """The run as JSON values."""
-        return {
-            "dry_run": True,
-            "images": self.plan.images,
-            "files": [str(out / file) for file in self.plan.files],
-            "backbone": self.model.name,
-            "device": self.model.device,
-            "dtype": self.model.dtype,
-            "model": self.model.to_dict(),
-            "settings": self.plan.settings,
-            "weights_bytes": self.weights.value,
-            "weights_reason": self.weights.reason,
-            "memory_bytes": self.memory.value,
-            "memory_reason": self.memory.reason,
-            "advice": self.advice,
-            "seconds": self.seconds.value and round(self.seconds.value, 2),
-            "seconds_reason": self.seconds.reason,
-        }
-
-
-def forecast(request: Request, choice: ModelChoice, out: Path) -> Forecast:
-    """Plan a request; load the model only if it is small, to time it.
+    Args:
+        measure: whether the model is traced, and timed if it is small. Others than those that are
+            known by name always are: only their own configuration tells what they draw.
+        on_import: called once torch and diffusers are imported, if they are.
 
     Raises:
         InputError: for all that can be refused without running the model.
         AsyncDiffError: for a repository that is neither known by name nor on the disk.
     """
     recorded, choice = read_source(request, choice)
-    entry, outline = _look_up(choice)
-    device, dtype = resolve_device(choice.device, choice.dtype, entry)
-    plan = make_plan(request, recorded, entry, outline.size if outline else entry.size or 0)
+    entry = REGISTRY.get(choice.name)
+    is_known = entry is not None and entry.size_multiple is not None and choice.model_path is None
+    if measure or entry is None or not is_known:
+        with collector_at_rest():
+            from asyncdiff_cli.engine.drawing.measured import measured
+
+            on_import()
+        return measured(request, recorded, choice, out)
+    device, dtype = resolve_names(choice.device, choice.dtype, entry, count_gpus())
+    check_settings(choice, device.partition(":")[0], dtype)
+    directory = weights.snapshot(entry, choice.revision)
+    size = entry.size or (0 if directory is None else weights.default_size(directory))
+    plan = make_plan(request, recorded, entry, size, TOLD)
+    for settings in {batch.settings for batch in plan.batches}:
+        check_known_size(choice, settings.height, settings.width)
     check_source_is_kept(request, plan, out)
-    if outline is None:
-        size, peak, advised = _stored_on_the_hub(entry, _file_size(choice)), UNKNOWN, None
-    else:
-        check_sizes(plan, outline)
-        check_checkpoint(outline.source)
-        size, peak, advised = _estimate_memory(plan, outline)
-        choice = choice.changed(scheduler=outline.scheduler)
-    reason = f"a dry run times models on this disk, up to {SMALL_MODEL >> 20} MiB of weights"
-    seconds = Estimate(None, reason)
-    if outline is not None and size.value is not None and size.value <= SMALL_MODEL:
-        seconds = _time(plan, load_outline(outline))
-    return Forecast(plan, filled(choice, entry, device, dtype), size, peak, advised, seconds)
-
-
-def _look_up(choice: ModelChoice) -> tuple[BackboneEntry, Outline | None]:
-    """What is known of a model without a download; no outline of one that is not on this disk."""
-    checkpoint = find_checkpoint(choice.model_path, choice.quantize)
-    entry, place, directory = find_pipeline(choice.name, None if checkpoint else choice.model_path)
     if directory is not None:
-        outline = Outline.of(choice)
-        return outline.entry, outline
-    if entry is None:
-        raise AsyncDiffError(f"{place} is not known by name, and a dry run downloads nothing")
-    where = resolve_device(choice.device, choice.dtype, entry)
-    Setup.of(choice).check(*where)
-    check_names(choice.scheduler, choice.grid)
-    snapshot = weights.snapshot(entry, choice.revision)
-    if snapshot is None:
-        return entry, None
-    path = choice.model_path if checkpoint else None
-    local = choice.changed(backbone=str(snapshot), model_path=path, revision=None)
-    outline = Outline.of(local, *where)
-    return entry, replace(outline, source=replace(outline.source, entry=entry))
+        choice = choice.changed(scheduler=choice.scheduler or _own_scheduler(directory))
+    model = choice.filled(entry.name, device, dtype)
+    held = _weights(entry, directory, choice.quantize, dtype)
+    peak, seconds = (UNKNOWN, UNKNOWN) if directory is None else (UNTRACED, UNTIMED)
+    return Forecast(plan, model, held, peak, None, seconds)
 
 
-def _file_size(choice: ModelChoice) -> int | None:
-    """Bytes of the file that takes the transformer's place, if one does."""
-    path = choice.model_path
-    return path.stat().st_size if path is not None and path.is_file() else None
+def _own_scheduler(directory: Path) -> str | None:
+    """The solver of a pipeline; None for one that is not known, which loading refuses."""
+    index = read_json(directory / "model_index.json", weights.PipelineIndex)
+    own = index.components()["scheduler"][1]
+    return next((name for name, known in SCHEDULER_CLASSES.items() if known == own), None)
 
 
-def _stored_on_the_hub(entry: BackboneEntry, file: int | None) -> Estimate:
-    """Bytes of the weights of a backbone that is not on this disk."""
-    assert entry.repo is not None  # _look_up found it by name
+def _weights(
+    entry: BackboneEntry, directory: Path | None, quantize: str | None, dtype: str
+) -> Estimate:
+    """Bytes of the weights of a backbone: as they are held, or as they are stored on the hub."""
+    if directory is None:
+        return stored_on_the_hub(entry)
     try:
-        return _stored(weights.download_sizes(entry.repo), file)
+        how = f"in {dtype}" + (f", before --quantize {quantize}" if quantize else "")
+        return Estimate(weights.loaded_bytes(directory, dtype), how)
     except AsyncDiffError as error:
         return Estimate(None, str(error))
-
-
-def _estimate_memory(plan: Plan, outline: Outline) -> tuple[Estimate, Estimate, str | None]:
-    """Bytes of the weights, those that the largest batch needs, and what to do if they are not
-    there."""
-    setup, checkpoint = outline.setup, outline.source.checkpoint
-    work, directory = largest(plan.batches, outline.entry), outline.configuration
-    held = setup.quantize, setup.offload
-    try:
-        found = footprint(directory, outline.dtype, work, *held, device=outline.device)
-    except InputError:  # what cannot be drawn needs no estimate
-        raise
-    except AsyncDiffError as error:
-        return Estimate(None, str(error)), Estimate(None, str(error)), None
-    if checkpoint is not None and checkpoint.suffix == GGUF:
-        parts = {part.name: part.weights for part in found.components}
-        unknown = Estimate(None, "what a GGUF file takes while it runs is not estimated")
-        return _stored(parts, checkpoint.stat().st_size, "as they are held"), unknown, None
-    return (
-        Estimate(found.weights, "as they are held"),
-        Estimate(found.peak, f"for {work.batch} at once, by tracing; libraries come on top"),
-        advise(outline, work),
-    )
-
-
-def _stored(
-    sizes: Mapping[str, int], file: int | None, how: str = "as stored on the hub"
-) -> Estimate:
-    """Bytes of the components, of which a file may take the transformer's place."""
-    if file is None:
-        return Estimate(sum(sizes.values()), how)
-    others = sum(size for name, size in sizes.items() if name != "transformer")
-    return Estimate(others + file, f"{file:,} bytes of the file, and the others {how}")
-
-
-def _time(plan: Plan, backbone: Backbone) -> Estimate:
-    """Time a batch of each shape with one step and with three, and add up the plan."""
-    check_sizes(plan, backbone)
-    timed: dict[tuple[int, int, int], tuple[float, float]] = {}
-    total = 0.0
-    for batch in plan.batches:
-        shape = batch.settings.height, batch.settings.width, len(batch.drawn)
-        if shape not in timed:
-            _seconds(batch, backbone, steps=1)  # the first call of a shape is slower
-            one, three = (_seconds(batch, backbone, steps) for steps in (1, 3))
-            timed[shape] = one, max(0.0, three - one) / 2
-        once, per_step = timed[shape]
-        total += once + per_step * (batch.settings.num_inference_steps - 1)
-    return Estimate(total, "timed here")
-
-
-def _seconds(batch: Batch, backbone: Backbone, steps: int) -> float:
-    settings = replace(batch.settings, num_inference_steps=steps)
-    start = time.perf_counter()
-    draw(replace(batch, settings=settings), backbone)  # returns images on the CPU: it has waited
-    return time.perf_counter() - start

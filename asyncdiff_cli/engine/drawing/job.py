@@ -11,16 +11,14 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.outline import Outline
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute
 from asyncdiff_cli.engine.drawing.parameters import has_parameters
-from asyncdiff_cli.engine.drawing.plan import Plan, largest, plan_request, with_steps
+from asyncdiff_cli.engine.drawing.plan import Plan, largest
+from asyncdiff_cli.engine.drawing.planning import check_source_is_kept, make_plan
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance
-from asyncdiff_cli.engine.drawing.redraw import plan_redraw
 from asyncdiff_cli.engine.drawing.request import Request
 from asyncdiff_cli.engine.drawing.source_image import Record, first, read_source
-from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.policies.base import StepState
 
@@ -156,27 +154,6 @@ def open_job(
     if parameters is None:
         parameters = request.source is None or has_parameters(request.source)
     return Job(plan, outline.in_force(), load_outline(outline), out, recorded, parameters)
-
-
-def make_plan(request: Request, recorded: Record | None, entry: BackboneEntry, size: int) -> Plan:
-    """The plan of a request for new images, or for its source again."""
-    if recorded is None or request.source is None:
-        plan = plan_request(request, entry, size)
-    else:
-        plan = plan_redraw(request, recorded, request.source.stem, entry)
-    return with_steps(plan) if request.stepwise else plan
-
-
-def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
-    """Check that no file of the plan is the image that it is drawn from.
-
-    Raises:
-        InputError: if one is.
-    """
-    if request.source is not None and request.source.resolve() in {
-        (out / file).resolve() for file in plan.files
-    }:
-        raise InputError(f"{request.source} would be overwritten: give another --out")
 
 
 def _environment(record: Provenance) -> dict[str, str | None]:

@@ -7,15 +7,23 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.provenance import Drawn
 from asyncdiff_cli.engine.drawing.request import Picture, Request
-from asyncdiff_cli.engine.drawing.settings import BatchSettings, defaults, resolve
-from asyncdiff_cli.engine.policies.given import Synchronous
+from asyncdiff_cli.engine.drawing.settings import (
+    MADE,
+    BatchSettings,
+    PolicyMaker,
+    defaults,
+    resolve,
+)
 from asyncdiff_cli.engine.policies.specs import plain
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.backbones.memory.tracing import Work
+    from asyncdiff_cli.engine.policies.base import Policy
 
 DRAWN_AT_ONCE = 4
 """Images that are drawn at once, unless asked otherwise."""
@@ -33,10 +41,9 @@ class Batch:
     stepwise: bool = False
     """Whether x̂0 after its steps is shown too."""
 
-    @property
-    def synchronous(self) -> Batch:
+    def beside(self, synchronous: Policy) -> Batch:
         """The same noise without deviations, in files beside these."""
-        settings = replace(self.settings, policy=Synchronous(), gamma=1.0)
+        settings = replace(self.settings, policy=synchronous, gamma=1.0)
         files = (file and named(file, WAYS[0]) for file in self.files)
         return replace(self, settings=settings, files=tuple(files))
 
@@ -83,6 +90,8 @@ class Plan:
 
 def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:
     """The batch of a plan that takes the most memory."""
+    from asyncdiff_cli.engine.backbones.memory.tracing import Work
+
     batch = max(batches, key=lambda b: len(b.drawn) * b.settings.height * b.settings.width)
     settings = batch.settings
     negative = settings.negative_prompt or entry.negative_prompt
@@ -96,17 +105,22 @@ def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:
     )
 
 
-def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
+def plan_request(
+    request: Request, entry: BackboneEntry, size: int, policies: PolicyMaker = MADE
+) -> Plan:
     """Resolve a request's images against a backbone, of whose own size they are by default.
 
     Images with equal settings share batches, in the order of the request.
+
+    Args:
+        policies: what they are drawn with, or, of a plan that is not drawn, are told of.
 
     Raises:
         InputError: for a prompt file that cannot be used.
     """
     wanted = request.pictures
-    base = defaults(entry, size)
-    settings = [resolve(p.options, base, entry) for p in wanted]
+    base = defaults(entry, size, policies)
+    settings = [resolve(p.options, base, entry, policies) for p in wanted]
     gammas = [
         compared_gammas(request, p.options.gamma) or (chosen.gamma,)
         for p, chosen in zip(wanted, settings, strict=True)
@@ -139,14 +153,14 @@ def plan_request(request: Request, entry: BackboneEntry, size: int) -> Plan:
     return Plan(tuple(batches), tuple(panels))
 
 
-def with_steps(plan: Plan) -> Plan:
+def with_steps(plan: Plan, synchronous: Policy) -> Plan:
     """The plan with the synchronous images too, and a sheet of each noise's steps in both ways."""
     batches: list[Batch] = []
     sheets = []
     for batch in plan.batches:
         chosen = replace(batch, stepwise=True)
-        deviates = not isinstance(batch.settings.policy, Synchronous)
-        ways = (chosen.synchronous, chosen) if deviates else (chosen,)
+        deviates = batch.settings.policy != synchronous
+        ways = (chosen.beside(synchronous), chosen) if deviates else (chosen,)
         batches += ways
         for row in zip(*(way.files for way in ways), strict=True):
             if (file := row[-1]) is not None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan, compared_gammas, slug
 from asyncdiff_cli.engine.drawing.provenance import Drawn, PanelProvenance, Provenance
 from asyncdiff_cli.engine.drawing.request import Request
-from asyncdiff_cli.engine.drawing.settings import BatchSettings, chosen_policy, resolve
+from asyncdiff_cli.engine.drawing.settings import MADE, BatchSettings, PolicyMaker, resolve
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.specs import plain, read_policy
-from asyncdiff_cli.engine.policies.table import policy_from_dict
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.policies.base import Policy
 
 
 def plan_redraw(
-    request: Request, record: Provenance | PanelProvenance, stem: str, entry: BackboneEntry
+    request: Request,
+    record: Provenance | PanelProvenance,
+    stem: str,
+    entry: BackboneEntry,
+    policies: PolicyMaker = MADE,
 ) -> Plan:
     """Draw an image or a panel again: the same batches, with the request's options for its own.
 
@@ -25,6 +30,7 @@ def plan_redraw(
         record: what the image was drawn from.
         stem: its file's name, without the suffix.
         entry: its backbone.
+        policies: as of `plan_request`.
 
     Raises:
         InputError: for options of a panel, which is only redrawn as it is.
@@ -36,10 +42,10 @@ def plan_redraw(
                 "a panel is only redrawn as it is; to change something, use --from with one of"
                 " its images"
             )
-        return _plan_panel(record, f"{stem}.png")
+        return _plan_panel(record, f"{stem}.png", policies)
 
-    settings = recorded_settings(record, chosen_policy(request, entry))
-    settings = resolve(request, settings, entry)
+    policy = policies.asked(request, entry) or policies.recorded(record.policy)
+    settings = resolve(request, recorded_settings(record, policy), entry, policies)
     stem += "".join(f"-{name}{_value(name, value)}" for name, value in changes.items())
     if not request.compare:
         return Plan((_redrawn(record, settings, f"{stem}.png"),))
@@ -54,16 +60,15 @@ def _redrawn(record: Provenance, settings: BatchSettings, file: str) -> Batch:
     return Batch(settings, record.batch, tuple(files))
 
 
-def _plan_panel(record: PanelProvenance, file: str) -> Plan:
+def _plan_panel(record: PanelProvenance, file: str, policies: PolicyMaker) -> Plan:
     """The panel's batches, each drawn once for all of its images that the panel shows."""
     files: dict[tuple[BatchSettings, tuple[Drawn, ...]], list[str | None]] = {}
     names = []
     for i, row in enumerate(record.cells):
         names.append(tuple(f"{i}-{j}" for j in range(len(row))))
         for name, cell in zip(names[-1], row, strict=True):
-            slots = files.setdefault(
-                (recorded_settings(cell), cell.batch), [None] * len(cell.batch)
-            )
+            settings = recorded_settings(cell, policies.recorded(cell.policy))
+            slots = files.setdefault((settings, cell.batch), [None] * len(cell.batch))
             slots[cell.index] = name
     batches = (
         Batch(chosen, drawn, tuple(slots), record.stepwise)
@@ -73,10 +78,10 @@ def _plan_panel(record: PanelProvenance, file: str) -> Plan:
     return Plan(tuple(batches), (panel,), only_panels=True)
 
 
-def recorded_settings(record: Provenance, policy: Policy | None = None) -> BatchSettings:
-    """The settings of the batch that an image was drawn in, with another policy if given."""
+def recorded_settings(record: Provenance, policy: Policy) -> BatchSettings:
+    """The settings of the batch that an image was drawn in, with a policy."""
     values = {field.name: getattr(record, field.name) for field in fields(BatchSettings)}
-    return BatchSettings(**{**values, "policy": policy or policy_from_dict(record.policy)})
+    return BatchSettings(**{**values, "policy": policy})
 
 
 def _value(name: str, value: Any) -> str:

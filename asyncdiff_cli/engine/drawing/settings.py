@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
-from asyncdiff_cli.engine.policies.base import Policy
-from asyncdiff_cli.engine.policies.given import FixedDeviation, ScheduledDeviation, Synchronous
-from asyncdiff_cli.engine.policies.specs import load_learned, parse_policy, plain
+from asyncdiff_cli.engine.policies.specs import PolicySpec, make_policy, plain, read_policy
+from asyncdiff_cli.engine.policies.table import policy_from_dict
 from asyncdiff_cli.engine.prompts.lines import Options
+
+if TYPE_CHECKING:
+    from asyncdiff_cli.engine.policies.base import Policy
 
 ARGUMENTS = {
     "gamma": "gamma",
@@ -18,6 +22,8 @@ ARGUMENTS = {
     "negative": "negative_prompt",
 }
 """Options, and the settings that they are as they stand."""
+_NO_DEVIATION = PolicySpec("baseline")
+"""No deviation."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,69 @@ def default_policy(entry: BackboneEntry) -> str:
     return f"fixed:{plain(entry.deviation)}" if entry.deviation else "baseline"
 
 
-def defaults(entry: BackboneEntry, size: int) -> BatchSettings:
+def asked_policy(options: Options) -> PolicySpec | None:
+    """The policy that is asked for, as a line that was read; None where it is left open."""
+    if options.policy is not None:
+        return read_policy(options.policy)
+    if options.deviation is not None:
+        return PolicySpec("fixed", (options.deviation,)) if options.deviation else _NO_DEVIATION
+    if options.schedule is not None:
+        return PolicySpec("schedule", options.schedule)
+    return None if options.tpm is None else PolicySpec("learned", source=options.tpm)
+
+
+def chosen_policy(options: Options, entry: BackboneEntry) -> Policy | None:
+    """The policy that is asked for; None where it is left to the backbone."""
+    spec = asked_policy(options)
+    if options.schedule is not None and options.bound is not None:
+        from asyncdiff_cli.engine.policies.given import ScheduledDeviation
+
+        return ScheduledDeviation(options.schedule, options.bound)
+    return None if spec is None else make_policy(spec, entry)
+
+
+@dataclass(frozen=True)
+class ToldPolicy:
+    """A policy that is not made, which takes torch, but told of."""
+
+    record: str
+    """What is said of it, as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.record)
+        return found
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> ToldPolicy:
+        return cls(json.dumps(record))
+
+    @classmethod
+    def asked(cls, options: Options, entry: BackboneEntry) -> ToldPolicy | None:
+        """What is asked for: its name, and the line that asks for it."""
+        spec = asked_policy(options)
+        if spec == _NO_DEVIATION:
+            return cls.from_dict({"name": "synchronous"})  # which is all that its record says
+        return None if spec is None else cls.from_dict({"name": spec.name, "line": spec.label})
+
+
+class PolicyMaker(NamedTuple):
+    """How a plan comes by its policies."""
+
+    asked: Callable[[Options, BackboneEntry], Any]
+    """The policy of options, or None."""
+    recorded: Callable[[dict[str, Any]], Any]
+    """The policy of a record."""
+
+
+MADE = PolicyMaker(chosen_policy, policy_from_dict)
+TOLD = PolicyMaker(ToldPolicy.asked, ToldPolicy.from_dict)
+"""For a plan that is not drawn."""
+
+
+def defaults(entry: BackboneEntry, size: int, policies: PolicyMaker = MADE) -> BatchSettings:
     """What a backbone does unless asked otherwise."""
     return BatchSettings(
-        policy=parse_policy(default_policy(entry), entry).policy,
+        policy=policies.asked(Options(policy=default_policy(entry)), entry),
         gamma=1.0,
         num_inference_steps=entry.num_inference_steps,
         guidance_scale=entry.guidance_scale,
@@ -56,7 +121,9 @@ def defaults(entry: BackboneEntry, size: int) -> BatchSettings:
     )
 
 
-def resolve(options: Options, base: BatchSettings, entry: BackboneEntry) -> BatchSettings:
+def resolve(
+    options: Options, base: BatchSettings, entry: BackboneEntry, policies: PolicyMaker = MADE
+) -> BatchSettings:
     """The options where there are any, else `base`."""
     changed: dict[str, Any] = {
         name: getattr(options, option)
@@ -65,21 +132,6 @@ def resolve(options: Options, base: BatchSettings, entry: BackboneEntry) -> Batc
     }
     if options.size is not None:
         changed["width"], changed["height"] = options.size
-    if (policy := chosen_policy(options, entry)) is not None:
+    if (policy := policies.asked(options, entry)) is not None:
         changed["policy"] = policy
     return replace(base, **changed)
-
-
-def chosen_policy(options: Options, entry: BackboneEntry) -> Policy | None:
-    """The policy that is asked for; None where it is left to the backbone."""
-    if options.policy is not None:
-        return parse_policy(options.policy, entry).policy
-    if options.deviation is not None:
-        return _fixed(options.deviation)
-    if options.schedule is not None:
-        return ScheduledDeviation(options.schedule, options.bound or 1.0)
-    return None if options.tpm is None else load_learned(options.tpm)
-
-
-def _fixed(deviation: float) -> Policy:
-    return FixedDeviation(deviation) if deviation else Synchronous()

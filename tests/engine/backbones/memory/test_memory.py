@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.backbones.memory.tracing import Work, without_data
 from asyncdiff_cli.engine.backbones.quantization import quantization
 from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY, OFFLOADS, QUANTIZATIONS
 from asyncdiff_cli.engine.backbones.setup import Setup
+from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from tests.conftest import TINY, clip_tokenizer, dynamic_shift, t5_tokenizer
 
@@ -42,6 +43,24 @@ def directories(tmp_path_factory):
         made[name] = tmp_path_factory.mktemp(name)
         TINY[name]().save_pretrained(made[name])
     return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_the_heads_of_the_files_tell_what_is_loaded(directories, name, dtype):
+    with without_data(CPU):
+        pipe = empty_adapter(directories[name], dtype).pipe
+    modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    tensors = {
+        id(tensor): tensor
+        for part in modules
+        for tensor in part.state_dict(keep_vars=True).values()
+    }
+    assert len({tensor.dtype for tensor in tensors.values()}) == (
+        2 if dtype is torch.float16 else 1
+    )
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    assert weights.loaded_bytes(directories[name], dtype_name(dtype)) == total
 
 
 def stored_bytes(value):

@@ -1,0 +1,52 @@
+"""The plan of a request, whether for new images or for one that is drawn again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.drawing.plan import Plan, plan_request, with_steps
+from asyncdiff_cli.engine.drawing.redraw import plan_redraw
+from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.settings import MADE, PolicyMaker
+from asyncdiff_cli.engine.drawing.source_image import Record
+from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.prompts.lines import Options
+
+
+def make_plan(
+    request: Request,
+    recorded: Record | None,
+    entry: BackboneEntry,
+    size: int,
+    policies: PolicyMaker = MADE,
+) -> Plan:
+    """The plan of a request for new images, or for its source again.
+
+    Args:
+        recorded: what the source was drawn from.
+        size: what the backbone draws by default.
+        policies: as of `plan_request`.
+
+    Raises:
+        InputError: as `plan_request` and `plan_redraw`.
+    """
+    if recorded is None or request.source is None:
+        plan = plan_request(request, entry, size, policies)
+    else:
+        plan = plan_redraw(request, recorded, request.source.stem, entry, policies)
+    if not request.stepwise:
+        return plan
+    return with_steps(plan, policies.asked(Options(policy="baseline"), entry))
+
+
+def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:
+    """Check that no file of the plan is the image that it is drawn from.
+
+    Raises:
+        InputError: if one is.
+    """
+    if request.source is not None and request.source.resolve() in {
+        (out / file).resolve() for file in plan.files
+    }:
+        raise InputError(f"{request.source} would be overwritten: give another --out")
