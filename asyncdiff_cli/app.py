@@ -15,8 +15,10 @@ from asyncdiff_cli.commands.distill import distill
 from asyncdiff_cli.commands.doctor import doctor
 from asyncdiff_cli.commands.evaluate import evaluate
 from asyncdiff_cli.commands.explain import explain
+from asyncdiff_cli.commands.export import export
 from asyncdiff_cli.commands.groups import ungrouped
 from asyncdiff_cli.commands.histogram import histogram
+from asyncdiff_cli.commands.import_scores import import_scores
 from asyncdiff_cli.commands.inspect import inspect
 from asyncdiff_cli.commands.merge import merge
 from asyncdiff_cli.commands.panel import panel
@@ -54,6 +56,8 @@ commands: dict[str, Callable[..., None]] = {
     "panel": panel,
     "report": report,
     "merge": merge,
+    "export": export,
+    "import-scores": import_scores,
     "score": score,
     "explain": explain,
     "ui": ui,

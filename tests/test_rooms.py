@@ -41,15 +41,15 @@ LIGHT = {
     " variants vocabulary weights",
     "rewards": "__init__ world.grammar world.held_out world.questions world.vocabulary",
     "policies": "modules recorded schedule_file specs spectrum_file table",
-    "prompts": "coco compbench files hub_set lines load mini prompt_set split",
+    "prompts": "benchmarks coco compbench files hub_set lines load mini prompt_set split",
     "sampling": "arguments",
     "drawing": "checked_request dry_run estimate panel plan planning provenance readiness redraw"
     " request seeds settings source_image",
     "training": "recipe recipe_files run run_options",
     "schedules": "distill_request journal request search",
-    "evaluation": "comparison contender merge paper reproduce scoring set_metrics.__init__"
-    " set_metrics.reference store summary sweep_axis table_data table_files table_markup"
-    " table_terminal tables",
+    "evaluation": "comparison contender export import_scores imported layouts.table merge paper"
+    " reproduce scoring set_metrics.__init__ set_metrics.reference store summary sweep_axis"
+    " table_data table_files table_markup table_terminal tables",
     "figures": "distributions explain_request formats gallery report tiles",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""

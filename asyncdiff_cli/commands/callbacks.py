@@ -48,6 +48,13 @@ def complete_set_metric(incomplete: str) -> list[str]:
     return _one_more(incomplete, NAMES)
 
 
+def complete_layout(incomplete: str) -> list[str]:
+    """Layouts that stores are exported in."""
+    from asyncdiff_cli.engine.evaluation.layouts.table import LAYOUTS
+
+    return [name for name in LAYOUTS if name.startswith(incomplete)]
+
+
 def _one_more(incomplete: str, names: Iterable[str]) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
@@ -129,6 +136,14 @@ def read_dataset(text: str | None) -> str | None:
 
         check_source(text)
     return text
+
+
+def read_layout(name: str) -> str:
+    """Refuse a layout that is not known before a store is read."""
+    from asyncdiff_cli.engine.evaluation.layouts.table import find_layout
+
+    find_layout(name)
+    return name
 
 
 def read_rewards(text: str | None) -> str | None:

@@ -33,7 +33,9 @@ def evaluate(
     scoring: options.ScoringOptions,
     model: options.Model,
     processes: options.Processes,
-    kept_images: options.KeptImages = 16,
+    kept_images: Annotated[
+        int | None, options.kept_images(" (default: 16; all of geneval, geneval2, dpg and hpsv2)")
+    ] = None,
     out: Annotated[
         Path | None,
         options.directory_out("The store. What is there is kept. (default: in evals/)"),

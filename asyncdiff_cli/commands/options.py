@@ -37,6 +37,28 @@ DataDir = Annotated[
         help="Where prompts are downloaded to. (default: the cache)",
     ),
 ]
+LocalPrompts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        callback=callbacks.read_paths,
+        rich_help_panel=WHAT,
+        help="A local copy of the set in place of the download.",
+    ),
+]
+Layout = Annotated[
+    str,
+    typer.Option(
+        metavar="BENCHMARK",
+        callback=callbacks.read_layout,
+        autocompletion=callbacks.complete_layout,
+        rich_help_panel=WHAT,
+        help="geneval, geneval2, dpg, t2i-compbench or hpsv2.",
+    ),
+]
+Exported = Annotated[
+    Path, typer.Argument(metavar="STORE", callback=callbacks.read_paths, help="A store of eval.")
+]
 RewardPath = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,12 +78,6 @@ Guidance = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(metavar="PIXELS", help="Height and width. (default: the backbone's)"),
-]
-KeptImages = Annotated[
-    int,
-    typer.Option(
-        "--images", metavar="N", rich_help_panel=OUT, help="Keep the images of the first N prompts."
-    ),
 ]
 Device = Annotated[
     str | None,
@@ -156,6 +172,12 @@ def directory_out(help: str) -> Any:
     return typer.Option(metavar="DIR", callback=check, rich_help_panel=OUT, help=help)
 
 
+def kept_images(default: str = "") -> Any:
+    """An option of how many images a store keeps; `default` says which, where it is none."""
+    says = f"Keep the images of the first N prompts.{default}"
+    return typer.Option("--images", metavar="N", rich_help_panel=OUT, help=says)
+
+
 @in_panel(WHAT)
 @dataclass(frozen=True)
 class PromptSource:
@@ -166,18 +188,11 @@ class PromptSource:
         typer.Option(
             metavar="SET",
             callback=callbacks.read_dataset,
-            help="mini, coco2014, t2i-compbench, a text or JSONL file of prompts, or"
-            " hf:USER/NAME[:COLUMN] of the hub. (default: mini's own, else coco2014)",
+            help="mini, coco2014, t2i-compbench, geneval, geneval2, dpg, hpsv2, a text or JSONL file of"
+            " prompts, or hf:USER/NAME[:COLUMN] of the hub. (default: mini's own, else coco2014)",
         ),
     ] = None
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            callback=callbacks.read_paths,
-            help="A local copy of the set in place of the download.",
-        ),
-    ] = None
+    prompts: LocalPrompts = None
     data_dir: DataDir = None
 
 
@@ -192,6 +207,9 @@ class PromptOptions(PromptSource):
             metavar="N", help="Prompts. (default: 2048 of coco2014, 256 of mini's, else all)"
         ),
     ] = None
+    num_images: Annotated[
+        int, typer.Option(metavar="N", help="Images of each prompt, each of a noise of its own.")
+    ] = 1
     seed: Seed = 42
     shard: Annotated[
         str,

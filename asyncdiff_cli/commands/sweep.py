@@ -39,7 +39,7 @@ def sweep(
     scoring: options.ScoringOptions,
     model: options.Model,
     processes: options.Processes,
-    kept_images: options.KeptImages = 6,
+    kept_images: Annotated[int, options.kept_images()] = 6,
     out: Annotated[
         Path | None,
         options.directory_out("The store. What is there is kept. (default: in evals/)"),

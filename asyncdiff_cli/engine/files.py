@@ -21,7 +21,9 @@ REFUSED = "refused"
 """The folder beside an evaluation or a training for images whose scores are no numbers."""
 REFERENCE = "reference.safetensors"
 """The statistics of pictures that others are compared with, in an evaluation or beside a judge."""
-FOLDERS = ("", "parts", "images", "checkpoints", "samples", "tpm", REFUSED)
+IMPORTED = "imported"
+"""The folder of an evaluation for scores that other programs have given its images."""
+FOLDERS = ("", "parts", "images", "checkpoints", "samples", "tpm", REFUSED, IMPORTED)
 """Where commands write below the directory that they are given."""
 TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}\.part")
 STEM = 50

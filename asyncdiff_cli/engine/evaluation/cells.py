@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from asyncdiff_cli.engine.evaluation.set_metrics import NAMES as SET_METRICS
-from asyncdiff_cli.engine.rewards import GUARD, entry
+from asyncdiff_cli.engine.rewards import ENTRIES, GUARD, entry
 from asyncdiff_cli.engine.statistics import Difference
 
 HEADINGS = {
@@ -52,8 +52,13 @@ def heading(name: str) -> str:
 
 
 def has_best(metric: str) -> bool:
-    """Whether a best is marked: not of the guard, nor of a reward of which higher is not better."""
-    return metric in SET_METRICS or (metric != GUARD and entry(metric).higher_is_better)
+    """Whether a best is marked: not of the guard, nor of a reward of which higher is not better.
+
+    Of what other programs have measured, higher is better.
+    """
+    if metric in SET_METRICS or metric not in ENTRIES:
+        return True
+    return metric != GUARD and entry(metric).higher_is_better
 
 
 def marks(means: Sequence[float], digits: int) -> list[Mark]:

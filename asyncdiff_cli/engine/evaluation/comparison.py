@@ -35,6 +35,7 @@ from asyncdiff_cli.engine.policies.specs import (
     make_policy,
     read_policy,
 )
+from asyncdiff_cli.engine.prompts.benchmarks import BENCHMARKS
 from asyncdiff_cli.engine.prompts.hub_set import HubSet, is_hub_set, pinned_source
 from asyncdiff_cli.engine.prompts.lines import check_options
 from asyncdiff_cli.engine.prompts.load import (
@@ -73,8 +74,10 @@ class Comparison:
         held_out: of a file take only what a training keeps for validation.
         dataset, data_dir, prompts: as `load_evaluation_prompts`; default the backbone's.
         limit: how many prompts.
+        num_images: how many images of each prompt, each of a noise of its own.
         seed: draws the prompts and their noise.
-        kept_images: of the first so many prompts the images are kept.
+        kept_images: of the first so many prompts the images are kept; default all of one of
+            `BENCHMARKS`, else `KEPT_IMAGES`.
         shard: (i, n): only the prompts i, i + n, i + 2n …
         set_metrics: what the pictures of a policy are compared by with those of a reference.
         reference: its directory; default the one that comes with mini's judge.
@@ -90,6 +93,7 @@ class Comparison:
     data_dir: Path | None = None
     prompts: Path | None = None
     limit: int | None = None
+    num_images: int = 1
     seed: int = 42
     guidance: float | None = None
     size: int | None = None
@@ -98,7 +102,7 @@ class Comparison:
     reward_dtype: str | None = None
     offload_rewards: bool = False
     batch_size: int | None = None
-    kept_images: int = KEPT_IMAGES
+    kept_images: int | None = None
     shard: tuple[int, int] = (0, 1)
     set_metrics: Sequence[str] = ()
     reference: Path | None = None
@@ -110,8 +114,9 @@ class Comparison:
             check_steps(steps)
         check_options(seed=self.seed, guidance=self.guidance, size=self.size)
         check_count("--limit", self.limit)
+        check_count("--num-images", self.num_images)
         check_count("--batch-size", self.batch_size)
-        if not 0 <= self.kept_images <= MAX_COUNT:
+        if self.kept_images is not None and not 0 <= self.kept_images <= MAX_COUNT:
             raise InputError(
                 f"--images is a whole number from 0 to {MAX_COUNT:,}, not {self.kept_images}"
             )
@@ -214,6 +219,13 @@ class Comparison:
             InputError: if it is not said, and the backbone has no set of its own.
         """
         return self.dataset or default_source(self.choice.name)
+
+    @property
+    def num_kept(self) -> int:
+        """The number of prompts whose images are kept."""
+        if self.kept_images is None:
+            return MAX_COUNT if self.source in BENCHMARKS else KEPT_IMAGES
+        return self.kept_images
 
     @property
     def default_out(self) -> Path:

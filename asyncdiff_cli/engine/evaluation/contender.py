@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,18 +12,10 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.store_rows import Key, described
-from asyncdiff_cli.engine.policies.specs import (
-    ChosenPolicy,
-    in_repository,
-    plain,
-    takes_module,
-)
+from asyncdiff_cli.engine.policies.specs import ChosenPolicy
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
-
-PLACE = 60
-"""Characters of a module's place that are a part of file names."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +51,6 @@ class Contender:
         settings = {k: v for k, v in self.policy.to_dict().items() if k != "source"}
         return json.dumps(settings, sort_keys=True)
 
-    @property
-    def file(self) -> str:
-        """Its part of a file name, which is no other label's."""
-        label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.label).strip("-")
-        if in_repository(self.label) or (":" in self.label and takes_module(self.label)):
-            digest = hashlib.sha256(self.label.encode()).hexdigest()
-            label = f"{label[:PLACE]}-{digest[:6]}"
-        return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
-
 
 @dataclass(frozen=True)
 class EvaluationCell:
@@ -77,12 +58,24 @@ class EvaluationCell:
 
     prompt_id: int
     contender: Contender
+    number: int = 0
+    """Which image of the prompt, each of a noise of its own."""
 
 
 def key(seed: int, cell: EvaluationCell) -> Key:
     """The key of an image's row in an evaluation with this seed."""
-    noise = noise_seed(seed, EVALUATION, cell.prompt_id)
+    noise = seed_of_noise(seed, cell.prompt_id, cell.number)
     return Key(cell.prompt_id, noise, *cell.contender.setting)
+
+
+def seed_of_noise(seed: int, prompt_id: int, number: int) -> int:
+    """The seed of the noise that all policies draw an image of a prompt from.
+
+    Args:
+        seed: of the evaluation.
+        number: of the prompt's images, from 0.
+    """
+    return noise_seed(seed, EVALUATION, prompt_id, *([number] if number else []))
 
 
 def check_descriptions(store: Store, contenders: Sequence[Contender]) -> None:

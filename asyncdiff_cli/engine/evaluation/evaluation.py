@@ -42,6 +42,7 @@ class Evaluation:
         seed: of the noises; the n-th prompt's is a function of it and n.
         kept_images: of the first so many prompts the images are kept.
         set_metrics: whose features of every image are kept.
+        num_images: of each prompt, each of a noise of its own.
         encode: encodes prompts that are yet to be; None where all are, or as they are drawn.
         shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
         options: all that were in force, as JSON values.
@@ -62,6 +63,7 @@ class Evaluation:
     options: Mapping[str, Any] = field(default_factory=dict)
     encode: Callable[[Canvas, Sequence[str]], None] | None = None
     set_metrics: SetMetricGroup = field(default_factory=SetMetricGroup)
+    num_images: int = 1
     clock: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,8 +74,9 @@ class Evaluation:
         done, first = self.store.keys(), self.accelerator.process_index
         mine = places(len(self.order), self.shard)[first :: self.accelerator.num_processes]
         cells = (
-            EvaluationCell(prompt_id, contender)
+            EvaluationCell(prompt_id, contender, number)
             for prompt_id in mine
+            for number in range(self.num_images)
             for contender in self.contenders
         )
         return [cell for cell in cells if key(self.seed, cell) not in done]
@@ -130,10 +133,10 @@ class Evaluation:
         return chunks
 
     def _chunks(self, cells: Sequence[EvaluationCell]) -> Iterator[list[EvaluationCell]]:
-        """The cells of as many whole prompts as fit into a batch of each number of steps."""
+        """The cells of as many whole noises as fit into a batch of each number of steps."""
         chunk: list[EvaluationCell] = []
-        for _, same_prompt in itertools.groupby(cells, key=lambda cell: cell.prompt_id):
-            more = list(same_prompt)
+        for _, same_noise in itertools.groupby(cells, lambda cell: (cell.prompt_id, cell.number)):
+            more = list(same_noise)
             counts = Counter(cell.contender.steps for cell in chunk + more)
             if chunk and max(counts.values()) > self.batch_size.value:
                 yield chunk
@@ -190,7 +193,8 @@ class Evaluation:
         """Write an image that is kept; its path in the store."""
         if cell.prompt_id >= self.kept_images:
             return None
-        name = f"{IMAGES}/{cell.prompt_id:06d}-{cell.contender.file}.png"
+        number = f"-{cell.number}" if cell.number else ""
+        name = f"{IMAGES}/{cell.prompt_id:06d}{number}-{cell.contender.setting.file}.png"
         save_png(image, self.store.image(name), record)
         return name
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.evaluation.imported import read_column, write_column
 from asyncdiff_cli.engine.evaluation.store import Store, reserved
-from asyncdiff_cli.engine.evaluation.store_rows import described, distinct_rows
+from asyncdiff_cli.engine.evaluation.store_rows import Key, described, distinct_rows
 from asyncdiff_cli.engine.evaluation.store_settings import differing
 from asyncdiff_cli.engine.files import REFERENCE, write_atomically
 from asyncdiff_cli.engine.reading import MEBIBYTE
@@ -52,6 +53,8 @@ def _put_together(stores: Sequence[Store], out: Path) -> Store:
     references = [file for s in stores if (file := s.path / REFERENCE).is_file()]
     if stores[0].set_metrics and not references:
         raise AsyncDiffError(f"{REFERENCE} is in none of the stores")
+    imported = dict.fromkeys(name for store in stores for name in store.imported)
+    scores = {name: _scores(name, stores) for name in imported}
     merged = Store(out, stores[0].settings)
     merged.begin()
     for name, file in files.items():
@@ -60,6 +63,23 @@ def _put_together(stores: Sequence[Store], out: Path) -> Store:
         write_atomically(out / REFERENCE, partial(shutil.copyfile, references[0]))
     if len(table):
         merged.add(distinct_rows(table))
+    for name, column in scores.items():
+        write_column(out, name, column)
+    return merged
+
+
+def _scores(name: str, stores: Sequence[Store]) -> dict[Key, float]:
+    """A column of what other programs have said of images of any of the stores.
+
+    Raises:
+        InputError: for an image of two scores.
+    """
+    merged: dict[Key, float] = {}
+    for store in stores:
+        scores = read_column(store.path, name) if name in store.imported else {}
+        if any(merged.get(key, score) != score for key, score in scores.items()):
+            raise InputError(f"{store.path} has other scores in {name} of the same images")
+        merged |= scores
     return merged
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -155,9 +156,12 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _amount(settings: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Options that choose what is drawn."""
     places = [(row["prompt_id"], row["image"]) for row in rows]
+    noises = Counter(place for place, _ in {(row["prompt_id"], row["seed"]) for row in rows})
+    images = max(noises.values())
     return {
         "--dataset": settings.get("dataset"),
         "--limit": 1 + max(place for place, _ in places),
+        "--num-images": images if images > 1 else None,
         "--seed": settings.get("seed"),
         "--images": 1 + max((place for place, image in places if image), default=-1),
     }

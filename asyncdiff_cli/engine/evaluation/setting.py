@@ -7,8 +7,15 @@ makes, and `Contender` has that at a number of steps. `Setting` is what a store 
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from asyncdiff_cli.engine.policies.specs import in_repository, plain, takes_module
+
+PLACE = 60
+"""Characters of a module's place that are a part of file names."""
 
 
 class Setting(NamedTuple):
@@ -24,6 +31,15 @@ class Setting(NamedTuple):
     def of(cls, row: Mapping[str, Any]) -> Setting:
         """The setting of a store's row."""
         return cls(*(row[name] for name in SETTING))
+
+    @property
+    def file(self) -> str:
+        """Its part of the name of a file or folder, which is no other's."""
+        label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.policy).strip("-")
+        if in_repository(self.policy) or (":" in self.policy and takes_module(self.policy)):
+            digest = hashlib.sha256(self.policy.encode()).hexdigest()
+            label = f"{label[:PLACE]}-{digest[:6]}"
+        return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
 
     @property
     def label(self) -> str:

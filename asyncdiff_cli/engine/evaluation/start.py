@@ -105,11 +105,12 @@ def open_evaluation(
         contenders,
         wanted.seed,
         BatchSize(batch_size),
-        wanted.kept_images,
+        wanted.num_kept,
         wanted.shard,
         in_force(wanted, outline, shared, order, batch_size),
         partial(encode_more, outline, (scorers, set_metrics)),
         set_metrics,
+        wanted.num_images,
     )
 
 
@@ -161,7 +162,11 @@ def _undrawn(
     return [
         texts.texts[order[place]]
         for place in places(len(order), wanted.shard)
-        if not done >= {key(wanted.seed, EvaluationCell(place, each)) for each in contenders}
+        if not done.issuperset(
+            key(wanted.seed, EvaluationCell(place, contender, number))
+            for contender in contenders
+            for number in range(wanted.num_images)
+        )
     ]
 
 
@@ -209,6 +214,7 @@ def in_force(
         "size": shared["size"],
         "rewards": wanted.reward_names(),
         "batch_size": batch,
+        "kept_images": wanted.num_kept,
     }
     values: dict[str, Any] = json.loads(json.dumps({**own, **known}, default=str))
     return {"model": values.pop("choice"), **values}

@@ -3,6 +3,7 @@
 settings.json    what all rows share, written with the first; another evaluation is refused
 parts/*.parquet  the rows, in files that pandas, polars and DuckDB read
 images/*.png     the images, if they are kept
+imported/*.parquet  scores that other programs have given the images, if there are any
 reference.safetensors  what set metrics compare with, if there are any
 
 A row's key is (prompt_id, seed, policy, gamma, bound, num_inference_steps). A row that is there is
@@ -25,6 +26,12 @@ from typing import Any
 import pyarrow as pa
 
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.evaluation.imported import (
+    check_column_name,
+    column_names,
+    read_column,
+    with_column,
+)
 from asyncdiff_cli.engine.evaluation.parts import PartGoneError, row_groups, write_part, write_whole
 from asyncdiff_cli.engine.evaluation.store_rows import Key, distinct_rows, keys_of, schema_of
 from asyncdiff_cli.engine.evaluation.store_settings import (
@@ -161,6 +168,18 @@ class Store:
         """The columns of all rows, as `schema_of`."""
         return schema_of(self.rewards, self.set_metrics)
 
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The columns of scores that other programs have given.
+
+        Raises:
+            InputError: for one that is called as a column of the rows.
+        """
+        names = column_names(self.path)
+        for name in names:
+            check_column_name(name, self.schema.names)
+        return tuple(names)
+
     def parts(self) -> list[Path]:
         """The files of rows, in a fixed order."""
         return listed(self.path / "parts", "[!.]*.parquet")
@@ -222,15 +241,24 @@ class Store:
     def read(self, columns: Iterable[str] | None = None) -> pa.Table:
         """The rows in the order of their keys, each once; those of some columns and the keys.
 
+        Args:
+            columns: default all but the imported ones, which are empty where nothing was given.
+
         Raises:
             AsyncDiffError: naming a file that is damaged.
         """
-        schema = self.schema
-        if columns is not None:
-            names = dict.fromkeys([*Key._fields, *columns])
-            schema = pa.schema([schema.field(name) for name in names])
+        names = self.schema.names if columns is None else [*Key._fields, *columns]
+        names = list(dict.fromkeys(names))
         if self._held is not None:
-            return self._held.select(schema.names)
+            return self._held.select(names)
+        own = [name for name in names if name in self.schema.names]
+        table = self._read(pa.schema([self.schema.field(name) for name in own]))
+        for name in names:
+            if name not in own:
+                table = with_column(table, name, read_column(self.path, name))
+        return table.select(names)
+
+    def _read(self, schema: pa.Schema) -> pa.Table:
         before: list[Path] | None = None
         while (parts := self.parts()) != before:
             try:
@@ -243,7 +271,7 @@ class Store:
     def held(self) -> Store:
         """The store with its rows in memory, for who reads them often: as they are by now."""
         store = Store(self.path, self.settings)
-        store._held = self.read()
+        store._held = self.read([*self.schema.names, *self.imported])
         return store
 
     def image(self, name: str) -> Path:

@@ -75,6 +75,7 @@ class Summary:
     settings: Mapping[str, Any]
     """The store's."""
     rewards: tuple[str, ...]
+    """Columns of scores, the imported ones last."""
     results: tuple[Result, ...]
     """The results by number of steps, each with its baseline first."""
     prompts: int
@@ -84,6 +85,8 @@ class Summary:
     set_metrics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What to know about the values of set metrics."""
+    imported: tuple[str, ...] = ()
+    """Those of the rewards that other programs have measured."""
     categories: Mapping[str, Summary] = field(default_factory=dict)
     """The summary of each category by itself, for a set that has some, by rewards alone: a
     reference for set metrics has all categories."""
@@ -116,7 +119,7 @@ def summarize(store: Store, category: str | None = None, intervals: bool = True)
     """
     sets = store.set_metrics if category is None and intervals else ()
     columns = ["deviations", "cond_sigmas", "seconds", "category", *map(features_of, sets)]
-    table = store.read([*store.rewards, *columns])
+    table = store.read([*store.rewards, *store.imported, *columns])
     if category is not None:
         return _category(store, table, category)
     whole = _summarize(store, table, sets, intervals)
@@ -144,29 +147,76 @@ def _summarize(
     """The summary of some rows. Raises: as `summarize`."""
     if not len(table):
         raise InputError(f"{store.path} has no rows" + (f" of {category}" if category else ""))
-    settings = _settings(table)
-    # rows are distinct, so a prompt is complete where it has as many as there are settings
-    noises = np.column_stack([table["prompt_id"].to_numpy(), table["seed"].to_numpy()])
-    _, which, counts = np.unique(noises, axis=0, return_inverse=True, return_counts=True)
-    complete = counts == len(settings)
-    if not complete.any():
+    settings = distinct_settings(table)
+    complete, prompts, partial = complete_rows(table, len(settings))
+    if not prompts:
         raise InputError(f"{store.path} has no prompt yet that all policies have drawn: go on")
-    kept = table.filter(pa.array(complete[which.ravel()]))
+    kept = table.filter(pa.array(complete))
     parts = {setting: kept.filter(_of(setting)) for setting in settings}
     ordered = sorted(parts, key=lambda s: (s.steps, s.policy != BASELINE))
     scores = {s: {name: parts[s][name].to_numpy() for name in store.rewards} for s in ordered}
+    imported, lacking = _add_imported(store, {s: parts[s] for s in ordered}, scores)
     notes = _measure_sets(store, sets, {s: parts[s] for s in ordered}, scores)
-    metrics = _metrics(store, scores) if intervals else {}
+    prompt_ids = parts[ordered[0]]["prompt_id"].to_numpy()
+    metrics = _metrics(store, scores, prompt_ids) if intervals else {}
     grids = {
         s.steps: tuple(parts[s]["cond_sigmas"][0].as_py()) for s in ordered if s.policy == BASELINE
     }
     results = tuple(
         _result(s, parts[s], scores[s], metrics.get(s, {}), grids.get(s.steps, ())) for s in ordered
     )
-    prompts = int(complete.sum())
-    partial = len(complete) - prompts
-    names = tuple(sets)
-    return Summary(store.settings, store.rewards, results, prompts, partial, names, notes)
+    return Summary(
+        store.settings,
+        (*store.rewards, *imported),
+        results,
+        prompts,
+        partial,
+        tuple(sets),
+        (*notes, *lacking),
+        tuple(imported),
+    )
+
+
+def complete_rows(table: pa.Table, settings: int) -> tuple[np.ndarray, int, int]:
+    """Which rows are compared, and how many prompts they are of; and how many some row lacks.
+
+    A noise of a prompt is complete where all settings have it, and all prompts that are compared
+    have equally many.
+    """
+    noises = np.column_stack([table["prompt_id"].to_numpy(), table["seed"].to_numpy()])
+    noises, which, counts = np.unique(noises, axis=0, return_inverse=True, return_counts=True)
+    whole = counts == settings  # for rows are distinct
+    prompts, prompt_of = np.unique(noises[:, 0], return_inverse=True)
+    images = np.bincount(prompt_of[whole], minlength=len(prompts))
+    kept = (images == images.max()) & (images > 0)
+    whole &= kept[prompt_of]
+    return whole[which.ravel()], int(kept.sum()), len(np.unique(noises[~whole, 0]))
+
+
+def _add_imported(
+    store: Store,
+    parts: Mapping[Setting, pa.Table],
+    scores: Mapping[Setting, dict[str, np.ndarray]],
+) -> tuple[list[str], list[str]]:
+    """Add to the scores of each setting what other programs have said of its images.
+
+    Returns:
+        The columns that there are scores of all settings in, and what to know about columns.
+    """
+    columns, notes = [], []
+    for name in store.imported:
+        values = {setting: part[name].to_numpy() for setting, part in parts.items()}
+        scored = np.isfinite(np.stack([*values.values()]))
+        if scored.all(0).any():
+            columns.append(name)
+            for setting, column in values.items():
+                scores[setting][name] = column
+        if scored.any() and not scored.all():
+            notes.append(
+                f"{name} is of the {int(scored.all(0).sum()):,} of {scored.shape[1]:,} images for"
+                " which it has scores of all policies; export and import-scores bring the others"
+            )
+    return columns, notes
 
 
 def _measure_sets(
@@ -205,32 +255,48 @@ def _measure_sets(
 
 
 def _metrics(
-    store: Store, scores: Mapping[Setting, Mapping[str, np.ndarray]]
+    store: Store, scores: Mapping[Setting, Mapping[str, np.ndarray]], prompt_ids: np.ndarray
 ) -> dict[Setting, dict[str, Difference]]:
-    """Each setting's scores beside those of the baseline of as many steps.
+    """Each setting's scores beside those of the baseline of as many steps, averaged by prompt.
+
+    The noises of one prompt are no prompts of their own, and so are resampled together.
 
     Raises:
         InputError: if a number of steps has none.
     """
-    baselines = {
-        setting.steps: by_metric
-        for setting, by_metric in scores.items()
-        if setting.policy == BASELINE
-    }
+    baselines = {setting.steps: setting for setting in scores if setting.policy == BASELINE}
     if lacking := [setting.steps for setting in scores if setting.steps not in baselines]:
         raise InputError(
             f"{store.path} has no baseline of {lacking[0]} steps to compare with: evaluate"
             " with --policies baseline,…"
         )
-    cells = [(setting, name) for setting, by_metric in scores.items() for name in by_metric]
-    pairs = [(scores[setting][name], baselines[setting.steps][name]) for setting, name in cells]
+    means = {
+        name: _by_prompt({setting: scores[setting][name] for setting in scores}, prompt_ids)
+        for name in next(iter(scores.values()))
+    }
     differences: dict[Setting, dict[str, Difference]] = {setting: {} for setting in scores}
-    for (setting, name), difference in zip(cells, all_paired(pairs), strict=True):
-        differences[setting][name] = difference
-    return differences
+    for count in {len(next(iter(by_setting.values()))) for by_setting in means.values()}:
+        pairs = {
+            (setting, name): (by_setting[setting], by_setting[baselines[setting.steps]])
+            for name, by_setting in means.items()
+            for setting in scores
+            if len(by_setting[setting]) == count
+        }
+        for (setting, name), difference in zip(pairs, all_paired([*pairs.values()]), strict=True):
+            differences[setting][name] = difference
+    return {s: {name: differences[s][name] for name in scores[s]} for s in scores}
 
 
-def _settings(table: pa.Table) -> list[Setting]:
+def _by_prompt(
+    scores: Mapping[Setting, np.ndarray], prompt_ids: np.ndarray
+) -> dict[Setting, np.ndarray]:
+    """The mean score of each prompt's images, those that all settings have scores of."""
+    scored = np.isfinite(np.stack(list(scores.values()))).all(0)
+    _, prompt_of, counts = np.unique(prompt_ids[scored], return_inverse=True, return_counts=True)
+    return {s: np.bincount(prompt_of, own[scored]) / counts for s, own in scores.items()}
+
+
+def distinct_settings(table: pa.Table) -> list[Setting]:
     """The distinct settings, in the order of the store."""
     distinct = table.select(SETTING).group_by(list(SETTING), use_threads=False).aggregate([])
     return [Setting.of(row) for row in distinct.to_pylist()]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from asyncdiff_cli.engine.evaluation.cells import Mark, aligned, heading
 from asyncdiff_cli.engine.evaluation.summary import Summary
-from asyncdiff_cli.engine.evaluation.tables import blocks, category_blocks
+from asyncdiff_cli.engine.evaluation.tables import blocks, first_category_blocks
 from asyncdiff_cli.engine.text import visible
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_rich(summary: Summary) -> list[Table]:
-    """A table per block, and one of the first reward by category.
+    """A table per block, and those by category of the first reward and of imported scores.
 
     The best is bold, the second best underlined; intervals are below.
     """
@@ -24,7 +24,7 @@ def to_rich(summary: Summary) -> list[Table]:
 
     styles: dict[Mark, str] = {"": "", "best": "bold", "second": "underline"}
     tables = []
-    for block in (*blocks(summary), *category_blocks(summary)[:1]):
+    for block in (*blocks(summary), *first_category_blocks(summary)):
         table = Table(
             title=Text(visible(block.title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
         )

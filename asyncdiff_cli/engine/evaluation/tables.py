@@ -64,6 +64,12 @@ def category_blocks(summary: Summary) -> list[TableBlock]:
     return [_category_block(summary, metric) for metric in summary.rewards if summary.categories]
 
 
+def first_category_blocks(summary: Summary) -> list[TableBlock]:
+    """The blocks of the first reward, and of what other programs have measured."""
+    metrics = dict.fromkeys([*summary.rewards[:1], *summary.imported])
+    return [_category_block(summary, metric) for metric in metrics if summary.categories]
+
+
 def papers_results(summary: Summary) -> paper.PaperResults | None:
     settings = summary.settings
     return paper.reported(settings.get("backbone", ""), settings.get("dataset", ""))
@@ -107,7 +113,9 @@ def _category_block(summary: Summary, metric: str) -> TableBlock:
 
 
 def _cells(summary: Summary, metric: str) -> dict[Setting, Cell]:
-    """The metric of each row."""
+    """The metric of each row; none where nothing of a category was scored."""
+    if metric not in summary.metrics:
+        return {}
     marked = zip(summary.results, _marks_by_steps(summary, metric), strict=True)
     return {
         result.setting: metric_cell(metric, result.metrics[metric], not result.is_baseline, mark)

@@ -38,7 +38,7 @@ def store_panel(
     kept: dict[tuple[int, Setting], str] = {}
     prompts: dict[int, str] = {}
     for row in rows:
-        kept[row["prompt_id"], Setting.of(row)] = row["image"]
+        kept.setdefault((row["prompt_id"], Setting.of(row)), row["image"])
         prompts[row["prompt_id"]] = row["prompt"]
     columns = list(settings or sorted({s for _, s in kept}, key=_place))
     places = list(prompt_ids if prompt_ids is not None else sorted(prompts)[:PANEL_ROWS])

@@ -69,9 +69,10 @@ def store_grid(store: Store, summary: Summary) -> Grid:
     Raises:
         AsyncDiffError: if the store is damaged.
     """
-    columns = ["prompt", "category", "deviations", "cond_sigmas", "image", *store.rewards]
+    columns = ["prompt", "category", "deviations", "cond_sigmas", "image"]
+    metrics = [*store.rewards, *store.imported]
     groups: dict[tuple[int, int], dict[Setting, dict[str, Any]]] = {}
-    table = store.read(columns)
+    table = store.read([*columns, *metrics])
     pictured = table.filter(pc.is_valid(table["image"]))["prompt_id"].unique()
     for row in table.filter(pc.is_in(table["prompt_id"], pictured)).to_pylist():
         groups.setdefault((row["prompt_id"], row["seed"]), {})[Setting.of(row)] = row
@@ -86,7 +87,7 @@ def store_grid(store: Store, summary: Summary) -> Grid:
     for group in with_images:
         first = next(iter(group.values()))
         tiles = [
-            _tile(store, group.get(setting), group.get(baselines[setting.steps]), label)
+            _tile(store, group.get(setting), group.get(baselines[setting.steps]), label, metrics)
             for setting, label in zip(shown, above, strict=True)
         ]
         rows.append(TileRow(first["prompt"], first["category"] or "", tiles))
@@ -106,7 +107,11 @@ def sample_grid(run: RunDirectory, best: int | None) -> Grid:
 
 
 def _tile(
-    store: Store, row: Mapping[str, Any] | None, base: Mapping[str, Any] | None, label: str
+    store: Store,
+    row: Mapping[str, Any] | None,
+    base: Mapping[str, Any] | None,
+    label: str,
+    metrics: Sequence[str],
 ) -> Tile | None:
     if row is None or row["image"] is None:
         return None
@@ -118,7 +123,7 @@ def _tile(
         "steps": str(row["num_inference_steps"]),
         "noise seed": str(row["seed"]),
     }
-    scores = {name: _score(name, row, base) for name in store.rewards}
+    scores = {name: _score(name, row, base) for name in metrics if row[name] is not None}
     times = _three(base["cond_sigmas"]) if base else [""] * len(row["cond_sigmas"])
     signs = ["", *(signed(deviation, 3) for deviation in deviations)]
     columns = zip(times, _three(row["cond_sigmas"]), signs, strict=True)
@@ -129,7 +134,9 @@ def _tile(
 
 def _score(metric: str, row: Mapping[str, Any], base: Mapping[str, Any] | None) -> Cell:
     digits, value = digits_of(metric), row[metric]
-    difference = "" if base is None or base is row else signed(value - base[metric], digits)
+    if base is None or base is row or base[metric] is None:
+        return Cell(value, f"{value:.{digits}f}")
+    difference = signed(value - base[metric], digits)
     return Cell(value, f"{value:.{digits}f}", difference)
 
 

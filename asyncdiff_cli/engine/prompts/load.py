@@ -9,6 +9,12 @@ from asyncdiff_cli.engine.checks import check_choice, unknown
 from asyncdiff_cli.engine.downloads import OnProgress, data_home
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.prompts.benchmarks import (
+    BENCHMARKS,
+    BenchmarkPrompt,
+    benchmark_set,
+    load_benchmark,
+)
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES, captions_of, fetch_coco, read_coco
 from asyncdiff_cli.engine.prompts.compbench import fetch_compbench, read_compbench
 from asyncdiff_cli.engine.prompts.hub_set import HubSet, is_hub_set, pinned_source
@@ -17,8 +23,12 @@ from asyncdiff_cli.engine.prompts.mini import first_edition
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.prompts.split import FILE_HELD_OUT, SPLITS, is_held_out
 
-DOWNLOADED = ("coco2014", "t2i-compbench")
-SOURCES = ("mini", *DOWNLOADED)
+DOWNLOADED = (
+    "coco2014",
+    "t2i-compbench",
+    *(name for name, files in BENCHMARKS.items() if files.url),
+)
+SOURCES = ("mini", "coco2014", "t2i-compbench", *BENCHMARKS)
 DATASETS = dict.fromkeys(REGISTRY, "coco2014") | {"mini": "mini"}
 """What a backbone draws unless asked otherwise."""
 EVALUATED = {"mini": 256, "coco2014": 2048}
@@ -75,7 +85,8 @@ def load_prompts(
         split: "train" or "validation".
         data_dir: where downloads are kept, as of `data_home`.
         path: a copy in place of the download. For coco2014 the file of captions, or the directory
-            that holds those of both splits; for t2i-compbench the directory of its lists.
+            that holds those of both splits; for t2i-compbench the directory of its lists; for the
+            others what `BENCHMARKS` says.
         on_progress: told about the download of coco2014, as in `download`.
 
     Raises:
@@ -93,6 +104,10 @@ def load_prompts(
         if path is None:
             fetch_compbench(directory, split)
         return read_compbench(path or directory, split)
+    elif source in BENCHMARKS:
+        if split != "validation":
+            raise InputError(f"{source} is a benchmark: nothing is trained on it")
+        return benchmark_set(source, load_benchmark(source, directory, path))
     elif path is not None:
         raise InputError(
             f"{source!r} takes no local copy, as {' and '.join(DOWNLOADED)} do: leave out {path}"
@@ -132,6 +147,23 @@ def _distinct_prompts(source: str, data_dir: Path | None) -> list[str]:
     """The prompts of a file or data set in their order, each once."""
     lines = read_prompts(expanded(source), data_dir)
     return list(dict.fromkeys(line.prompt for _, line in lines))
+
+
+def load_benchmark_prompts(
+    source: str, data_dir: Path | None = None, path: Path | None = None
+) -> list[BenchmarkPrompt]:
+    """The prompts of t2i-compbench, or of one of `BENCHMARKS`, with what is known of each.
+
+    Args, Raises: as `load_prompts`.
+    """
+    if source in BENCHMARKS:
+        directory = data_home(data_dir) / source
+        return load_benchmark(source, directory, expanded(path) if path else None)
+    lists = load_prompts(source, "validation", data_dir, path)
+    return [
+        BenchmarkPrompt(text, category=category)
+        for text, category in zip(lists.texts, lists.categories, strict=True)
+    ]
 
 
 def _read_file(source: str, split: str, data_dir: Path | None) -> list[str]:

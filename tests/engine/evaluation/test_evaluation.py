@@ -569,6 +569,28 @@ def test_each_number_of_steps_has_a_baseline_and_its_own_decisions(opened, monke
         assert row["seed"] == noise_seed(42, EVALUATION, row["prompt_id"])
 
 
+def test_a_prompt_may_have_several_images_each_of_a_noise_of_its_own(opened):
+    policies = "baseline", "fixed:0.5"
+    few = opened(limit=2, policies=",".join(policies))
+    finish(few)
+    first = few.store.read().to_pylist()
+    evaluation = opened(limit=2, policies=",".join(policies), num_images=3)
+    assert finish(evaluation) == [6, 2]  # what is there is not drawn again
+    found = evaluation.store.read().to_pylist()
+    assert [row for row in found if row["seed"] in {old["seed"] for old in first}] == first
+    seeds = {policy: {r["seed"] for r in found if r["policy"] == policy} for policy in policies}
+    assert seeds["baseline"] == seeds["fixed:0.5"]
+    assert seeds["baseline"] == {
+        *(noise_seed(42, EVALUATION, n) for n in range(2)),
+        *(noise_seed(42, EVALUATION, n, number) for n in range(2) for number in (1, 2)),
+    }
+    assert sorted(row["image"] for row in found if row["prompt_id"] == 0) == [
+        f"images/000000{number}-{policy}-gamma1-steps3.png"
+        for number in ("-1", "-2", "")
+        for policy in ("baseline", "fixed-0.5")
+    ]
+
+
 @pytest.mark.parametrize("count", [0, 1, 99])
 def test_the_images_of_the_first_prompts_are_kept(opened, count):
     evaluation = opened(kept_images=count, limit=2)
@@ -596,7 +618,7 @@ def test_the_images_of_the_first_prompts_are_kept(opened, count):
 )
 def test_no_two_policies_share_a_file(one, other):
     names = [
-        Contender(ChosenPolicy(label, Synchronous(), gamma), 2).file
+        Contender(ChosenPolicy(label, Synchronous(), gamma), 2).setting.file
         for label, gamma in (one, other)
     ]
     assert names[0] != names[1]
@@ -660,6 +682,7 @@ MINI = ModelChoice(backbone="mini", device="cpu")
         ({"limit": 0}, "--limit is a whole number from 1"),
         ({"batch_size": 0}, "--batch-size is a whole number from 1"),
         ({"kept_images": -1}, "--images is a whole number from 0"),
+        ({"num_images": 0}, "--num-images is a whole number from 1"),
         ({"seed": -1}, "--seed: Input should be greater"),
         ({"seed": 2**63}, "--seed: Input should be less"),
         ({"guidance": math.nan}, "--guidance: Input should be a finite number"),

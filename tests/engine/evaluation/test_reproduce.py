@@ -53,6 +53,13 @@ def test_it_asks_for_the_rows_and_settings(tmp_path, asked):
     assert (choice.device, choice.revision, choice.model_path) == ("cpu", None, None)
 
 
+def test_several_images_of_a_prompt_are_asked_for(tmp_path, asked):
+    store = make_store(tmp_path / "store")
+    assert asked(commands(store)[0])[0].num_images == 1
+    store.write([store_row(0, PROMPTS[0], "baseline", 1.0, seed=7)])
+    assert asked(commands(store)[0])[0].num_images == 2
+
+
 def test_other_policies_at_other_steps_are_other_commands(tmp_path, asked):
     store = make_store(tmp_path / "store")
     for steps in (8, 4):

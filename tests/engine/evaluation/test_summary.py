@@ -105,6 +105,20 @@ def test_another_noise_of_a_prompt_is_another_pair(tmp_path):
     assert (summarize(store).prompts, summarize(store).partial) == (1, 1)
 
 
+def test_the_noises_of_a_prompt_are_averaged_before_prompts_are_resampled(tmp_path):
+    store = Store.open(tmp_path / "store", SETTINGS)
+    for n, noises in enumerate([(1.0, 3.0), (5.0, 9.0)]):
+        for seed, score in enumerate(noises):
+            rows = [row(n, policy, seed=seed) for policy in ("baseline", "learned")]
+            store.write([{**rows[0], "sharpness": 0.0}, {**rows[1], "sharpness": score}])
+    found = summarize(store)
+    assert (found.prompts, found.partial) == (2, 0)
+    assert found.results[1].metrics["sharpness"] == paired([2.0, 7.0], [0.0, 0.0])
+    assert found.results[1].scores["sharpness"].tolist() == [1.0, 3.0, 5.0, 9.0]
+    store.write([row(2, seed=0), row(2, "learned", seed=0)])  # one noise, where others have two
+    assert (summarize(store).prompts, summarize(store).partial) == (2, 1)
+
+
 def test_policies_without_a_prompt_in_common(fill):
     with pytest.raises(InputError, match="no prompt yet that all policies have drawn: go on"):
         summarize(fill(BASELINE, ("learned", [None, None, None, 1.0], {})))

@@ -344,4 +344,5 @@ def test_a_local_copy_of_what_is_not_downloaded(tmp_path):
 
 
 def test_the_sources():
-    assert SOURCES == ("mini", "coco2014", "t2i-compbench")
+    named = ("mini", "coco2014", "t2i-compbench", "geneval", "geneval2", "dpg", "hpsv2")
+    assert named == SOURCES
