@@ -38,6 +38,8 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
     (tmp_path / "junk.json").write_text("{}")
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": 3}))
     (tmp_path / "prompt.txt").write_text("a cat")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "1.txt").write_text("a cat")
     (tmp_path / "recipe.yaml").write_text("bound: 2")
     make_store(tmp_path / "store")
     before = sorted(tmp_path.rglob("*"))
@@ -73,6 +75,18 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "explain --backbone ./nowhere": "no directory ./nowhere",
         "eval --reference nowhere": "nowhere",
         "merge folder nowhere --out new": "nowhere",
+        "eval --dataset dpg": "dpg is not downloaded: give --prompts",
+        "eval --dataset geneval --prompts prompt.txt": "prompt.txt:1: tag: Field required",
+        "eval --num-images 0": "--num-images",
+        "export nowhere --layout geneval --out new": "nowhere",
+        "export store --layout genevl --out new": "did you mean 'geneval'",
+        "export store --layout geneval --out junk": "give --out a directory",
+        "export store --layout dpg --out new": "dpg is not downloaded",
+        "export folder --layout dpg --prompts folder --out new": "folder holds no evaluation",
+        "export store --layout dpg --prompts texts --out new": "other prompts than those of dpg",
+        "import-scores store nowhere --layout dpg": "nowhere",
+        "import-scores store folder --layout dpg --prompts texts": "other prompts",
+        "import-scores store folder": "Missing option '--layout'",
         "train --dtype fp64": "fp64",
         "train --recipe nowhere.yaml": "no file nowhere.yaml",
         "train --resume nowhere": "nowhere",

@@ -162,7 +162,7 @@ class Comparison:
             check_policy_of(spec, entry)
         if self.size is not None:
             check_known_size(self.choice, self.size, self.size)
-        if self.texts is not None or self.source not in DOWNLOADED:
+        if self.texts is not None or self.prompts is not None or self.source not in DOWNLOADED:
             self.load_prompts()
         given = {"seed": self.seed, "guidance_scale": self.guidance, "size": self.size}
         reference = self.reference_set
