@@ -110,7 +110,7 @@ def load_prompts(
         return benchmark_set(source, load_benchmark(source, directory, path))
     elif path is not None:
         raise InputError(
-            f"{source!r} takes no local copy, as {' and '.join(DOWNLOADED)} do: leave out {path}"
+            f"{source!r} takes no local copy, as {', '.join(SOURCES[1:])} do: leave out {path}"
         )
     elif source == "mini":
         texts, categories = MINI(split)

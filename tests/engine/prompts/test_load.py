@@ -339,7 +339,7 @@ def test_what_is_not_known(source, split, message):
 
 
 def test_a_local_copy_of_what_is_not_downloaded(tmp_path):
-    with pytest.raises(InputError, match="'mini' takes no local copy, as coco2014 and"):
+    with pytest.raises(InputError, match="'mini' takes no local copy, as coco2014, t2i"):
         load_prompts("mini", "train", path=tmp_path)
 
 
