@@ -188,8 +188,9 @@ class PromptSource:
         typer.Option(
             metavar="SET",
             callback=callbacks.read_dataset,
-            help="mini, coco2014, t2i-compbench, geneval, geneval2, dpg, hpsv2, a text or JSONL file"
-            " of prompts, or hf:USER/NAME[:COLUMN] of the hub. (default: mini's own, else coco2014)",
+            help="mini, coco2014, t2i-compbench, geneval, geneval2, dpg, hpsv2, a text or JSONL"
+            " file of prompts, or hf:USER/NAME[:COLUMN] of the hub. (default: mini's own, else"
+            " coco2014)",
         ),
     ] = None
     prompts: LocalPrompts = None

@@ -86,7 +86,7 @@ class Summary:
     notes: tuple[str, ...] = ()
     """What to know about the values of set metrics."""
     imported: tuple[str, ...] = ()
-    """Those of the rewards that other programs have measured."""
+    """The columns of scores that other programs have given, the last of the rewards."""
     categories: Mapping[str, Summary] = field(default_factory=dict)
     """The summary of each category by itself, for a set that has some, by rewards alone: a
     reference for set metrics has all categories."""
