@@ -159,3 +159,23 @@ def test_it_fits_a_narrow_dark_window(visit):
     before = source(page)
     drag(page, 0, 1)
     assert changes(page, before)
+
+
+def test_a_file_of_the_browsers_machine_is_uploaded(visit, place, tmp_path):
+    page = visit()
+    page.get_by_text("File and backbone").click()
+    files = page.locator(".upload input")
+    wrong = tmp_path / "notes.txt"
+    wrong.write_text("no schedule")
+    files.set_input_files(wrong)
+    page.get_by_text("error: upload one schedule or spectrum").wait_for()
+    mine = tmp_path / "mine.json"
+    Schedule(deviations=(0.25, 0.5, -0.75), solver="euler", steps=4).save(mine)
+    files.set_input_files(mine)
+    assert is_policy(page, "schedule:out/mine.json")
+    assert becomes(page, "document.querySelectorAll('[role=alert]').length", 0)
+    assert (place / "out" / "mine.json").read_bytes() == mine.read_bytes()
+    assert page.get_by_label("Load", exact=True).first.input_value() == "out/mine.json"
+    assert becomes(
+        page, "document.querySelectorAll('.handle')[2].getAttribute('aria-valuenow')", "-0.75"
+    )

@@ -61,7 +61,11 @@ def ui(
         Path, options.directory_out("Where what is saved goes, and nothing else is written.")
     ] = Path("outputs"),
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Who may come: 127.0.0.1 is this machine alone.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Who may come, without a password: 127.0.0.1 is this machine alone.",
+        ),
     ] = LOCALHOST,
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535)] = PORT,
     json: options.Json = False,
@@ -75,13 +79,15 @@ def ui(
     """
     from asyncdiff_cli.engine.drawing.checked_request import check_request
     from asyncdiff_cli.engine.drawing.request import parse_request
-    from asyncdiff_cli.ui.server import check_address, check_gradio
+    from asyncdiff_cli.ui.server import check_address, check_gradio, exposure
 
     check_gradio()
     values = {**vars(start), **vars(deviations), **vars(sampling)}
     request = parse_request(prompts=(values.pop("prompt"),), **values)
     check_request(request, model, out)
     check_address(host, port)
+    if warning := exposure(host, port):
+        render.warning(warning)
     with render.status("Loading the model"):
         from asyncdiff_cli.ui.page import Page
         from asyncdiff_cli.ui.server import serve, wait

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.specs import plain
-from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
+from asyncdiff_cli.engine.policies.table import POLICIES, SCHEDULE_FILE
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,17 @@ def schedule_line(deviations: Sequence[float]) -> str:
 
 
 def policy_of(place: str) -> str:
-    """The policy of a schedule file or of a module's directory, as a command line asks for it.
+    """The policy of a schedule, a spectrum or a module's directory, as a command line asks for it.
 
     Example:
         >>> policy_of("outputs/fox.json"), policy_of("runs/mini/tpm")
         ('schedule:outputs/fox.json', 'learned:runs/mini/tpm')
     """
     place = place.strip()
-    return f"schedule:{place}" if place.endswith(SCHEDULE_FILE) else f"learned:{place}"
+    if not place.endswith(SCHEDULE_FILE):
+        return f"learned:{place}"
+    try:
+        POLICIES["spectral"].read_file(place)
+    except InputError:
+        return f"schedule:{place}"
+    return f"spectral:{place}"

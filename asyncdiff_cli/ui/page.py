@@ -26,6 +26,7 @@ from asyncdiff_cli.engine.policies.specs import (
 from asyncdiff_cli.ui import markup
 from asyncdiff_cli.ui.curve import policy_of, schedule_line
 from asyncdiff_cli.ui.studio import Studio
+from asyncdiff_cli.ui.upload import LARGEST, received
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -37,6 +38,9 @@ EDITOR = """<div class="curve"><p class="readout" aria-live="polite"></p>
 <svg role="group" aria-label="Deviation of each step"></svg>
 <p class="hint">Drag a point, or draw over the field. Keys: ↑ ↓ move a point (with Shift finer, Page
 farther), ← → go to the next one, 0 puts it back on the grid's own time.</p></div>"""
+
+UPLOAD = """<label class="upload">Or upload a schedule, a spectrum, or a module's config.json and
+model.safetensors <input type="file" multiple accept=".json,.safetensors"></label>"""
 
 Values = dict[Any, Any]
 """What the page's parts hold, or are to hold, by part."""
@@ -86,8 +90,14 @@ class Page:
         self.policy = gr.Dropdown(lines, value=line, label="Policy", allow_custom_value=True)
         self.of_policy = _messages()
         with gr.Accordion("File and backbone", open=False):
-            self.place = gr.Textbox(label="Load", placeholder="schedule.json, or a directory")
+            self.place = gr.Textbox(label="Load", placeholder="FILE.json, or a directory")
             self.load = gr.Button("Load", size="sm")
+            self.upload = gr.HTML(
+                {"largest": LARGEST},
+                html_template=UPLOAD,
+                js_on_load=(HERE / "upload.js").read_text(encoding="utf-8"),
+                apply_default_css=False,
+            )
             self.of_load = _messages()
             names = list(dict.fromkeys([name, *_here()]))
             self.backbone = gr.Dropdown(
@@ -139,6 +149,8 @@ class Page:
         on([self.curve.input], self._on_drag, given, shown)
         load, backbone = {*given, self.place}, {*given, self.backbone}
         on([self.load.click, self.place.submit], self._on_load, load, {*shown, self.of_load})
+        kept = {*shown, self.of_load, self.place, self.upload}
+        on([self.upload.input], self._on_upload, {*given, self.upload}, kept)
         on([self.backbone.input], self._on_backbone, backbone, {*shown, *model})
         file, saved = {*given, self.name}, {self.of_save}
         on([self.save_schedule.click], self._on_save_schedule, file, saved)
@@ -189,6 +201,14 @@ class Page:
             line = policy_of(values[self.place])
             make_policy(find_policy(line), self.studio.job.backbone.entry)
             shown[self.policy] = line
+            shown |= self._on_change(self._by(line, values), progress)
+        return shown
+
+    def _on_upload(self, values: Values, progress: gr.Progress) -> Values:
+        with said(self.of_load) as shown:
+            shown[self.upload] = {"largest": LARGEST}  # which lets go of the files
+            place, line = self.studio.keep(received(values[self.upload]))
+            shown |= {self.place: str(place), self.policy: line}
             shown |= self._on_change(self._by(line, values), progress)
         return shown
 

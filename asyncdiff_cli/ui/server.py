@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def check_address(host: str, port: int) -> None:
         InputError: if another one does, or this machine has no such address.
     """
     try:
-        (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, address = _found(host, port)
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
@@ -48,11 +49,32 @@ def check_address(host: str, port: int) -> None:
         ) from None
 
 
+def exposure(host: str, port: int) -> str | None:
+    """What to say of an address at which others than this machine's users can come; else None.
+
+    Raises:
+        OSError: if there is no such address.
+    """
+    _, address = _found(host, port)
+    if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        return None
+    return (
+        f"at {host} the page is open to all who reach this machine, without a password: they see"
+        " and save pictures, upload files, and have any file loaded by its path"
+    )
+
+
+def _found(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return family, address
+
+
 @contextmanager
 def serve(page: Page, host: str, port: int) -> Iterator[str]:
     """Serve the page within the block.
 
-    Nothing of it is shared, counted or kept: no tunnel, no telemetry, no history, no uploads.
+    Nothing of it is shared, counted or kept: no tunnel, no telemetry, no history, and no uploads
+    but those of `upload.js`.
 
     Yields:
         Its address.

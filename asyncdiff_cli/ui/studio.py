@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
+import torch
 from PIL import Image, ImageChops, ImageStat
 from torch import Tensor
 
@@ -19,16 +21,18 @@ from asyncdiff_cli.engine.drawing.plan import WAYS, Batch, Panel, Plan, named, p
 from asyncdiff_cli.engine.drawing.provenance import Provenance, versions
 from asyncdiff_cli.engine.drawing.request import Request
 from asyncdiff_cli.engine.drawing.stepwise import Estimates
-from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.comparison import REWARDS
 from asyncdiff_cli.engine.files import unused
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.schedule_file import Schedule, schedule_of
+from asyncdiff_cli.engine.policies.specs import find_policy, make_policy
 from asyncdiff_cli.engine.policies.table import SCHEDULE_FILE
 from asyncdiff_cli.engine.rewards import GUARD, reward_class, score
-from asyncdiff_cli.ui.curve import Curve
+from asyncdiff_cli.ui.curve import Curve, policy_of
+from asyncdiff_cli.ui.upload import Files, kept
 
 KEPT = 4
 """Pictures that are not drawn again while they are asked for."""
@@ -97,7 +101,7 @@ class Studio:
     """
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        self._job: Job | None = job
         self._takes: dict[tuple[object, ...], Take] = {}
 
     @classmethod
@@ -112,6 +116,17 @@ class Studio:
         return cls(open_job(request, choice, out, on_warning))
 
     @property
+    def job(self) -> Job:
+        """The model that is loaded, and where files go.
+
+        Raises:
+            AsyncDiffError: if there is none.
+        """
+        if self._job is None:
+            raise AsyncDiffError("no model is loaded, since the last one failed to: start again")
+        return self._job
+
+    @property
     def is_quick(self) -> bool:
         """Whether a picture takes so little that it may be drawn after every change."""
         transformer = self.job.backbone.pipe.transformer
@@ -119,21 +134,44 @@ class Studio:
         return self.job.backbone.device.type != "cpu" or held <= SMALL_MODEL
 
     def switch(self, backbone: str, on_warning: Callable[[str], None] = lambda _: None) -> None:
-        """Load another backbone in the place of this one, which stays if that fails.
+        """Load another backbone in the place of this one, which is there again if that fails.
 
-        What was said of the first one's weights is not said of the other's.
+        Never are both in memory. What was said of the first one's weights is not said of the
+        other's.
 
         Raises:
             InputError, AsyncDiffError: as `open_job`.
         """
-        model = self.job.model
+        before, out = self.job.model, self.job.out
         choice = ModelChoice.parse(
-            backbone=backbone, device=model.device, offload=model.offload, grid=model.grid
+            backbone=backbone, device=before.device, offload=before.offload, grid=before.grid
         )
         choice.check()
+        failure = self._load(choice, out, on_warning)
+        if failure is not None and self._job is None:
+            self._load(before, out, on_warning)
+        if failure is not None:
+            raise failure
+
+    def _load(
+        self, choice: ModelChoice, out: Path, on_warning: Callable[[str], None]
+    ) -> Exception | None:
+        """Load a model in the place of another one; return why not, if it cannot be."""
         request = Request(prompts=("a picture",))
-        self.job = open_job(request, choice, self.job.out, on_warning)
+        try:
+            self._job = open_job(request, choice, out, on_warning, before_loading=self._make_room)
+        except Exception as error:  # its frames hold what was loaded so far
+            error.__context__ = error.__cause__ = None
+            return error.with_traceback(None)
+        return None
+
+    def _make_room(self) -> None:
+        """Let go of the model, and of what it drew."""
+        self._job = None
         self._takes.clear()
+        gc.collect()  # hooks and the models that they are of hold each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def plan(self, request: Request) -> Plan:
         """The two pictures of a request for one, and the panel of both.
@@ -223,6 +261,20 @@ class Studio:
         job = self.job
         with hold(job.out):
             return list(write(pair.plan, drawn, job.backbone, job.out, job.parameters))
+
+    def keep(self, files: Files) -> tuple[Path, str]:
+        """Write files that were uploaded, if they are a policy's.
+
+        Returns:
+            Where, and the line of the policy.
+
+        Raises:
+            InputError, AsyncDiffError: as `kept`, and for files that are no policy's.
+        """
+        with hold(self.job.out), kept(files, self.job.out) as place:
+            line = policy_of(str(place))
+            make_policy(find_policy(line), self.job.backbone.entry)
+        return place, line
 
     def save_schedule(self, pair: Pair, name: str) -> Path:
         """Write the deviations of the second picture as a schedule file.

@@ -56,15 +56,27 @@ def test_a_port_that_is_taken_is_refused(asyncdiff):
     assert "give another --host or --port" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("host", "open_to_others"),
+    [("127.0.0.1", False), ("localhost", False), ("127.0.0.9", False), ("0.0.0.0", True)],
+)
+def test_an_address_that_others_reach_is_warned_of(host, open_to_others):
+    said = server.exposure(host, 7860)
+    assert (said is not None) == open_to_others
+    assert said is None or "without a password" in said
+
+
 @pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")
 def test_it_serves_until_it_is_interrupted(asyncdiff, monkeypatch, tmp_path):
     def interrupted():
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "wait", interrupted)
+    monkeypatch.setattr(server, "exposure", lambda *_: "open to others")
     port = free_port()
     outcome = asyncdiff("ui", "a dog", "--port", port, "--out", "kept", "--json")
     assert outcome.code == 130, outcome.err
+    assert "warning: open to others" in outcome.err
     assert json.loads(outcome.out) == {
         "url": f"http://127.0.0.1:{port}/", "backbone": "mini", "out": "kept"
     }  # fmt: skip

@@ -1,5 +1,7 @@
 """What the page's events do, without a browser: called as gradio calls them."""
 
+import base64
+
 import pytest
 
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
@@ -22,7 +24,7 @@ def page(studio, wish):
 @pytest.fixture
 def values(page):
     """What the page's parts hold as it opens."""
-    names = "prompt seed steps guidance gamma policy curve live stepwise name place backbone"
+    names = "prompt seed steps guidance gamma policy curve live stepwise name place upload backbone"
     return {getattr(page, name): getattr(page, name).value for name in names.split()}
 
 
@@ -113,6 +115,23 @@ def test_a_schedule_that_was_saved_can_be_loaded(page, values):
     shown = page._on_load({**values, page.place: str(path)}, ignore)
     assert shown[page.policy] == f"schedule:{path}"
     assert shown[page.curve]["deviations"] == (0.75, 0.25)
+
+
+def test_a_schedule_of_the_browsers_machine_can_be_loaded(page, values):
+    page._on_save_schedule({**values, page.policy: "schedule:0.5/-0.25"}, ignore)
+    (path,) = page.studio.job.out.glob("*.json")
+    data = path.read_bytes()
+    path.unlink()
+    file = {"name": "mine.json", "size": len(data), "data": base64.b64encode(data).decode()}
+    shown = page._on_upload({**values, page.upload: {"files": [file]}}, ignore)
+    place = page.studio.job.out / "mine.json"
+    assert (shown[page.place], shown[page.of_load]) == (str(place), "")
+    assert shown[page.policy] == f"schedule:{place}"
+    assert shown[page.curve]["deviations"] == (0.5, -0.25)
+    assert "files" not in shown[page.upload]
+    refused = page._on_upload({**values, page.upload: {"files": []}}, ignore)
+    assert "upload one schedule or spectrum" in refused[page.of_load]
+    assert refused.keys() == {page.of_load, page.upload}
 
 
 def test_a_module_can_be_loaded(page, values):

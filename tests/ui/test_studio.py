@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.app import run
-from asyncdiff_cli.engine import FixedDeviation, InputError, desync, sample
+from asyncdiff_cli.engine import AsyncDiffError, FixedDeviation, InputError, desync, sample
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.drawing import job as job_module
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.ui import studio as module
@@ -181,6 +183,35 @@ def test_another_backbone_takes_the_place_of_the_first_if_it_loads(studio, wish,
     assert studio.job.out.name == "outputs"
     record = studio.draw(wish(size=16)).asynchronous.record
     assert json.loads(record.model_dump_json())["backbone"] == str(pipelines["sd3"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_never_are_two_models_in_memory(wish, pipelines, tmp_path, monkeypatch, fails):
+    given = ModelChoice(backbone=str(pipelines["sd3"]), device="cpu")
+    studio = Studio.open(wish(size=16), given, tmp_path)
+    before = studio.draw(wish(size=16))
+    alive, load = [weakref.ref(studio.job.backbone.pipe.transformer)], job_module.load_outline
+
+    def watched(outline):
+        assert [model for model in alive if model() is not None] == []
+        backbone = load(outline)
+        alive.append(weakref.ref(backbone.pipe.transformer))
+        if fails and outline.name == str(pipelines["flux"]):
+            raise AsyncDiffError("it is damaged")
+        return backbone
+
+    monkeypatch.setattr(job_module, "load_outline", watched)
+    if not fails:
+        studio.switch(str(pipelines["flux"]))
+        assert studio.job.backbone.name == str(pipelines["flux"])
+        return
+    with pytest.raises(AsyncDiffError, match="it is damaged"):
+        studio.switch(str(pipelines["flux"]))
+    assert studio.job.backbone.name == str(pipelines["sd3"])
+    assert len(alive) == 3
+    again = studio.draw(wish(size=16))
+    assert [pixels(take) for take in again.takes] == [pixels(take) for take in before.takes]
+    assert again.asynchronous.record == before.asynchronous.record
 
 
 def test_what_cannot_be_drawn_is_refused_before(studio, wish, drawn):

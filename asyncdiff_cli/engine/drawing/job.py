@@ -131,10 +131,12 @@ def open_job(
     out: Path,
     on_warning: Callable[[str], None] = lambda _: None,
     parameters: bool | None = None,
+    before_loading: Callable[[], None] = lambda: None,
 ) -> Job:
     """Plan the request and load the model.
 
     Args:
+        before_loading: called once all is refused that is without a look at the memory.
         parameters: as of `Job`; None is yes, but for an image that is drawn again as its source
             was, so that it has its bytes.
         on_warning: told if the model will not fit, before it is loaded.
@@ -149,6 +151,7 @@ def open_job(
     plan = make_plan(request, recorded, outline.entry, outline.size)
     check_sizes(plan, outline)
     check_source_is_kept(request, plan, out)
+    before_loading()
     if warning := advise(outline, largest(plan.batches, outline.entry)):
         on_warning(warning)
     if parameters is None:
