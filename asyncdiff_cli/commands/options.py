@@ -223,7 +223,7 @@ class PromptOptions(PromptSource):
 @in_panel(SAMPLING)
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the images of an evaluation are drawn."""
+    """How the images of an evaluation are drawn, and written."""
 
     steps: Annotated[
         str | None,
@@ -235,6 +235,14 @@ class SamplingOptions:
         int | None,
         typer.Option(metavar="N", help="Images drawn at once. (default: 8 on a CPU, 32 on CUDA)"),
     ] = None
+    parameters: Annotated[
+        bool,
+        typer.Option(
+            "--parameters/--no-parameters",
+            rich_help_panel=OUT,
+            help="Say in each PNG, in the words of Stable Diffusion web UI, what drew it.",
+        ),
+    ] = True
 
 
 @in_panel(SCORING)

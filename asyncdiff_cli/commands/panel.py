@@ -58,7 +58,7 @@ def panel(
     check_panel(prompts, store, rows, policies, out, model)
     if store is not None:
         kept = parse_numbers("--rows", rows, int) or None
-        image, provenance = store_panel(Store(store), kept)
+        made = store_panel(Store(store), kept, parameters=sampling.parameters)
     else:
         from asyncdiff_cli.engine.backbones.registry import provisional_entry
         from asyncdiff_cli.engine.evaluation.comparison import parse_comparison
@@ -71,12 +71,12 @@ def panel(
             drawn = draw(wanted, Path(directory) / "store")
             if drawn is None:
                 return
-            image, provenance = store_panel(drawn[0], range(len(prompts or ())))
-    written = save_apart(image, out, provenance)
+            made = store_panel(drawn[0], range(len(prompts or ())))
+    written = save_apart(made.image, out, made.provenance, made.chunks)
     if warning := kept_apart(out, written):
         render.warning(warning)
     if json:
-        cells = provenance.model_dump(mode="json")["cells"]
+        cells = made.provenance.model_dump(mode="json")["cells"]
         render.as_json({"path": str(written), "cells": cells})
     else:
         render.line(str(written))

@@ -9,6 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
+from asyncdiff_cli.engine.drawing.parameters import has_parameters
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, read_provenance
 from asyncdiff_cli.engine.evaluation.store import Store
 
@@ -263,6 +264,12 @@ def test_panel_draws_prompts_or_shows_a_store(asyncdiff, evaluated, tmp_path):
     assert (other.code, other.out) == (0, "q-2.png\n")
     assert (shown.code, shown.err) == (0, "")
     assert [len(row) for row in shown.json["cells"]] == [3]
+    bare = asyncdiff(
+        "panel", "--store", "store", "--rows", "1", "--no-parameters", "--out", "r.png"
+    )
+    assert bare.code == 0
+    kept = [has_parameters(name) for name in ("p.png", "q.png", "q-2.png", "r.png")]
+    assert kept == [False, True, False, False]  # of one prompt, and unless it is asked not to
     redrawn = asyncdiff("sample", "--from", "p.png", "--out", "again")
     assert redrawn.code == 0
     assert (tmp_path / "again" / "p.png").read_bytes() == (tmp_path / "p.png").read_bytes()

@@ -61,6 +61,15 @@ def test_other_tools_read_what_an_image_was_drawn_with(draw, asyncdiff):
     assert lines["Seed"] == "0"
 
 
+def test_a_panel_says_what_its_images_share(draw):
+    draw("a cat", "--compare", "0,2", "-n", 2)
+    taken = parsed_parameters(parameters("outputs/0000-a-cat-compare.png"))
+    assert (taken["prompt"], taken["Sampler"]) == ("a cat", "Euler")
+    assert not {"Seed", "Async gamma"} & taken.keys()
+    draw("a cat", "--compare", "0,2", "--no-parameters", "--out", "none")
+    assert parameters("none/0000-a-cat-compare.png") is None
+
+
 def test_guidance_that_the_model_is_told_is_not_called_cfg(draw):
     draw("a cat", "--guidance", 3.5, family="flux")
     (path,) = Path("outputs").iterdir()

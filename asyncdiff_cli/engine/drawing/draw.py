@@ -15,7 +15,11 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
 from asyncdiff_cli.engine.drawing.panel import make_panel
-from asyncdiff_cli.engine.drawing.parameters import PARAMETERS_CHUNK, parameters_of
+from asyncdiff_cli.engine.drawing.parameters import (
+    parameters_chunk,
+    parameters_of,
+    shared_parameters,
+)
 from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan
 from asyncdiff_cli.engine.drawing.provenance import (
     PanelProvenance,
@@ -58,7 +62,7 @@ def execute(
     """Draw a plan, and tell of each file as soon as it is complete.
 
     Args:
-        parameters: whether images say in words that other tools read what drew them.
+        parameters: whether images and panels say in words that other tools read what drew them.
 
     Raises:
         InputError: for a size that the backbone cannot draw, before anything is drawn.
@@ -85,8 +89,9 @@ def write(
         AsyncDiffError: for a file that cannot be written.
     """
 
-    def chunks_of(record: Provenance) -> dict[str, str]:
-        return {PARAMETERS_CHUNK: parameters_of(record, backbone)} if parameters else {}
+    def chunks_of(*records: Provenance) -> dict[str, str]:
+        texts = [parameters_of(record, backbone) for record in records if parameters]
+        return parameters_chunk(texts[0] if len(texts) == 1 else shared_parameters(texts))
 
     waiting = {file for panel in plan.panels for row in panel.cells for file in row}
     cells: dict[str, Drawing] = {}
@@ -99,7 +104,7 @@ def write(
             if not plan.only_panels:
                 yield Written(save_apart(image, out / file, record, chunks_of(record)), record)
         while panels and all(file in cells for row in panels[0].cells for file in row):
-            yield _write_panel(panels.pop(0), cells, out)
+            yield _write_panel(panels.pop(0), cells, out, chunks_of)
 
 
 def check_sizes(plan: Plan, backbone: Backbone | Outline) -> None:
@@ -169,7 +174,12 @@ def _decoded(batch: Batch, backbone: Backbone, result: SampleResult) -> list[Ima
     return backbone.adapter.decode(result.latents, settings.height, settings.width, "pil")
 
 
-def _write_panel(panel: Panel, cells: dict[str, Drawing], out: Path) -> Written:
+def _write_panel(
+    panel: Panel,
+    cells: dict[str, Drawing],
+    out: Path,
+    chunks_of: Callable[..., dict[str, str]],
+) -> Written:
     """Write a panel, and forget its cells."""
     rows = [[cells.pop(file) for file in row] for row in panel.cells]
     provenance = PanelProvenance(
@@ -179,7 +189,8 @@ def _write_panel(panel: Panel, cells: dict[str, Drawing], out: Path) -> Written:
         stepwise=panel.stepwise,
     )
     image = _sheet(panel, rows) if panel.stepwise else _panel(panel, rows)
-    return Written(save_apart(image, out / panel.file, provenance), provenance)
+    chunks = chunks_of(*(cell.record for row in rows for cell in row))
+    return Written(save_apart(image, out / panel.file, provenance, chunks), provenance)
 
 
 def _panel(panel: Panel, rows: Sequence[Sequence[Drawing]]) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ LEAST = 3
 
 def parameters_of(record: Provenance, backbone: Backbone) -> str:
     """Say in the web UI's words what a backbone drew an image with."""
-    scale = record.guidance_scale
+    scale, (policy, gamma) = record.guidance_scale, record.image_policy
     values = {
         "Steps": record.num_inference_steps,
         "Sampler": SAMPLER_NAMES.get(record.scheduler, record.scheduler),
@@ -42,16 +43,42 @@ def parameters_of(record: Provenance, backbone: Backbone) -> str:
         "Seed": record.seed,
         "Size": f"{record.width}x{record.height}",
         "Model": Path(record.backbone).name,
-        "Async policy": record.policy["name"],
-        "Async gamma": f"{record.gamma:g}",
+        "Async policy": policy["name"],
+        "Async gamma": f"{gamma:g}",
         "Version": f"asyncdiff-cli {record.versions['asyncdiff-cli']}",
     }
     if backbone.pipe.transformer.config.get("guidance_embeds", False):
         values["Distilled CFG Scale"] = f"{scale:g}"
-    lines = [record.prompt]
-    if record.negative_prompt is not None:
-        lines.append(NEGATIVE + record.negative_prompt)
+    return _in_words(record.prompt, record.negative_prompt, values)
+
+
+def _in_words(prompt: str, negative: str | None, values: Mapping[str, object]) -> str:
+    lines = [prompt] if negative is None else [prompt, NEGATIVE + negative]
     return "\n".join([*lines, ", ".join(f"{name}: {_quoted(v)}" for name, v in values.items())])
+
+
+def shared_parameters(texts: Sequence[str]) -> str:
+    """Say of several images, each with what is said of it, what all were drawn with.
+
+    Returns:
+        The prompt and the values that they share; "" where they share no prompt.
+    """
+    if not texts or not all(texts):
+        return ""
+    first, *others = map(parsed_parameters, texts)
+    shared = {
+        name: value
+        for name, value in first.items()
+        if all(other.get(name) == value for other in others)
+    }
+    if "prompt" not in shared:
+        return ""
+    return _in_words(shared.pop("prompt"), shared.pop("negative prompt", None), shared)
+
+
+def parameters_chunk(text: str) -> dict[str, str]:
+    """The chunk that says it; none for nothing."""
+    return {PARAMETERS_CHUNK: text} if text else {}
 
 
 def _does_cfg(record: Provenance, backbone: Backbone) -> bool:

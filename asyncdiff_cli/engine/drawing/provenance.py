@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,6 +98,14 @@ class Provenance(RecordedSettings, _Drawing):
     @property
     def seed(self) -> int:
         return self.batch[self.index].seed
+
+    @property
+    def image_policy(self) -> tuple[dict[str, Any], float]:
+        """The description and the γ of the image's own policy, where its batch has several."""
+        if "images" not in self.policy:
+            return self.policy, self.gamma
+        place = bisect_right([*accumulate(self.policy["images"])], self.index)
+        return self.policy["policies"][place], self.policy["gammas"][place]
 
 
 PanelRow = Annotated[tuple[Provenance, ...], Field(min_length=1)]

@@ -78,6 +78,7 @@ class Comparison:
         seed: draws the prompts and their noise.
         kept_images: of the first so many prompts the images are kept; default all of one of
             `BENCHMARKS`, else `KEPT_IMAGES`.
+        parameters: whether images say in words that other tools read what drew them.
         shard: (i, n): only the prompts i, i + n, i + 2n …
         set_metrics: what the pictures of a policy are compared by with those of a reference.
         reference: its directory; default the one that comes with mini's judge.
@@ -103,6 +104,7 @@ class Comparison:
     offload_rewards: bool = False
     batch_size: int | None = None
     kept_images: int | None = None
+    parameters: bool = True
     shard: tuple[int, int] = (0, 1)
     set_metrics: Sequence[str] = ()
     reference: Path | None = None

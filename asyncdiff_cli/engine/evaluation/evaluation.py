@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from PIL import Image
 
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
+from asyncdiff_cli.engine.drawing.parameters import parameters_chunk, parameters_of
 from asyncdiff_cli.engine.drawing.provenance import Provenance, save_png
 from asyncdiff_cli.engine.evaluation.contender import Contender, EvaluationCell, key
 from asyncdiff_cli.engine.evaluation.set_metrics.group import SetMetricGroup
@@ -43,6 +44,7 @@ class Evaluation:
         kept_images: of the first so many prompts the images are kept.
         set_metrics: whose features of every image are kept.
         num_images: of each prompt, each of a noise of its own.
+        parameters: whether images say in words that other tools read what drew them.
         encode: encodes prompts that are yet to be; None where all are, or as they are drawn.
         shard: (i, n): this evaluation is the i-th of n, each of which may be several processes.
         options: all that were in force, as JSON values.
@@ -64,6 +66,7 @@ class Evaluation:
     encode: Callable[[Canvas, Sequence[str]], None] | None = None
     set_metrics: SetMetricGroup = field(default_factory=SetMetricGroup)
     num_images: int = 1
+    parameters: bool = True
     clock: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,7 +198,8 @@ class Evaluation:
             return None
         number = f"-{cell.number}" if cell.number else ""
         name = f"{IMAGES}/{cell.prompt_id:06d}{number}-{cell.contender.setting.file}.png"
-        save_png(image, self.store.image(name), record)
+        text = parameters_of(record, self.canvas.backbone) if self.parameters else ""
+        save_png(image, self.store.image(name), record, parameters_chunk(text))
         return name
 
     def text(self, prompt_id: int) -> str:

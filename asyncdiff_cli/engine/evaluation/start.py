@@ -111,6 +111,7 @@ def open_evaluation(
         partial(encode_more, outline, (scorers, set_metrics)),
         set_metrics,
         wanted.num_images,
+        wanted.parameters,
     )
 
 

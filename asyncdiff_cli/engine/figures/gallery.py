@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.panel import LABEL, make_panel
-from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
+from asyncdiff_cli.engine.drawing.parameters import (
+    PARAMETERS_CHUNK,
+    parameters_chunk,
+    shared_parameters,
+)
+from asyncdiff_cli.engine.drawing.provenance import (
+    PanelProvenance,
+    Provenance,
+    read_provenance,
+    text_chunks,
+)
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.setting import Setting, labels
 from asyncdiff_cli.engine.evaluation.store import Store
@@ -21,14 +32,27 @@ from asyncdiff_cli.engine.text import shortened
 PANEL_ROWS = 6
 
 
+class StorePanel(NamedTuple):
+    """A panel with what is written into its file."""
+
+    image: Image.Image
+    provenance: PanelProvenance
+    chunks: Mapping[str, str]
+    """The words for other tools, of what all its images say that they were drawn with."""
+
+
 def store_panel(
-    store: Store, prompt_ids: Sequence[int] | None = None, settings: Sequence[Setting] | None = None
-) -> tuple[Image.Image, PanelProvenance]:
+    store: Store,
+    prompt_ids: Sequence[int] | None = None,
+    settings: Sequence[Setting] | None = None,
+    parameters: bool = True,
+) -> StorePanel:
     """A row per prompt, a column per setting, the same noise along a row.
 
     Args:
         prompt_ids: places of prompts; default the first few whose images are kept.
         settings: default all, the baseline first, with one number of steps after the other.
+        parameters: whether it says in words that other tools read what drew it.
 
     Raises:
         InputError: if images were not kept, or not of these.
@@ -53,9 +77,14 @@ def store_panel(
     cells = [[_open(store, kept[place, setting]) for setting in columns] for place in places]
     above = tuple(labels(columns))
     sides = tuple(shortened(prompts[place], LABEL) for place in places)
-    panel = make_panel([[image for image, _ in row] for row in cells], above, sides, "")
-    records = tuple(tuple(record for _, record in row) for row in cells)
-    return panel, PanelProvenance(cells=records, columns=above, rows=sides)
+    panel = make_panel([[cell.image for cell in row] for row in cells], above, sides, "")
+    records = tuple(tuple(cell.record for cell in row) for row in cells)
+    texts = [cell.parameters for row in cells for cell in row if parameters]
+    return StorePanel(
+        panel,
+        PanelProvenance(cells=records, columns=above, rows=sides),
+        parameters_chunk(shared_parameters(texts)),
+    )
 
 
 def _place(setting: Setting) -> tuple[int, int, str, float]:
@@ -65,14 +94,20 @@ def _place(setting: Setting) -> tuple[int, int, str, float]:
     return setting.steps, rank, setting.policy, setting.gamma
 
 
-def _open(store: Store, name: str) -> tuple[Image.Image, Provenance]:
+class _Cell(NamedTuple):
+    image: Image.Image
+    record: Provenance
+    parameters: str
+
+
+def _open(store: Store, name: str) -> _Cell:
     path = store.image(name)
     if not path.is_file():
         raise AsyncDiffError(f"{path} is missing: merge copies images, moving parts does not")
     record = read_provenance(path)
     if isinstance(record, PanelProvenance):
         raise AsyncDiffError(f"{path} is a panel, and no image of an evaluation")
-    return read_picture(path), record
+    return _Cell(read_picture(path), record, text_chunks(path).get(PARAMETERS_CHUNK, ""))
 
 
 def figure_5(entry: BackboneEntry) -> str:

@@ -33,7 +33,7 @@ def write_sweep(store: Store, axis: Axis) -> list[Path]:
             written.append(store.path / f"{name}{suffix}")
             save_figure(figure, written[-1])
     if any(store.read(["image"])["image"].to_pylist()):
-        panel, provenance = store_panel(store)
+        panel = store_panel(store)
         written.append(store.path / "panel.png")
-        save_png(panel, written[-1], provenance)
+        save_png(panel.image, written[-1], panel.provenance, panel.chunks)
     return written

@@ -4,7 +4,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from asyncdiff_cli.engine.drawing.parameters import parsed_parameters, read_record
+from asyncdiff_cli.engine.drawing.parameters import (
+    parsed_parameters,
+    read_record,
+    shared_parameters,
+)
 from asyncdiff_cli.engine.drawing.provenance import CHUNK
 
 WEB_UI = """a cat, (sitting:1.2)
@@ -36,6 +40,16 @@ def test_the_web_uis_own_text_is_taken_apart():
 )
 def test_what_does_not_fit_is_a_prompt(text, expected):
     assert parsed_parameters(text) == expected
+
+
+def test_several_images_say_what_they_share():
+    other = WEB_UI.replace("Steps: 20", "Steps: 30").replace("Seed: 7", "Seed: 8")
+    shared = parsed_parameters(shared_parameters([WEB_UI, other]))
+    gone = ("Steps", "Seed")
+    assert shared == {k: v for k, v in parsed_parameters(WEB_UI).items() if k not in gone}
+    assert parsed_parameters(shared_parameters([WEB_UI])) == parsed_parameters(WEB_UI)
+    assert shared_parameters([WEB_UI, WEB_UI.replace("a cat", "a dog")]) == ""
+    assert shared_parameters([WEB_UI, ""]) == shared_parameters([]) == ""
 
 
 def test_an_image_of_another_tool_tells_what_it_says(tmp_path):

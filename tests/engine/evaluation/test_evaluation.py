@@ -23,7 +23,13 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, joined
 from asyncdiff_cli.engine.drawing.job import open_job
-from asyncdiff_cli.engine.drawing.provenance import CHUNK, Provenance, read_provenance
+from asyncdiff_cli.engine.drawing.parameters import PARAMETERS_CHUNK, parsed_parameters
+from asyncdiff_cli.engine.drawing.provenance import (
+    CHUNK,
+    Provenance,
+    read_provenance,
+    text_chunks,
+)
 from asyncdiff_cli.engine.drawing.request import parse_request
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.evaluation import evaluation as evaluation_module
@@ -567,6 +573,27 @@ def test_each_number_of_steps_has_a_baseline_and_its_own_decisions(opened, monke
         deviation = 0.0 if row["policy"] == "baseline" else 0.5
         assert row["deviations"] == [deviation] * (row["num_inference_steps"] - 1)
         assert row["seed"] == noise_seed(42, EVALUATION, row["prompt_id"])
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_images_that_are_kept_say_in_words_what_drew_them(opened, told):
+    policies = "baseline,fixed:0.5,fixed:0.5@2"
+    evaluation = opened(kept_images=1, limit=1, policies=policies, parameters=told)
+    finish(evaluation)
+    said = [
+        text_chunks(path).get(PARAMETERS_CHUNK)
+        for path in sorted(evaluation.store.path.glob("images/*"))
+    ]
+    if not told:
+        assert said == [None] * 3
+        return
+    assert {text.splitlines()[0] for text in said} == {evaluation.text(0)}
+    taken = [parsed_parameters(text) for text in said]
+    assert [(words["Async policy"], words["Async gamma"]) for words in taken] == [
+        ("synchronous", "1"),
+        ("fixed", "1"),
+        ("fixed", "2"),
+    ]
 
 
 def test_a_prompt_may_have_several_images_each_of_a_noise_of_its_own(opened):
