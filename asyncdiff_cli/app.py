@@ -22,6 +22,7 @@ from asyncdiff_cli.commands.import_scores import import_scores
 from asyncdiff_cli.commands.inspect import inspect
 from asyncdiff_cli.commands.merge import merge
 from asyncdiff_cli.commands.panel import panel
+from asyncdiff_cli.commands.push import push
 from asyncdiff_cli.commands.recipes import recipes
 from asyncdiff_cli.commands.report import report
 from asyncdiff_cli.commands.sample import sample
@@ -64,6 +65,7 @@ commands: dict[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "distill": distill,
     "spectrum": spectrum,
+    "push": push,
     "backbones": backbones,
     "inspect": inspect,
     "doctor": doctor,

@@ -79,6 +79,7 @@ def hub(monkeypatch, tmp_path_factory) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its storage has no stand-in
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
         monkeypatch.setenv("HF_TOKEN", "hf_alice")
         for cache in caches:

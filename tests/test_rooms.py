@@ -26,6 +26,7 @@ FLOORS = (
     {"schedules"},
     {"evaluation"},
     {"figures"},
+    {"publishing"},
     {"public"},
     {"ui"},
     {"commands"},
@@ -50,6 +51,7 @@ LIGHT = {
     "evaluation": "comparison contender export import_scores imported layouts.table merge paper"
     " reproduce scoring set_metrics.__init__ set_metrics.reference store summary sweep_axis"
     " table_data table_files table_markup table_terminal tables",
+    "publishing": "destination material upload",
     "figures": "distributions explain_request formats gallery report tiles",
 }
 """Modules above the ground that commands use before anything heavy has to be imported."""

@@ -257,5 +257,7 @@ def show_schedule(schedule: Schedule) -> None:
 
 
 def _cells(row: Any) -> list[str]:
-    interval = "" if row["n"] == 1 else f"[{row['low']:+.4g}, {row['high']:+.4g}]"
-    return [f"{row['mean']:.4g}", f"{row['difference']:+.4g}", interval]
+    from asyncdiff_cli.engine.evaluation.cells import distance_cell
+
+    cell = distance_cell(row)
+    return [cell.text, cell.difference, cell.interval]

@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from asyncdiff_cli.engine.checks import may_be_repository
 
+REPOSITORY_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 COMMIT = re.compile("[0-9a-f]{40}")
 """The whole name of a commit, which means the same for ever."""
 
@@ -28,8 +29,8 @@ class Repository(NamedTuple):
             Repository(name='alice/flux-tpm', revision='v2')
         """
         name, at, revision = text.partition("@")
-        owner, _, own = name.partition("/")
-        if not may_be_repository(name) or not (owner and own) or (at and not revision):
+        named = may_be_repository(name) and REPOSITORY_NAME.fullmatch(name)
+        if not named or (at and not revision):
             return None
         return cls(name, revision or None)
 

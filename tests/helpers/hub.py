@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ class Answering(BaseHTTPRequestHandler):
             return self._send(404, b"{}")
         self.hub.asked.append(name)
         if self.hub.down and name != "alive":
-            return self.connection.close()
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
         try:
             values = {k: v and unquote(v) for k, v in found.groupdict().items()}
             return getattr(self, name)(**values)
@@ -167,7 +169,9 @@ class Answering(BaseHTTPRequestHandler):
         licence = yaml.safe_load(head).get("license", "mit")
         if licence not in ("mit", "apache-2.0", "other"):
             message = '"license" must be one of [mit, apache-2.0, other]'
-            return self._send(400, json.dumps({"errors": [{"message": message}]}).encode())
+            plain = self.headers.get("Accept") == "text/plain"
+            errors = {"errors": [{"message": message}]}
+            return self._send(400, message.encode() if plain else json.dumps(errors).encode())
         return self._json(warnings=[])
 
     def info(self, repo: str, revision: str | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, NamedTuple
 
 from asyncdiff_cli.engine.evaluation.set_metrics import NAMES as SET_METRICS
 from asyncdiff_cli.engine.rewards import ENTRIES, GUARD, entry
@@ -88,6 +89,24 @@ def metric_cell(metric: str, paired: Difference, compared: bool = True, mark: Ma
         return Cell(paired, text, mark=mark)
     interval = f"[{signed(paired.low, digits)}, {signed(paired.high, digits)}]"
     return Cell(paired, text, signed(paired.difference, digits), interval, mark)
+
+
+def distance_cell(row: Mapping[str, Any], compared: bool = True) -> Cell:
+    """A mean and its difference as a schedule file has them, in four digits of any size.
+
+    Args:
+        row: the fields of a `Difference`, among others.
+    """
+    found = difference_of(row)
+    if not compared:
+        return Cell(found, f"{found.mean:.4g}")
+    interval = "" if found.n == 1 else f"[{found.low:+.4g}, {found.high:+.4g}]"
+    return Cell(found, f"{found.mean:.4g}", f"{found.difference:+.4g}", interval)
+
+
+def difference_of(row: Mapping[str, Any]) -> Difference:
+    """The difference of a row of a schedule file."""
+    return Difference(**{field.name: row[field.name] for field in fields(Difference)})
 
 
 def digits_of(metric: str) -> int:

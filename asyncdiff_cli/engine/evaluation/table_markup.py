@@ -12,10 +12,11 @@ from asyncdiff_cli.engine.evaluation.tables import OURS, TableBlock, blocks, cat
 
 def to_markdown(summary: Summary) -> str:
     """A table per block, below its title. **Best** and <u>second best</u>."""
-    return "\n".join(_markdown(b) for b in (*blocks(summary), *category_blocks(summary)))
+    return "\n".join(markdown_table(b) for b in (*blocks(summary), *category_blocks(summary)))
 
 
-def _markdown(block: TableBlock) -> str:
+def markdown_table(block: TableBlock) -> str:
+    """A table in Markdown, below its title."""
     styles: dict[Mark, str] = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
     lines = [
         [escape_markdown(heading(name)) for name in block.columns],

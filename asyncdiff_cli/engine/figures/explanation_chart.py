@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def transfer_figure(explanation: Explanation) -> Figure:
             marker = MARKERS[number % len(MARKERS)]
             times.plot(explanation.evaluated, explained.cond_sigmas, marker=marker, **look)
         _finish_detail(detail)
-        _finish_times(times, explanation)
+        finish_times(times, explanation.evaluated)
         legend_above(figure, [detail])
     return figure
 
@@ -58,10 +59,9 @@ def _finish_detail(axes: Axes) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _finish_times(axes: Axes, explanation: Explanation) -> None:
-    axes.plot(
-        explanation.evaluated, explanation.evaluated, color=GREY, linestyle="--", linewidth=0.8
-    )
+def finish_times(axes: Axes, evaluated: Sequence[float]) -> None:
+    """Draw the synchronous line t* = t through the times of the evaluations, and name the axes."""
+    axes.plot(evaluated, evaluated, color=GREY, linestyle="--", linewidth=0.8)
     axes.set(xlabel="time of the latent, t", ylabel="time that is told, t*")
     axes.invert_xaxis()
 

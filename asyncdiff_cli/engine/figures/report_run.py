@@ -41,19 +41,24 @@ class RunPart:
 def run_part(run: RunDirectory) -> RunPart:
     """What is shown of a training run. Raises: as `write_report`."""
     recipe, rows = read_text(inside(run.path, RECIPE)), run.rows()
-    done = max((row["iteration"] for row in rows if "rewards" in row), default=0)
-    best = next((row["best"] for row in reversed(rows) if "best" in row), None)
+    done, best = done_and_best(rows)
     return RunPart(
-        _run_facts(recipe, done, best),
+        run_facts(recipe, done, best),
         [inline_chart(training_figure(rows), "chart-training", TRAINING_CAPTION)] if done else [],
-        _held_out(rows, best),
+        held_out_table(rows, best),
         [row["warning"] for row in rows if "warning" in row],
         sample_grid(run, best),
         recipe,
     )
 
 
-def _run_facts(recipe: str, done: int, best: int | None) -> dict[str, Any]:
+def done_and_best(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int | None]:
+    """How many iterations are done, and the best of them by held-out reward, if that is known."""
+    done = max((row["iteration"] for row in rows if "rewards" in row), default=0)
+    return done, next((row["best"] for row in reversed(rows) if "best" in row), None)
+
+
+def run_facts(recipe: str, done: int, best: int | None) -> dict[str, Any]:
     """The recipe in short, and how far the run is.
 
     Raises:
@@ -70,7 +75,7 @@ def _run_facts(recipe: str, done: int, best: int | None) -> dict[str, Any]:
     return facts if best is None else facts | {"best by held-out reward": f"iteration {best:,}"}
 
 
-def _held_out(rows: Sequence[Mapping[str, Any]], best: int | None) -> list[TableBlock]:
+def held_out_table(rows: Sequence[Mapping[str, Any]], best: int | None) -> list[TableBlock]:
     """The run's evaluations as a table, the baseline first."""
     evaluations = [row for row in rows if "held_out" in row]
     metrics = list(dict.fromkeys(name for row in evaluations for name in row["held_out"]))

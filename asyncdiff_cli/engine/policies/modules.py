@@ -15,6 +15,9 @@ from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.repository import Repository
 
 LIFTED = ":lifted"
+LIBRARY = "asyncdiff"
+"""How a card names the software that reads what it describes."""
+TAGS = (LIBRARY, "flow-matching", "text-to-image")
 MODULE_FILES = "model.safetensors", "config.json"
 """The files that a module is loaded from."""
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.policies.modules import LIBRARY, TAGS
 from asyncdiff_cli.engine.policies.observation import PADDING, Observation
 
 FREQUENCIES = 16
@@ -78,8 +79,8 @@ class Block(nn.Module):
 class TimestepPredictionModule(
     nn.Module,
     PyTorchModelHubMixin,
-    library_name="asyncdiff",
-    tags=["asyncdiff", "flow-matching", "text-to-image"],
+    library_name=LIBRARY,
+    tags=[*TAGS],
 ):
     """Maps what is known after a step to the Beta distribution of the next ratio r* (Eq. 7, 17).
 

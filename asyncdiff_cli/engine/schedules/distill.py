@@ -12,6 +12,7 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.repository import is_pinned
 from asyncdiff_cli.engine.sampling.sample import SampleResult
 from asyncdiff_cli.engine.schedules.calibrated import search_errors
 from asyncdiff_cli.engine.schedules.calibration import DECIMALS, deviations_of
@@ -45,7 +46,9 @@ def distillation_way(request: DistillRequest, choice: ModelChoice) -> Way:
         "module_fingerprint": policy.fingerprint,
     }
     options = request.given()
-    command = command_line(["distill", options.pop("module")], choice, options)
+    module = options.pop("module")
+    place = policy.source if policy.source and is_pinned(policy.source) else module
+    command = command_line(["distill", place], choice, options)
     search = request.search
     make = partial(distill_policy, policy, search)
     return Way(Schedule, own, command, search.distilling, make)

@@ -12,11 +12,14 @@ from asyncdiff_cli.engine import (
     Schedule,
     policy_from_dict,
 )
+from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.policies.recorded import check_policy
 from asyncdiff_cli.engine.policies.specs import find_policy, parse_policy, pinned, read_policy
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.repository import Repository
+from asyncdiff_cli.engine.schedules.distill import distillation_way
+from asyncdiff_cli.engine.schedules.distill_request import parse_distill_request
 from asyncdiff_cli.engine.training.run_options import find_run
 from tests.helpers.modules import randomised, tiny
 
@@ -47,6 +50,8 @@ def schedule(*deviations, **known):
         ("~/tpm", None),
         ("a/b/c", None),
         ("alice/", None),
+        ("…/tpm", None),
+        ("al ice/tpm", None),
         ("alice/tpm@", None),
         ("mini:lifted", None),
     ],
@@ -147,7 +152,6 @@ def test_a_line_is_pinned_for_a_run_that_goes_on(hub):
         ("calibrated:alice/s", "alice/s was not made by calibration: name it schedule:alice/s"),
         ("learned:alice/s", "alice/s holds no timestep prediction module"),
         ("schedule:alice/damaged", "schedule.json is damaged: deviations: Field required"),
-        ("schedule:al ice/s", "neither a directory nor the name of a repository"),
     ],
 )
 def test_what_is_not_there_is_one_line(hub, text, line):
@@ -180,3 +184,11 @@ def test_a_run_begins_at_the_same_commit_when_it_goes_on(hub, tmp_path):
     commit = hub.put("alice/s", {"schedule.json": schedule(0.5, 0.25)})
     recipe, _ = find_run("mini", None, ["start=schedule:alice/s"], None, tmp_path / "run", None)
     assert recipe.start == f"schedule:alice/s@{commit}"
+
+
+def test_a_distillation_says_which_commit_it_is_of(hub, tmp_path):
+    commit = hub.put("alice/tpm", module_files(tmp_path / "tpm", tiny()))
+    given = {"out": tmp_path / "s.json", "limit": 2}
+    way = distillation_way(*parse_distill_request("alice/tpm", ModelChoice(), **given))
+    assert way.settings["module"] == f"alice/tpm@{commit}"
+    assert way.command.startswith(f"asyncdiff distill alice/tpm@{commit} ")

@@ -1,0 +1,1 @@
+"""What is put on the hub: modules and schedules, with a card that says what they are worth."""
