@@ -32,6 +32,7 @@ from asyncdiff_cli.engine import (
 )
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.prompts.load import load_prompts
+from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
@@ -46,12 +47,18 @@ GRID = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 SYNCHRONOUS, FIXED = "synchronous", "best fixed"
 
 
+def unseen(recipe: Recipe, texts: PromptSet, count: int) -> list[int]:
+    """Places of validation prompts behind those that the training evaluates on, at most `count`."""
+    seen = recipe.evaluation.prompts
+    return texts.order(min(seen + count, len(texts)), recipe.evaluation.seed)[seen:]
+
+
 def held_out(recipe: Recipe, canvas: Canvas, scorers: RewardGroup, count: int) -> HeldOut:
-    """Validation prompts behind those that the training evaluates on."""
+    """Prompts that the training has not looked at."""
     texts = load_prompts(recipe.prompts, "validation")
-    seen, seed = recipe.evaluation.prompts, recipe.evaluation.seed
-    chosen = texts.draw(min(seen + count, len(texts)), seed)[seen:]
-    return HeldOut.make(canvas, chosen, seed + 1, recipe.num_inference_steps, scorers)
+    chosen = [texts.texts[place] for place in unseen(recipe, texts, count)]
+    seed, steps = recipe.evaluation.seed + 1, recipe.num_inference_steps
+    return HeldOut.make(canvas, chosen, seed, steps, scorers)
 
 
 def chosen_among(recipe: Recipe, canvas: Canvas, scorers: RewardGroup, count: int) -> HeldOut:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ from asyncdiff_cli.engine.prompts.compbench import T2I_CATEGORIES
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS
 from asyncdiff_cli.engine.statistics import Difference, all_paired
 from asyncdiff_cli.engine.text import one_line
+
+_Row = TypeVar("_Row")
 
 BASELINE = "baseline"
 """The label of the synchronous policy."""
@@ -156,7 +158,7 @@ def _summarize(
     ordered = sorted(parts, key=lambda s: (s.steps, s.policy != BASELINE))
     scores = {s: {name: parts[s][name].to_numpy() for name in store.rewards} for s in ordered}
     imported, lacking = _add_imported(store, {s: parts[s] for s in ordered}, scores)
-    notes = _measure_sets(store, sets, {s: parts[s] for s in ordered}, scores)
+    notes = measure_sets(store, sets, {s: parts[s] for s in ordered}, scores)
     prompt_ids = parts[ordered[0]]["prompt_id"].to_numpy()
     metrics = _metrics(store, scores, prompt_ids) if intervals else {}
     grids = {
@@ -219,13 +221,18 @@ def _add_imported(
     return columns, notes
 
 
-def _measure_sets(
+def measure_sets(
     store: Store,
     names: Sequence[str],
-    parts: Mapping[Setting, pa.Table],
-    scores: Mapping[Setting, dict[str, np.ndarray]],
+    parts: Mapping[_Row, pa.Table],
+    scores: Mapping[_Row, dict[str, np.ndarray]],
 ) -> tuple[str, ...]:
-    """Add to the scores of each setting the terms of set metrics; what to know about them.
+    """Add to the scores of each row of a table the terms of set metrics; what to know about them.
+
+    Args:
+        store: whose reference the pictures are compared with.
+        names: of the set metrics.
+        parts: the rows of a store that each row of the table has.
 
     Raises:
         AsyncDiffError: if the store lacks the reference's statistics.
@@ -241,10 +248,10 @@ def _measure_sets(
     for name, statistics in read_statistics(store.path, names).items():
         try:
             terms = get(name).against(statistics)
-            for setting, part in parts.items():
+            for row, part in parts.items():
                 values = pc.list_flatten(part[features_of(name)]).to_numpy()
                 features = torch.tensor(values.reshape(len(part), -1))
-                scores[setting][name] = terms(features).numpy()
+                scores[row][name] = terms(features).numpy()
         except (KeyError, RuntimeError, ValueError) as error:
             raise AsyncDiffError(
                 f"the rows of {store.path} and its {REFERENCE} do not fit together in {name}:"

@@ -1,0 +1,184 @@
+"""The rows of the table: ways to draw with as many denoiser calls, each with what may be tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from asyncdiff_cli.engine.evaluation.summary import BASELINE
+from asyncdiff_cli.engine.policies.specs import plain
+from asyncdiff_cli.engine.policies.table import POLICIES
+from benchmarks.policies import GRID
+
+NOTHING, TUNING, TRAINING = "nothing", "tuning", "training"
+NEEDS = (NOTHING, TUNING, TRAINING)
+"""What a row takes before its first picture, the least first."""
+SYNCHRONOUS, MORE_STEPS = "synchronous", "synchronous, more steps"
+EULER, HEUN = "euler", "heun"
+SOLVERS = {"dpmpp": "DPM++(2M)", "unipc": "UniPC", HEUN: "Heun"}
+"""Rivals of Euler by name."""
+ENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""First and last deviation of the ramps."""
+RAMP = 7
+"""Deviations that a ramp is written with: runs of any length resample it to the same line."""
+GAMMAS = (0.5, 1.5)
+"""What the schedules that were found without a reward are multiplied by."""
+SHIFTS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)
+RIVALS = {
+    "Detail Daemon": ("detail-daemon", (-0.1, 0.05, 0.1, 0.2, 0.3, 0.4)),
+    "time shift": ("time-shift", (0.1, 0.25, 0.5, 1.0)),
+    "epsilon scaling": ("epsilon-scaling", (0.98, 0.99, 0.995, 1.005, 1.01, 1.02, 1.04)),
+    "velocity scale": ("velocity-scale", (0.8, 0.85, 0.9, 0.95, 1.05, 1.1)),
+    "detail boost, model": ("model-boost", (-0.5, 0.25, 0.5, 1.0, 2.0)),
+    "detail boost, sampler": ("sampler-boost", (-0.5, 0.25, 0.5, 1.0, 2.0)),
+}
+"""Policies of others, with the numbers that are tried."""
+LONGER = (1.2, 1.4, 1.6, 2.0, 2.5, 3.0, 4.0)
+"""Multiples of K that synchronous sampling tries to match with."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to draw.
+
+    Attributes:
+        policy: as `asyncdiff eval --policies` takes it.
+        steps: of the solver.
+        solver: what integrates.
+        shift: of the model's grid; None for the model's own.
+    """
+
+    policy: str
+    steps: int
+    solver: str = EULER
+    shift: float | None = None
+
+    @property
+    def said(self) -> str:
+        """What sets it apart from others of its row."""
+        if self.shift is not None:
+            return f"shift {self.shift:g}"
+        return SYNCHRONOUS if self.policy == BASELINE else self.policy
+
+    @property
+    def evaluations(self) -> int:
+        """How often it asks the denoiser for a picture, without guidance."""
+        return 2 * self.steps - 1 if self.solver == HEUN else self.steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, which is tuned if it has several candidates.
+
+    Attributes:
+        needs: one of `NEEDS`.
+        static: whether it is one schedule for all pictures of Euler on the model's own grid.
+        module: whether it chooses by the picture.
+    """
+
+    name: str
+    needs: str
+    candidates: tuple[Candidate, ...]
+    static: bool = False
+    module: bool = False
+
+    @property
+    def slug(self) -> str:
+        """Its folder."""
+        kept = (letter if letter.isalnum() or letter == "+" else "-" for letter in self.name)
+        return "-".join(filter(None, "".join(kept).split("-")))
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Deviations that were found without a reward, by solver, and those of a module."""
+
+    calibrated: Mapping[str, Sequence[float]]
+    distilled: Sequence[float] | None = None
+
+
+def rows(steps: int, modules: Mapping[str, str], schedules: Schedules, shifts: bool) -> list[Row]:
+    """The rows of K evaluations, synchronous Euler first.
+
+    Args:
+        modules: policies that choose by the picture, by name.
+        schedules: what was calibrated and distilled for K.
+        shifts: whether the grid of the model has a shift that can be changed.
+    """
+    own = Candidate(BASELINE, steps)
+    found = [
+        Row(SYNCHRONOUS, NOTHING, (own,)),
+        *_solver_rows(steps, schedules),
+        *([Row("shifted grid", TUNING, _shifted(own))] if shifts else []),
+        *_static_rows(own, schedules),
+        *(Row(name, TUNING, _tried(own, *rival)) for name, rival in RIVALS.items()),
+    ]
+    for name, policy in modules.items():
+        found.append(Row(name, TRAINING, (replace(own, policy=policy),), module=True))
+    return found
+
+
+def more_steps(steps: int) -> tuple[Candidate, ...]:
+    """Synchronous Euler with more and more steps than K."""
+    counts = dict.fromkeys(max(steps + 1, round(steps * factor)) for factor in LONGER)
+    return tuple(Candidate(BASELINE, count) for count in counts)
+
+
+def solver_steps(solver: str, evaluations: int) -> int:
+    """Steps of a solver with so many evaluations; Heun, which takes an odd number, may have one
+    more."""
+    return evaluations // 2 + 1 if solver == HEUN else evaluations
+
+
+def _solver_rows(steps: int, schedules: Schedules) -> Iterator[Row]:
+    """Each other solver without and with its best deviation."""
+    for solver, name in SOLVERS.items():
+        own = Candidate(BASELINE, solver_steps(solver, steps), solver)
+        calibrated = schedules.calibrated.get(solver)
+        found = ["spectral", *([] if calibrated is None else [as_policy(calibrated)])]
+        given = [replace(own, policy=policy) for policy in found]
+        yield Row(name, NOTHING, (own,))
+        yield Row(f"{name}, best deviation", TUNING, (*_tried(own, "fixed", GRID), *given))
+
+
+def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
+    """Schedules of Euler on the model's own grid: the same for all pictures."""
+    found = {"spectral": "spectral"}
+    if (calibrated := schedules.calibrated.get(EULER)) is not None:
+        found["calibrated"] = as_policy(calibrated)
+    scaled = [f"{policy}@{plain(gamma)}" for policy in found.values() for gamma in GAMMAS]
+    ramps = [as_policy(ramp(a, b)) for a in ENDS for b in ENDS if a != b]
+    tuned = tuple(replace(own, policy=policy) for policy in (*ramps, *scaled))
+    yield Row("best constant", TUNING, _tried(own, "fixed", GRID), static=True)
+    yield Row("best ramp or scaled schedule", TUNING, tuned, static=True)
+    for name, policy in found.items():
+        needs = NOTHING if name == "spectral" else TUNING
+        yield Row(name, needs, (replace(own, policy=policy),), static=True)
+    if schedules.distilled is not None:
+        own = replace(own, policy=as_policy(schedules.distilled))
+        yield Row("distilled", TRAINING, (own,), static=True)
+
+
+def _tried(own: Candidate, policy: str, numbers: Sequence[float]) -> tuple[Candidate, ...]:
+    """A policy with each of some numbers, and synchronously."""
+    return own, *(replace(own, policy=f"{policy}:{plain(number)}") for number in numbers)
+
+
+def _shifted(own: Candidate) -> tuple[Candidate, ...]:
+    return own, *(replace(own, shift=shift) for shift in SHIFTS)
+
+
+def ramp(first: float, last: float) -> list[float]:
+    """Deviations on the line between two."""
+    return [first + (last - first) * n / (RAMP - 1) for n in range(RAMP)]
+
+
+def as_policy(deviations: Sequence[float]) -> str:
+    """The policy of a schedule, in words that name no file."""
+    return "schedule:" + "/".join(plain(round(float(d), 4)) for d in deviations)
+
+
+def module_policy(place: str) -> str:
+    """The policy of a module: a line such as lifted:DIR as it is, else that of a directory."""
+    name = place.partition(":")[0]
+    return place if name in POLICIES else f"learned:{place}"

@@ -1,0 +1,216 @@
+"""The table of the evidence: equal calls, other prompts to tune on, and going on after a kill."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from asyncdiff_cli.engine import InputError
+from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
+from asyncdiff_cli.engine.evaluation.start import open_evaluation
+from asyncdiff_cli.engine.prompts.load import load_prompts
+from benchmarks.calls import counted
+from benchmarks.evidence import comparison, plan
+from benchmarks.evidence.__main__ import parse_plan, write
+from benchmarks.evidence.bench import Bench
+from benchmarks.evidence.markdown import to_markdown
+from benchmarks.evidence.plan import Plan, rung_pictures, rungs
+from benchmarks.evidence.rows import MORE_STEPS, SYNCHRONOUS, Schedules, more_steps, rows
+from benchmarks.evidence.run import Runner, describe
+from tests.helpers.modules import save_module
+from tests.helpers.training import small_recipe
+
+STEPS = 3
+FOUND = Schedules(dict.fromkeys(plan.searched_solvers(), (0.5, 0.1)), (0.2, 0.3))
+FEW = ("best constant", "shifted grid", "chosen")
+
+
+class Categorised(Plan):
+    """A plan whose held-out prompts are of two categories."""
+
+    @property
+    def held_out(self):
+        own = super().held_out
+        named = {place: "ab"[n % 2] for n, place in enumerate(own.order)}
+        categories = tuple(named.get(n, "c") for n in range(len(own.texts)))
+        return replace(own, texts=replace(own.texts, categories=categories))
+
+
+@pytest.fixture(scope="module")
+def asked(pipelines, tmp_path_factory):
+    """A plan for a tiny pipeline and a module that chooses by the picture."""
+    recipe = small_recipe(pipelines["sd3"], guidance_scale=2.0, size=16)
+    module = save_module(tmp_path_factory.mktemp("tpm"))
+    few = (*FEW, MORE_STEPS)
+    return Categorised(
+        recipe, (STEPS,), 4, 3, search=None, modules={"chosen": str(module)}, rewards=("noise",),
+        set_metrics=(), only=few,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench(asked, tmp_path_factory):
+    return Bench(open_evaluation(asked.comparison(), tmp_path_factory.mktemp("bench") / "model"))
+
+
+@pytest.fixture(scope="module")
+def done(asked, bench, tmp_path_factory):
+    """The folder and the report of a plan that was carried out."""
+    out = tmp_path_factory.mktemp("evidence")
+    report = {**describe(asked, bench), "steps": [*Runner(asked, bench, out).run()]}
+    return out, report
+
+
+def test_every_row_asks_the_denoiser_as_often(asked, bench, tmp_path):
+    transformer = bench.evaluation.canvas.backbone.pipe.transformer
+    for row in rows(STEPS, asked.policies, FOUND, shifts=True):
+        own = row.candidates[-1]
+        with counted(transformer) as asked_for:
+            drawn = bench.draw(tmp_path / row.slug, [own], asked.held_out, 2)
+        assert drawn[own].evaluations == own.evaluations == STEPS
+        assert sum(asked_for) == 2 * 2 * STEPS, row.name  # pictures and branches of guidance
+    assert bench.branches == 2
+
+
+@pytest.mark.parametrize("steps", [5, 8, 10, 15])
+def test_only_heun_takes_one_call_more_where_it_must(steps):
+    for row in rows(steps, {"module": "learned"}, FOUND, shifts=True):
+        more = steps % 2 == 0 and row.name.startswith("Heun")
+        assert {c.evaluations for c in row.candidates} == {steps + more}
+    counts = [candidate.steps for candidate in more_steps(steps)]
+    assert counts[0] > steps
+    assert all(a < b for a, b in pairwise(counts))
+
+
+def test_prompts_to_tune_on_are_no_others(asked):
+    chosen_on, held_out = asked.chosen_on, asked.held_out
+    texts = [
+        {*p.texts.draw(0, 0), *(p.texts.texts[n] for n in p.order)} for p in (chosen_on, held_out)
+    ]
+    seen = load_prompts("mini", "validation").draw(3, asked.recipe.evaluation.seed)
+    assert [len(own) for own in texts] == [3, 4]
+    assert not texts[0] & texts[1]
+    assert not texts[1] & {*seen}
+    seeds = [{noise_seed(p.seed, EVALUATION, n) for n in range(9)} for p in (chosen_on, held_out)]
+    assert not seeds[0] & seeds[1]
+
+
+def test_the_report_compares_with_both(done):
+    own = done[1]["steps"][0]
+    by_name = {row["row"]: row for row in own["rows"]}
+    assert {*by_name} == {SYNCHRONOUS, MORE_STEPS, *FEW}
+    means = [row["metrics"]["composite"]["mean"] for row in own["rows"]]
+    assert means == sorted(means, reverse=True)
+    static = by_name[own["static"]]["metrics"]["composite"]
+    assert (static["static"]["low"], static["static"]["high"]) == (0, 0)
+    for row in own["rows"]:
+        assert (row["calls"] > own["calls"]) == (row["row"] == MORE_STEPS)
+        found = row["metrics"]["composite"]
+        assert found["n"] == 4
+        assert found["difference"] == pytest.approx(found["mean"])
+        assert found["static"]["difference"] == pytest.approx(found["mean"] - static["mean"])
+    (choice,) = own["choice"]
+    assert choice["row"] == "chosen"
+    beside = by_name["chosen"]["metrics"]["composite"]["static"]
+    assert choice == {"row": "chosen", **beside, "categories": choice["categories"]}
+
+
+def test_categories_are_parts(done):
+    own = done[1]["steps"][0]
+    for row in own["rows"]:
+        assert {*row["categories"]} == {"a", "b"}
+        whole = row["metrics"]
+        for metric in ("composite", "sharpness"):
+            parts = [part[metric] for part in row["categories"].values()]
+            assert [part["n"] for part in parts] == [2, 2]
+            mean = sum(part["mean"] for part in parts) / 2
+            assert mean == pytest.approx(whole[metric]["mean"], abs=1e-6)
+    assert {*own["choice"][0]["categories"]} == {"a", "b"}
+
+
+def test_what_is_used_is_better_than_all_that_needs_less(done):
+    used, less = SYNCHRONOUS, {SYNCHRONOUS}
+    for step in done[1]["steps"][0]["ladder"]:
+        assert {over["row"] for over in step["over"]} == less - {step["row"]}
+        worth = step["over"] and all(over["low"] > 0 for over in step["over"])
+        used = step["row"] if worth else used
+        assert step["use"] == used
+        less.add(step["row"])
+
+
+def test_tuning_is_counted(done):
+    own = done[1]["steps"][0]
+    tuned = {row["row"]: row["tuned_calls"] for row in own["rows"]}
+    each = STEPS * 2  # with guidance
+    assert tuned["best constant"] == rung_pictures(7, 3) * each == 3 * 7 * each
+    assert tuned["chosen"] == tuned[SYNCHRONOUS] == 0
+    single = 2 * 3 * each
+    assert own["cost"]["held-out"]["pictures"] == 4 * len(own["rows"])
+    assert own["cost"]["tuning"]["calls"] == sum(tuned.values()) + single
+
+
+def test_what_was_killed_goes_on(asked, bench, tmp_path):
+    few, drawn = replace(asked, only=("best constant",)), []
+
+    class KilledError(Exception):
+        pass
+
+    def kill(count):
+        drawn.append(count)
+        if sum(drawn) > 12:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        [*Runner(few, Bench(bench.evaluation, kill), tmp_path).run()]
+    before = sum(drawn)
+    (own,) = Runner(few, Bench(bench.evaluation, drawn.append), tmp_path).run()
+    parts = [own["cost"][part]["pictures"] for part in ("tuning", "held-out")]
+    assert parts == [3 * (1 + 7), 4 * 2]
+    assert 12 < before < sum(drawn) == sum(parts)
+    assert [*Runner(few, Bench(bench.evaluation, kill), tmp_path).run()] == [own]  # draws no more
+
+
+def test_the_table_is_made_of_the_json_alone(done, tmp_path):
+    report = done[1]
+    json_file, markdown, figure = write(report, tmp_path)
+    assert to_markdown(json.loads(json_file.read_text())) == markdown.read_text()
+    assert figure.stat().st_size > 1000
+    text = markdown.read_text()
+    assert "| composite over synchronous | a (2) | b (2) |" in text
+    assert "chosen over the best static schedule" in text
+    for row in report["steps"][0]["rows"]:
+        assert f"| {row['row']} |" in text
+
+
+def test_the_best_is_marked_where_the_intervals_tell():
+    noise = np.random.default_rng(0).normal(size=64)
+    scores = {"worst": noise, "better": noise + 1, "best": noise + 2}
+    assert comparison.marks(scores, "composite") == {"best": "best"}
+    assert comparison.marks(scores, "spectrum") == {"worst": "best"}  # an error
+    like = np.random.default_rng(1).normal(size=64)
+    tied = {"worst": noise, "b": noise + 3, "a": noise + 3 + 0.1 * (like - like.mean())}
+    assert comparison.marks(tied, "composite") == {"a": "tied", "b": "tied"}
+    assert comparison.marks({"a": noise, "b": noise}, "composite") == {}
+    assert comparison.marks(scores, "sharpness") == {}
+
+
+def test_half_of_the_candidates_go_on_with_twice_the_prompts():
+    assert rungs(8, 128) == [(16, 8), (32, 4), (128, 2)]
+    assert rungs(1, 128) == [(128, 1)]
+    assert rungs(8, 10) == [(10, 8)]
+    assert rung_pictures(8, 128) == 16 * 8 + 16 * 4 + 96 * 2
+
+
+def test_what_cannot_be_is_refused(asked):
+    with pytest.raises(InputError, match="there is no row 'best'"):
+        Plan(asked.recipe, (3,), only=("best",)).rows(3, FOUND)
+    with pytest.raises(InputError, match="ask for at most"):
+        Plan(asked.recipe, (3,), limit=100_000).held_out  # noqa: B018
+    options = dict.fromkeys(("distilled", "rewards", "set_metrics"))
+    for module in ("lifted", "=place", "name="):
+        with pytest.raises(InputError, match="NAME=PLACE"):
+            parse_plan("mini", "5", [module], reward_path=(), **options)
+    with pytest.raises(InputError, match="is none of the modules"):
+        parse_plan("mini", "5", (), reward_path=(), **{**options, "distilled": "joint"})
