@@ -1,0 +1,1 @@
+"""What trainings do to metrics that they do not see, with three mixes of rewards."""
