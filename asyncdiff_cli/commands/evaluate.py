@@ -33,9 +33,7 @@ def evaluate(
     scoring: options.ScoringOptions,
     model: options.Model,
     processes: options.Processes,
-    kept_images: Annotated[
-        int | None, options.kept_images(" (default: 16; all of geneval, geneval2, dpg and hpsv2)")
-    ] = None,
+    kept: options.KeptImages,
     out: Annotated[
         Path | None,
         options.directory_out("The store. What is there is kept. (default: in evals/)"),
@@ -54,8 +52,8 @@ def evaluate(
 
     start = time.perf_counter()
     wanted = parse_comparison(
-        model, policies, gammas, kept_images=kept_images,
-        **vars(prompts), **vars(sampling), **vars(scoring),
+        model, policies, gammas,
+        **vars(prompts), **vars(sampling), **vars(scoring), **vars(kept),
     )  # fmt: skip
     out = out or wanted.default_out
     processes.launch(model.device)

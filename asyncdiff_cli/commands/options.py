@@ -59,6 +59,14 @@ Layout = Annotated[
 Exported = Annotated[
     Path, typer.Argument(metavar="STORE", callback=callbacks.read_paths, help="A store of eval.")
 ]
+Parameters = Annotated[
+    bool,
+    typer.Option(
+        "--parameters/--no-parameters",
+        rich_help_panel=OUT,
+        help="Say in each PNG, in the words of Stable Diffusion web UI, what drew it.",
+    ),
+]
 RewardPath = Annotated[
     list[str] | None,
     typer.Option(
@@ -172,12 +180,6 @@ def directory_out(help: str) -> Any:
     return typer.Option(metavar="DIR", callback=check, rich_help_panel=OUT, help=help)
 
 
-def kept_images(default: str = "") -> Any:
-    """An option of how many images a store keeps; `default` says which, where it is none."""
-    says = f"Keep the images of the first N prompts.{default}"
-    return typer.Option("--images", metavar="N", rich_help_panel=OUT, help=says)
-
-
 @in_panel(WHAT)
 @dataclass(frozen=True)
 class PromptSource:
@@ -223,7 +225,7 @@ class PromptOptions(PromptSource):
 @in_panel(SAMPLING)
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the images of an evaluation are drawn, and written."""
+    """How the images of an evaluation are drawn."""
 
     steps: Annotated[
         str | None,
@@ -235,14 +237,31 @@ class SamplingOptions:
         int | None,
         typer.Option(metavar="N", help="Images drawn at once. (default: 8 on a CPU, 32 on CUDA)"),
     ] = None
-    parameters: Annotated[
-        bool,
-        typer.Option(
-            "--parameters/--no-parameters",
-            rich_help_panel=OUT,
-            help="Say in each PNG, in the words of Stable Diffusion web UI, what drew it.",
-        ),
-    ] = True
+
+
+def _images(default: str = "") -> Any:
+    """An option of how many images a store keeps; `default` says which, where it is none."""
+    says = f"Keep the images of the first N prompts.{default}"
+    return typer.Option("--images", metavar="N", help=says)
+
+
+@in_panel(OUT)
+@dataclass(frozen=True)
+class KeptImages:
+    """Which images of an evaluation are written, and what they say."""
+
+    kept_images: Annotated[
+        int | None, _images(" (default: 16; all of geneval, geneval2, dpg and hpsv2)")
+    ] = None
+    parameters: Parameters = True
+
+
+@in_panel(OUT)
+@dataclass(frozen=True)
+class SweptImages(KeptImages):
+    """Which images of a sweep are written, and what they say."""
+
+    kept_images: Annotated[int, _images()] = 6
 
 
 @in_panel(SCORING)

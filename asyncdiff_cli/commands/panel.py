@@ -42,6 +42,7 @@ def panel(
     ] = None,
     sampling: options.SamplingOptions,
     model: options.Model,
+    parameters: options.Parameters = True,
     out: Annotated[Path, options.file_out("A .png.")] = Path("panel.png"),
     json: options.Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def panel(
     check_panel(prompts, store, rows, policies, out, model)
     if store is not None:
         kept = parse_numbers("--rows", rows, int) or None
-        made = store_panel(Store(store), kept, parameters=sampling.parameters)
+        made = store_panel(Store(store), kept, parameters=parameters)
     else:
         from asyncdiff_cli.engine.backbones.registry import provisional_entry
         from asyncdiff_cli.engine.evaluation.comparison import parse_comparison
@@ -66,6 +67,7 @@ def panel(
         wanted = parse_comparison(
             model, policies or figure_5(provisional_entry(model.name)), texts=prompts, seed=seed,
             **vars(sampling), rewards="noise", kept_images=len(prompts or ()),
+            parameters=parameters,
         )  # fmt: skip
         with TemporaryDirectory() as directory:
             drawn = draw(wanted, Path(directory) / "store")

@@ -39,7 +39,7 @@ def sweep(
     scoring: options.ScoringOptions,
     model: options.Model,
     processes: options.Processes,
-    kept_images: Annotated[int, options.kept_images()] = 6,
+    kept: options.SweptImages,
     out: Annotated[
         Path | None,
         options.directory_out("The store. What is there is kept. (default: in evals/)"),
@@ -69,8 +69,8 @@ def sweep(
         provisional_entry(model.name),
     )
     wanted = parse_comparison(
-        model, axis.policies, gammas, kept_images=kept_images,
-        **vars(prompts), **vars(sampling), **vars(scoring),
+        model, axis.policies, gammas,
+        **vars(prompts), **vars(sampling), **vars(scoring), **vars(kept),
     )  # fmt: skip
     out = out or wanted.default_out.with_name(f"{wanted.default_out.name}-{axis.name}")
     processes.launch(model.device)
