@@ -71,6 +71,7 @@ PAPER = {
     "noises_per_prompt": None,
     "scale_rewards": "group",
 }
+BRANCHES = {"branches": 2}
 BESIDE, PATHWISE = "mini's groups", "pathwise gradient"
 OPTIONS: dict[str, dict[str, Any]] = {
     BESIDE: {},
@@ -80,6 +81,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "James-Stein baseline": {"estimator": {"baseline": "james_stein"}},
     "antithetic draws": {"estimator": {"antithetic": True}},
     "ratio normalisation": {"estimator": {"ratio_norm": True}},
+    "credit by own gain": {"estimator": {"stepwise": 0}},
+    "credit by half of later gains": {"estimator": {"stepwise": 0.5}},
+    "credit by all later gains": {"estimator": {"stepwise": 1}},
+    "two branches after a third": {"estimator": BRANCHES | {"branch_at": 0.33}},
+    "two branches after two thirds": {"estimator": BRANCHES | {"branch_at": 0.67}},
+    "two branches, credit by later gains": {"estimator": BRANCHES | {"stepwise": 1}},
     "start at spectral": {"start": "spectral"},
     "start at fixed:0.5": {"start": "fixed:0.5"},
     PATHWISE: {},

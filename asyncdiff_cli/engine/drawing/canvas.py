@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.adapters import Guidance, TextConditions
 from asyncdiff_cli.engine.backbones.adapters.encoding import encode
@@ -21,6 +22,9 @@ from asyncdiff_cli.engine.drawing.settings import BatchSettings
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
+
+OnStep = Callable[[StepState], None]
+"""What is called after each evaluation with its state."""
 
 
 class Stopwatch:
@@ -48,9 +52,9 @@ class Canvas:
     size: int | None = None
     text: EncodedText | None = None
     """Prompts that are encoded already; None for a backbone with its text encoders."""
-    share_first: bool = True
-    """Whether images of equal noise and conditions share the first evaluation: trajectories of a
-    group, and the policies of an evaluation."""
+    share_first: int = True
+    """How many first evaluations images of equal latents, times and conditions share: one, for
+    trajectories of a group and the policies of an evaluation, and more for those of one prefix."""
 
     @property
     def scale(self) -> float:
@@ -90,7 +94,7 @@ class Canvas:
         policy: Policy,
         num_inference_steps: int,
         gamma: float = 1.0,
-        on_step: Callable[[StepState], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> SampleResult:
         """The latents of images, each of its own conditions and noise, which is drawn on the CPU.
 
@@ -127,14 +131,19 @@ class Canvas:
         num_inference_steps: int,
         clock: Stopwatch,
         gamma: float = 1.0,
+        on_step: OnStep | None = None,
     ) -> tuple[list[Image.Image], SampleResult]:
         """Images, each of its own conditions and noise, which is drawn on the CPU."""
         with clock("denoiser"):
-            result = self.sample(text, seeds, policy, num_inference_steps, gamma)
-        with clock("decode"), torch.no_grad():
-            side = self.pixels
-            images = self.backbone.adapter.decode(result.latents, side, side, "pil")
+            result = self.sample(text, seeds, policy, num_inference_steps, gamma, on_step)
+        with clock("decode"):
+            images = self.decode(result.latents)
         return images, result
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """The images of latents as `SampleResult` has them."""
+        return self.backbone.adapter.decode(latents, self.pixels, self.pixels, "pil")
 
     def describe(
         self,
@@ -159,6 +168,7 @@ class Canvas:
         clock: Stopwatch,
         batch_size: BatchSize,
         gamma: float = 1.0,
+        on_step: OnStep | None = None,
     ) -> tuple[list[Image.Image], SampleResult] | None:
         """Draw as `draw` does; None, and a smaller `batch_size`, if the device ran out of memory.
 
@@ -166,7 +176,7 @@ class Canvas:
             AsyncDiffError: if not even one image fits.
         """
         try:
-            return self.draw(text, seeds, policy, num_inference_steps, clock, gamma)
+            return self.draw(text, seeds, policy, num_inference_steps, clock, gamma, on_step)
         except torch.OutOfMemoryError:
             pass  # the traceback holds what was allocated, until this block is over
         batch_size.halve(len(seeds))

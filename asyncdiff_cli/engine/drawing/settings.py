@@ -38,7 +38,7 @@ class BatchSettings:
     width: int
     negative_prompt: str | None
     max_sequence_length: int | None
-    share_first: bool = False
+    share_first: int = False
 
 
 def default_policy(entry: BackboneEntry) -> str:

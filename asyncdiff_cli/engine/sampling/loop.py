@@ -30,6 +30,7 @@ def integrate(
     on_step: Callable[[StepState], None] | None = None,
     token_grid: tuple[int, int] | None = None,
     first: Velocity | None = None,
+    firsts: int = 1,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Algorithm 2: the update follows the scheduler's grid, the denoiser is told the policy's time.
 
@@ -40,7 +41,8 @@ def integrate(
         text: the positive branch's conditions, for the policy.
         on_step: called after each evaluation with its state.
         token_grid: rows and columns of packed latents, for the policy.
-        first: the velocity field of evaluation 0, where it is another, as of `shared_first`.
+        first: the velocity field of the first evaluations, where it is another, as of `shared`.
+        firsts: how many these are.
 
     Returns:
         The latents at t = 0, t* of each evaluation, and D of each but the first, each [B].
@@ -57,7 +59,7 @@ def integrate(
     embeds, mask = (text.prompt_embeds, text.pooled), text.prompt_embeds_mask
 
     for k, t in enumerate(timesteps):
-        evaluate = first if first is not None and k == 0 else velocity
+        evaluate = first if first is not None and k < firsts else velocity
         v = evaluate(latents, t, sigmas[k], cond_sigma)  # lines 4 to 6
         v = scaled(policy, gamma, latents, v, sigmas[k], cond_sigma)  # Eq. 19, where a policy does
         times = sigmas[k], sigmas[k + 1], cond_sigma

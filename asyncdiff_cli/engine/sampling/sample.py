@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.sampling import arguments
 from asyncdiff_cli.engine.sampling.arguments import TextOptions
 from asyncdiff_cli.engine.sampling.loop import Velocity, denoising, integrate
-from asyncdiff_cli.engine.sampling.sharing import shared_first
+from asyncdiff_cli.engine.sampling.sharing import shared
 from asyncdiff_cli.engine.sampling.text_input import TextInput, guidance_of
 
 OUTPUT_TYPES = ("pil", "pt", "latent")
@@ -52,7 +52,7 @@ def sample(
     *,
     height: int | None = None,
     width: int | None = None,
-    share_first: bool = False,
+    share_first: int = False,
     on_step: Callable[[StepState], None] | None = None,
     **text: Unpack[TextOptions],
 ) -> SampleResult:
@@ -73,7 +73,9 @@ def sample(
         latents: the noise in place of a generator, shaped as in `SampleResult`.
         output_type: "pil", "pt" or "latent".
         share_first: evaluate images of equal noise and text once at the start, where all see the
-            same time. Their last bits may differ from those of a batch that is evaluated whole.
+            same time; a number for as many first evaluations, at each of which those of equal
+            latents and times are alike. Their last bits may differ from those of a batch that is
+            evaluated whole.
         on_step: called after each evaluation with its state.
         text: `negative_prompt`, `true_cfg_scale`, `max_sequence_length`, and `prompt_embeds`, … in
             place of the prompts, as in `TextOptions`.
@@ -127,10 +129,10 @@ def sample(
         def velocity(text: TextConditions) -> Velocity:
             return field(text, guidance, height, width)
 
-        first = shared_first(velocity, conditions, noise) if share_first else None
+        first = shared(velocity, conditions) if share_first else None
         final, cond_sigmas, deviations = integrate(
             velocity(conditions), pipe.scheduler, noise, chosen, gamma, conditions, on_step,
-            token_grid, first,
+            token_grid, first, int(share_first),
         )  # fmt: skip
     images = final
     if output_type != "latent":  # all at once, as the stock pipeline does: to the bit on any device

@@ -1,4 +1,4 @@
-"""The first evaluation, made once for images that begin alike."""
+"""An evaluation that is made once for images that are alike."""
 
 from __future__ import annotations
 
@@ -11,34 +11,29 @@ from asyncdiff_cli.engine.backbones.adapters import TextConditions
 from asyncdiff_cli.engine.sampling.loop import Velocity
 
 
-def shared_first(
-    field: Callable[[TextConditions], Velocity], text: TextConditions, latents: Tensor
-) -> Velocity | None:
-    """The velocity of evaluation 0 that asks the model once for images of equal noise and text.
+def shared(field: Callable[[TextConditions], Velocity], text: TextConditions) -> Velocity:
+    """The velocity that asks the model once for images of equal latents, times and text.
 
-    There the model sees the same of them whatever their policies are: t*_0 is t_0 (Algorithm 2,
-    line 2), and a policy that scales a velocity does so afterwards, image by image. The latents
-    part with the first step at the latest, so later evaluations have nothing to share.
+    In evaluation 0 these are all of equal noise, whatever their policies are: t*_0 is t_0
+    (Algorithm 2, line 2), and a policy that scales a velocity does so afterwards, image by image.
+    Later ones are alike where their policies have decided alike so far.
 
     The model runs on a smaller batch, whose last bits may be others than those of the whole one.
 
     Args:
         field: gives the velocity field of a text.
-        latents: the noise, [B, …].
-
-    Returns:
-        None where no two images are equal.
     """
-    alike = first_equal([latents, *text.tensors.values()])
-    distinct = sorted(set(alike))
-    if len(distinct) == len(latents):
-        return None
-    velocity, places = field(text.select(distinct)), [distinct.index(image) for image in alike]
+    whole = field(text)
 
-    def first(latents: Tensor, timestep: Tensor, sigma: Tensor, cond_sigma: Tensor) -> Tensor:
-        return velocity(latents[distinct], timestep, sigma, cond_sigma[distinct])[places]
+    def velocity(latents: Tensor, timestep: Tensor, sigma: Tensor, cond_sigma: Tensor) -> Tensor:
+        alike = first_equal([latents, cond_sigma[:, None], *text.tensors.values()])
+        distinct = sorted(set(alike))
+        if len(distinct) == len(latents):
+            return whole(latents, timestep, sigma, cond_sigma)
+        evaluate, places = field(text.select(distinct)), [distinct.index(image) for image in alike]
+        return evaluate(latents[distinct], timestep, sigma, cond_sigma[distinct])[places]
 
-    return first
+    return velocity
 
 
 def first_equal(tensors: Iterable[Tensor]) -> list[int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 from scipy.special import betaincinv
 
 from asyncdiff_cli.engine.drawing.seeds import DRAWS, generator
+from asyncdiff_cli.engine.policies.learned import BetaDraws
+from asyncdiff_cli.engine.training.credit import Branching
 from asyncdiff_cli.engine.training.recipe import Recipe
 
 
@@ -29,15 +33,33 @@ class InverseDraws:
         return float(betaincinv(a, b, 1 - u if self.mirrored else u))
 
 
-def draws_of(recipe: Recipe, iteration: int, index: int) -> np.random.Generator | InverseDraws:
-    """What the trajectory of an index draws its ratios by.
+@dataclass(frozen=True)
+class BranchedDraws:
+    """Draws by one generator a decision, each of which others may have too."""
 
-    Antithetic are neighbours in a group: the members 0 and 1, 2 and 3, and so on.
+    generators: Iterator[np.random.Generator]
+
+    def beta(self, a: float, b: float) -> float:
+        """A ratio in [0, 1], as numpy's generator has it."""
+        return next(self.generators).beta(a, b)
+
+
+def draws_of(recipe: Recipe, iteration: int, index: int, steps: int) -> BetaDraws:
+    """What the trajectory of an index draws its ratios by, in a run of K steps.
+
+    Neighbours in a group belong together. Antithetic are the members 0 and 1, 2 and 3, and so on;
+    of one prefix as many as there are branches.
     """
-    if not recipe.estimator.antithetic:
-        return generator(recipe.seed, DRAWS, iteration, index)
     groups = recipe.prompts_per_iteration
     member, group = divmod(index, groups)
+    tree = Branching.of(recipe, steps)
+    if not recipe.estimator.antithetic:
+        own = generator(recipe.seed, DRAWS, iteration, index)
+        if tree.branches == 1:
+            return own
+        first = (member - member % tree.branches) * groups + group
+        shared = generator(recipe.seed, DRAWS, iteration, first, tree.branches)
+        return BranchedDraws(chain(repeat(shared, tree.prefix), repeat(own)))
     pair, mirrored = divmod(member, 2)
     uniform = generator(recipe.seed, DRAWS, iteration, pair * groups + group)
     return InverseDraws(uniform, bool(mirrored))

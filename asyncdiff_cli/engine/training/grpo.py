@@ -24,12 +24,12 @@ def advantages(
     shared_scale: bool = False,
     baseline: Callable[[Tensor], Tensor] = group_mean,
 ) -> Tensor:
-    """Â = (R − mean R)/(std R + ε) within each group, [groups, size] of the same.
+    """Â = (R − mean R)/(std R + ε) within each group, […, groups, size] of the same.
 
     The deviation is that of N. What is left of equal rewards by rounding counts as 0.
 
     Args:
-        shared_scale: divide by the deviation over all groups, so that a group whose images hardly
+        shared_scale: divide by the deviation over everything, so that a group whose images hardly
             differ does not count as much as one whose images do.
         baseline: what is subtracted in place of mean R, one of `BASELINES`.
     """
@@ -44,12 +44,19 @@ def beta(alpha_excess: Tensor, beta_excess: Tensor) -> Beta:
     return Beta(1 + alpha_excess.double(), 1 + beta_excess.double())
 
 
-def log_prob(alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor) -> Tensor:
-    """log π(τ), fp64 [B]: the sum of a trajectory's S log-densities (Eq. 15). All are [S, B]."""
-    return beta(alpha_excess, beta_excess).log_prob(ratio.double()).sum(0)
+def log_prob(
+    alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor, by_decision: bool = False
+) -> Tensor:
+    """log π(τ), fp64 [B]: the sum of a trajectory's S log-densities (Eq. 15). All are [S, B].
+
+    Args:
+        by_decision: return the log-densities themselves, [S, B].
+    """
+    log_probs = beta(alpha_excess, beta_excess).log_prob(ratio.double())
+    return log_probs if by_decision else log_probs.sum(0)
 
 
-def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor) -> Tensor:
+def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor, by_decision: bool = False) -> Tensor:
     """Σ_k σ_k·(log π_k/π_old,k + KL(π_old,k ‖ π_k)) of trajectories, fp64 [B].
 
     RatioNorm (GRPO-Guard, arXiv 2510.22319) for Betas. A log-ratio has the mean −KL over draws of
@@ -60,15 +67,20 @@ def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor) -> Tensor:
     Args:
         new, old: the Betas of all decisions, [S, B].
         ratio: as drawn, [S, B].
+        by_decision: return the terms of the sum, [S, B].
     """
     log_ratio = new.log_prob(ratio.double()) - old.log_prob(ratio.double())
-    return (old.stddev * (log_ratio + kl_divergence(old, new))).sum(0)
+    terms = old.stddev * (log_ratio + kl_divergence(old, new))
+    return terms if by_decision else terms.sum(0)
 
 
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_range: float
 ) -> Tensor:
-    """min(r·Â, clip(r, 1 ± ε)·Â) with one ratio r = π/π_old per trajectory (Eq. 14), [B]."""
+    """min(r·Â, clip(r, 1 ± ε)·Â) with one ratio r = π/π_old per trajectory (Eq. 14), [B].
+
+    Where decisions have a credit of their own all is [S, B], with one ratio per decision.
+    """
     ratio = (log_prob - old_log_prob).exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return torch.minimum(ratio * advantage, clipped * advantage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ class TrajectoryRecord(TypedDict):
 
     index: int
     scores: dict[str, float]
+    previews: list[dict[str, float]]
+    """The scores of x̂0 at each decision; empty unless decisions are credited by them."""
     deviations: list[float]
     """D of each decision, [K − 1]; so are α and β."""
     alpha: list[float]
@@ -28,17 +30,22 @@ class TrajectoryRecord(TypedDict):
 
 
 def trajectory_records(
-    rollout: Rollout, old: Decided, scores: Mapping[str, Tensor]
+    rollout: Rollout,
+    old: Decided,
+    scores: Mapping[str, Tensor],
+    previews: Sequence[Mapping[str, Tensor]] = (),
 ) -> list[TrajectoryRecord]:
     """The records of this process's trajectories.
 
     Args:
         scores: by reward, [B].
+        previews: those of x̂0 at each decision.
     """
     return [
         {
             "index": trajectory.index,
-            "scores": {name: float(values[place]) for name, values in scores.items()},
+            "scores": _scores_at(place, scores),
+            "previews": [_scores_at(place, stage) for stage in previews],
             "deviations": rollout.deviations[place].tolist(),
             "alpha": old.alpha[place].tolist(),
             "beta": old.beta[place].tolist(),
@@ -46,6 +53,15 @@ def trajectory_records(
         }
         for place, trajectory in enumerate(rollout.trajectories)
     ]
+
+
+def _scores_at(place: int, scores: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(values[place]) for name, values in scores.items()}
+
+
+def gathered(scores: Sequence[Mapping[str, float]], names: Iterable[str]) -> dict[str, Tensor]:
+    """The scores of all trajectories, one mapping each, by the rewards' names: [N]."""
+    return {name: torch.tensor([own[name] for own in scores]) for name in names}
 
 
 def reward_metrics(

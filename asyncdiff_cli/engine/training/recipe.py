@@ -133,6 +133,21 @@ class EstimatorSettings(_Settings):
     ratio_norm: bool = False
     """Centre each decision's log-ratio and measure it in deviations of the Beta that was drawn
     from, so that all decisions count alike (RatioNorm, arXiv 2510.22319)."""
+    stepwise: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Credit each decision with the rise of the reward of x̂0 over its step, and with what it says
+    of later rises: 0 for none of them (arXiv 2603.28718), 1 for all; None for the reward of the
+    image. All previews are decoded and scored."""
+    branches: Count = 1
+    """Images that go on from one prefix of decisions, a divisor of those of one noise: they share
+    its evaluations, and a decision's credit is the mean of its images beside those that part from
+    them there (as TreeGRPO, arXiv 2512.08153); 1 for none."""
+    branch_at: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of the decisions that make up the prefix, of which there is one at least."""
+
+    @property
+    def by_decision(self) -> bool:
+        """Whether decisions have a credit of their own, and with it a ratio π/π_old."""
+        return self.stepwise is not None or self.branches > 1
 
 
 class EvaluationSettings(_Settings):
@@ -336,7 +351,25 @@ class Recipe(ModelSettings, _Settings):
                 )
         if own.antithetic and (size := info.data.get("group_size", 2)) % 2:
             raise ValueError(f"antithetic draws are pairs: group_size {size} is not even")
+        if own.branches > 1:
+            cls._check_branches(own, info)
         return own
+
+    @staticmethod
+    def _check_branches(own: EstimatorSettings, info: ValidationInfo) -> None:
+        if own.antithetic or own.baseline == "james_stein":
+            raise ValueError("branches go with neither antithetic draws nor james_stein")
+        if not {"group_size", "noises_per_prompt", "step_range"} <= info.data.keys():
+            return
+        size = info.data["group_size"]
+        of_a_noise = size // (info.data["noises_per_prompt"] or size)
+        if of_a_noise % own.branches:
+            raise ValueError(
+                f"branches share a noise, of which there are {of_a_noise} images in a group"
+                f" (group_size / noises_per_prompt): not divisible by {own.branches}"
+            )
+        if (info.data["step_range"] or [info.data.get("num_inference_steps", 3)])[0] < 3:
+            raise ValueError("branches part after the first decision: they need 3 steps or more")
 
     @field_validator("evaluation")
     @classmethod
@@ -379,6 +412,11 @@ class Cost:
     in one batch and share the first."""
 
 
+def evaluations(scheduler: str | None, steps: int) -> int:
+    """The evaluations of K steps of a solver; None is the backbone's own, which makes K."""
+    return 2 * steps - 1 if scheduler == "heun" else steps
+
+
 def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
     """The images that a run draws, and the forward passes they take; a random K counts as its mean.
 
@@ -396,6 +434,6 @@ def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
         guidance_calls = 1 if above is None or scale is None or scale <= above else 2
     images = recipe.iterations * recipe.prompts_per_iteration * recipe.group_size
     ends = recipe.step_range or (recipe.num_inference_steps,) * 2
-    evaluations = sum(2 * k - 1 if recipe.scheduler == "heun" else k for k in ends)
+    looked = sum(evaluations(recipe.scheduler, k) for k in ends)
     shared = images - images * (recipe.noises_per_prompt or recipe.group_size) // recipe.group_size
-    return Cost(images, guidance_calls * (images * evaluations // len(ends) - shared))
+    return Cost(images, guidance_calls * (images * looked // len(ends) - shared))

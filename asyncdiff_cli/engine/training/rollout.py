@@ -8,7 +8,7 @@ a checkpoint draws what an uninterrupted one draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL import Image
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from asyncdiff_cli.engine.drawing.canvas import BatchSize, Canvas, Stopwatch
 from asyncdiff_cli.engine.drawing.seeds import NOISE, STEPS, generator, noise_seed
+from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.learned import SampledDeviation
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.training.credit import Branching
 from asyncdiff_cli.engine.training.draws import draws_of
 from asyncdiff_cli.engine.training.recipe import Recipe
 
@@ -39,14 +41,14 @@ class Trajectory:
 def plan_iteration(recipe: Recipe, prompts: PromptSet, iteration: int) -> list[Trajectory]:
     """All trajectories of an iteration, in which the groups take turns."""
     groups, noises = recipe.prompts_per_iteration, recipe.noises_per_prompt or recipe.group_size
-    first = iteration * groups
+    first, branches = iteration * groups, recipe.estimator.branches
     texts = [prompts.at(first + group, recipe.seed) for group in range(groups)]
     return [
         Trajectory(
             index=member * groups + group,
             group=group,
             prompt=texts[group],
-            noise=noise_seed(recipe.seed, NOISE, iteration, group, member % noises),
+            noise=noise_seed(recipe.seed, NOISE, iteration, group, member // branches % noises),
         )
         for member in range(recipe.group_size)
         for group in range(groups)
@@ -87,6 +89,8 @@ class Rollout:
     """r* as drawn, fp32 [S, B]."""
     deviations: Tensor
     """D, fp32 [B, S] on the CPU."""
+    previews: list[list[Image.Image]] = field(default_factory=list)
+    """x̂0_0 … x̂0_{S−1} decoded, S times B images; empty unless decisions are credited by them."""
 
 
 def roll_out(
@@ -104,22 +108,27 @@ def roll_out(
         AsyncDiffError: for NaN or infinity in the latents, or if one image does not fit.
     """
     steps = number_of_steps(recipe, iteration)
+    prefix = Branching.of(recipe, steps).prefix
+    canvas = replace(canvas, share_first=canvas.share_first and 1 + prefix)
     with clock("denoiser"):
         text = canvas.encode([t.prompt for t in trajectories]) if trajectories else {}
     images: list[Image.Image] = []
     parts: list[SampledDeviation] = []
-    deviations = []
+    deviations, previews = [], []
     while len(images) < len(trajectories):
         chunk = trajectories[len(images) : len(images) + batch_size.value]
-        draws = [draws_of(recipe, iteration, t.index) for t in chunk]
-        policy = SampledDeviation(tpm, draws)
+        policy = SampledDeviation(tpm, [draws_of(recipe, iteration, t.index, steps) for t in chunk])
+        look = Previews(canvas) if recipe.estimator.stepwise is not None else None
         conditions, noises = [text[t.prompt] for t in chunk], [t.noise for t in chunk]
-        drawn = canvas.draw_if_it_fits(conditions, noises, policy, steps, clock, batch_size)
+        drawn = canvas.draw_if_it_fits(
+            conditions, noises, policy, steps, clock, batch_size, on_step=look
+        )
         if drawn is None:
             continue
         images += drawn[0]
         parts.append(policy)
         deviations.append(drawn[1].deviations)
+        previews.append([] if look is None else look.decoded(clock))
     if not parts:
         return Rollout([], [], None, torch.zeros(steps - 1, 0), torch.zeros(0, steps - 1))
     return Rollout(
@@ -128,4 +137,25 @@ def roll_out(
         Observation.join([Observation.stack(part.seen) for part in parts]),
         torch.cat([torch.stack(part.ratios) for part in parts], dim=1),
         torch.cat(deviations),
+        [[image for part in stage for image in part] for stage in zip(*previews, strict=True)],
     )
+
+
+@dataclass
+class Previews:
+    """The x̂0 that each decision of a batch is made at, as images.
+
+    Called after each evaluation with its state.
+    """
+
+    canvas: Canvas
+    clean: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, state: StepState) -> None:
+        if state.index + 1 < state.num_evaluations:
+            self.clean.append(state.clean.to(state.latents.dtype))
+
+    def decoded(self, clock: Stopwatch) -> list[list[Image.Image]]:
+        """The images of each x̂0."""
+        with clock("decode"):
+            return [self.canvas.decode(latents) for latents in self.clean]

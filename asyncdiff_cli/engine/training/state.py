@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,12 +66,12 @@ class TrainingState:
         """The module that is evaluated and kept: the average, if there is one."""
         return self.tpm if self.average is None else self.average
 
-    def begin_at(self, seen: Observation, deviations: Tensor, accelerator: Any) -> None:
-        """Have the module answer such deviations, [S, B], to what is seen, [S, B, …].
+    def begin_at(self, watched: Sequence[tuple[Observation, Tensor]], accelerator: Any) -> None:
+        """Have the module answer such deviations, [S, B], to what is seen, [S, B, …], of each K.
 
         All processes go on from the mean of what each has made of it: GPUs round differently.
         """
-        imitate(self.tpm, seen, deviations)
+        imitate(self.tpm, watched)
         if accelerator.num_processes > 1:
             for parameter in self.tpm.parameters():
                 parameter.data.copy_(accelerator.reduce(parameter.data.cpu(), "mean"))

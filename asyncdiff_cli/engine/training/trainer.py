@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -27,11 +28,13 @@ from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.training import grpo
 from asyncdiff_cli.engine.training.baselines import BASELINES
 from asyncdiff_cli.engine.training.checkpoint import Checkpoint
+from asyncdiff_cli.engine.training.credit import Branching, credited
 from asyncdiff_cli.engine.training.held_out import HeldOut, HeldOutRecord, compare, scores_by_reward
-from asyncdiff_cli.engine.training.imitation import WATCHED, watch
+from asyncdiff_cli.engine.training.imitation import WATCHED, fitted_steps, watch
 from asyncdiff_cli.engine.training.interrupts import LastComplete, resumable
 from asyncdiff_cli.engine.training.metrics import (
     flat,
+    gathered,
     policy_metrics,
     reward_metrics,
     trajectory_records,
@@ -138,9 +141,12 @@ class Trainer:
         policy = make_policy(read_policy(start), self.canvas.backbone.entry)
         encoded = recipe.iterations * recipe.prompts_per_iteration
         prompts = [self.prompts.at(n % encoded, recipe.seed) for n in range(WATCHED)]
-        watched = watch(self.canvas, prompts, policy, recipe.num_inference_steps, recipe.seed)
-        self.state.begin_at(*watched, self.accelerator)
-        furthest = float(watched[1].abs().max())
+        watched = [
+            watch(self.canvas, prompts, policy, steps, recipe.seed)
+            for steps in fitted_steps(recipe)
+        ]
+        self.state.begin_at(watched, self.accelerator)
+        furthest = max(float(deviations.abs().max()) for _, deviations in watched)
         if furthest > recipe.bound:
             text = f"{start} has D up to {furthest:g}: the module begins at its bound"
             yield self._warned(f"{text}, {recipe.bound:g}")
@@ -181,17 +187,18 @@ class Trainer:
         with clock("rewards"):
             texts = [t.prompt for t in mine]
             my_scores = self.scorers.score(rollout.images, texts) if mine else {}
+            my_previews = [self.scorers.score(images, texts) for images in rollout.previews]
         with clock("update"):
             parts = minibatches([t.index for t in mine], len(everyone), recipe.mini_batch_size)
-            old = decided(state.tpm, rollout, parts)
+            old = decided(state.tpm, rollout, parts, recipe.estimator.by_decision)
         with clock("waiting"):
-            gathered = gather_object(trajectory_records(rollout, old, my_scores))
-        records = sorted(gathered, key=lambda record: record["index"])
-        scores = {
-            name: torch.tensor([record["scores"][name] for record in records])
-            for name in self.scorers.weights
-        }
-        advantages = self._judge(everyone, scores)[[t.index for t in mine]]
+            theirs = gather_object(trajectory_records(rollout, old, my_scores, my_previews))
+        records = sorted(theirs, key=lambda record: record["index"])
+        scores, *previews = (
+            gathered(stage, self.scorers.weights)
+            for stage in zip(*([r["scores"], *r["previews"]] for r in records), strict=True)
+        )
+        advantages = self._judge(everyone, scores, previews)[..., [t.index for t in mine]]
         with clock("update"):
             sums = update(
                 state.tpm, state.optimizer, rollout, old, parts, advantages, recipe,
@@ -214,21 +221,36 @@ class Trainer:
         }
         return row
 
-    def _judge(self, everyone: Sequence[Trajectory], scores: Mapping[str, Tensor]) -> Tensor:
-        """Â of every trajectory, fp64 [N], by its index: rewards are compared within a group."""
-        groups = group_indices(everyone)
-        by_baseline = self.recipe.scale_rewards == "baseline"
-        if by_baseline:
-            rewards = relative_composite(scores, self.state.baseline, self.scorers.weights)[groups]
+    def _judge(
+        self,
+        everyone: Sequence[Trajectory],
+        scores: Mapping[str, Tensor],
+        previews: Sequence[Mapping[str, Tensor]],
+    ) -> Tensor:
+        """Â of every trajectory, fp64 [N], by its index: rewards are compared within a group.
+
+        Of their decisions, [S, N], where these have a credit of their own.
+        """
+        groups, own = group_indices(everyone), self.recipe.estimator
+        by_baseline, baseline = self.recipe.scale_rewards == "baseline", BASELINES[own.baseline]
+        if not own.by_decision:
+            rewards = self._compared(scores, groups)
+            advantages = torch.zeros(len(everyone), dtype=torch.float64)
         else:
-            by_group = (
-                {name: values[places] for name, values in scores.items()} for places in groups
-            )
-            rewards = torch.stack([self.scorers.composite(in_group) for in_group in by_group])
-        advantages = torch.zeros(len(everyone), dtype=torch.float64)
-        baseline = BASELINES[self.recipe.estimator.baseline]
-        advantages[groups] = grpo.advantages(rewards, by_baseline, baseline)
+            tree = Branching.of(self.recipe, number_of_steps(self.recipe, self.state.iteration))
+            credits_ = credited(scores, previews, own.stepwise, tree.decisions)
+            rewards = tree.values(torch.stack([self._compared(c, groups) for c in credits_]))
+            baseline = partial(tree.baseline, baseline)
+            advantages = torch.zeros(len(rewards), len(everyone), dtype=torch.float64)
+        advantages[..., groups] = grpo.advantages(rewards, by_baseline, baseline)
         return advantages
+
+    def _compared(self, scores: Mapping[str, Tensor], groups: Tensor) -> Tensor:
+        """The rewards as one, in what a group's are compared in, [groups, size]."""
+        if self.recipe.scale_rewards == "baseline":
+            return relative_composite(scores, self.state.baseline, self.scorers.weights)[groups]
+        by_group = ({name: values[places] for name, values in scores.items()} for places in groups)
+        return torch.stack([self.scorers.composite(in_group) for in_group in by_group])
 
     def _composite(self, scores: Mapping[str, Tensor]) -> CompositeMetric:
         """The mean composite in units of the baseline's held-out scores, if these are known."""

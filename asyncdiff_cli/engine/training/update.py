@@ -22,7 +22,7 @@ class Decided:
     """How the module that drew the rollout decided, per trajectory of this process."""
 
     log_probs: Tensor
-    """fp64 [B]."""
+    """fp64 [B]; of each decision, [S, B], where these have a credit of their own."""
     alpha: Tensor
     """[B, S]; so is beta."""
     beta: Tensor
@@ -36,7 +36,8 @@ class UpdateSums:
 
     trajectories: int = 0
     approximate_kl: float = 0.0
-    clipped: int = 0
+    clipped: float = 0
+    """Trajectories that pass no gradient; one of which some decisions pass none counts in part."""
     grad_norm: float = 0.0
     """The largest before clipping, the same in each process."""
 
@@ -54,7 +55,10 @@ def minibatches(indices: Sequence[int], total: int, size: int) -> list[list[int]
 
 @torch.no_grad()
 def decided(
-    tpm: TimestepPredictionModule, rollout: Rollout, parts: Sequence[Sequence[int]]
+    tpm: TimestepPredictionModule,
+    rollout: Rollout,
+    parts: Sequence[Sequence[int]],
+    by_decision: bool = False,
 ) -> Decided:
     """What the module says before the update, in the mini-batches of the update.
 
@@ -63,12 +67,13 @@ def decided(
     """
     count = rollout.ratios.shape[1]
     decisions = len(rollout.ratios)
-    log_probs = torch.zeros(count, dtype=torch.float64, device=tpm.device)
+    shape = (decisions, count) if by_decision else (count,)
+    log_probs = torch.zeros(shape, dtype=torch.float64, device=tpm.device)
     alphas, betas, entropies = torch.zeros(3, count, decisions, device=tpm.device)
     for places in filter(None, parts):
         assert rollout.seen is not None  # there are places
         a, b = tpm(rollout.seen.select(places))
-        log_probs[places] = grpo.log_prob(a, b, rollout.ratios[:, places])
+        log_probs[..., places] = grpo.log_prob(a, b, rollout.ratios[:, places], by_decision)
         alphas[places], betas[places] = 1 + a.T, 1 + b.T
         entropies[places] = grpo.entropy(a, b).T.float()
     return Decided(log_probs, alphas.cpu(), betas.cpu(), entropies.mean(1).cpu())
@@ -87,7 +92,7 @@ def update(
     """Take a step per mini-batch and epoch. Gradients are summed over the processes.
 
     Args:
-        advantages: Â of this process's trajectories, fp64 [B].
+        advantages: Â of this process's trajectories, fp64 [B], or of their decisions, [S, B].
 
     Raises:
         AsyncDiffError: for a gradient that is NaN or infinite, before it is applied.
@@ -122,16 +127,19 @@ def _backward(
     """Add this process's part of a mini-batch to the gradients (Eq. 14)."""
     assert rollout.seen is not None  # there are places
     a, b = tpm(rollout.seen.select(places))
-    now = grpo.log_prob(a, b, rollout.ratios[:, places])
-    before, advantage = old.log_probs[places], advantages[places]
+    by_decision = recipe.estimator.by_decision
+    now = grpo.log_prob(a, b, rollout.ratios[:, places], by_decision)
+    before, advantage = old.log_probs[..., places], advantages[..., places]
     log_probs = now, before
     if recipe.estimator.ratio_norm:
         excesses = (values[places].T.to(a.device) - 1 for values in (old.alpha, old.beta))
         log_ratio = grpo.normalized_log_ratio(
-            grpo.beta(a, b), grpo.beta(*excesses), rollout.ratios[:, places]
+            grpo.beta(a, b), grpo.beta(*excesses), rollout.ratios[:, places], by_decision
         )
         log_probs = log_ratio, torch.zeros_like(log_ratio)
     gain = grpo.clipped_surrogate(*log_probs, advantage, recipe.clip_range)
+    if by_decision:
+        gain = gain.sum(0)
     if recipe.kl_weight:
         gain = gain - recipe.kl_weight * grpo.kl_to_initial(a, b).mean(0)
     if recipe.entropy_weight:
@@ -141,7 +149,7 @@ def _backward(
         sums.trajectories += len(places)
         sums.approximate_kl += float(grpo.approximate_kl(now, before).sum())
         clipped = grpo.is_clipped(*log_probs, advantage, recipe.clip_range)
-        sums.clipped += int(clipped.sum())
+        sums.clipped += float(clipped.sum()) * len(places) / clipped.numel()
 
 
 def _share_gradients(tpm: TimestepPredictionModule, accelerator: Any) -> None:

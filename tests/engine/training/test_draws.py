@@ -23,13 +23,13 @@ def recipe(antithetic: bool):
 
 
 def test_by_default_a_trajectory_has_numpy_s_draws():
-    drawn, plain = draws_of(recipe(False), 5, 2), generator(7, DRAWS, 5, 2)
+    drawn, plain = draws_of(recipe(False), 5, 2, 4), generator(7, DRAWS, 5, 2)
     assert [drawn.beta(2, 3) for _ in range(4)] == [plain.beta(2, 3) for _ in range(4)]
 
 
 def test_neighbours_in_a_group_are_mirror_images():
     """Of three groups in turns, 0 and 3 are of one, and so are 6 and 9."""
-    ratios = np.array([draws_of(recipe(True), 5, index).beta(2, 3) for index in range(12)])
+    ratios = np.array([draws_of(recipe(True), 5, index, 4).beta(2, 3) for index in range(12)])
     below = beta.cdf(ratios, 2, 3).reshape(4, 3)
     assert below[0] + below[1] == pytest.approx(1)
     assert below[2] + below[3] == pytest.approx(1)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from asyncdiff_cli.engine import LearnedDeviation, ScheduledDeviation
+from asyncdiff_cli.engine import FixedDeviation, LearnedDeviation, ScheduledDeviation
 from asyncdiff_cli.engine.drawing.canvas import Canvas
-from asyncdiff_cli.engine.training.imitation import MARGIN, imitate, watch
+from asyncdiff_cli.engine.training.imitation import MARGIN, fitted_steps, imitate, watch
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
 from asyncdiff_cli.engine.training.state import TrainingState, new_tpm
 from benchmarks.gaussian import World
@@ -26,7 +26,7 @@ def canvas():
 def fitted(canvas, bound, schedule):
     tpm = new_tpm(parse_recipe({**RECIPE, "bound": bound}), canvas.backbone)
     prompts = [*WORLD.spectra] * 4
-    imitate(tpm, *watch(canvas, prompts, ScheduledDeviation(schedule), 5, seed=0))
+    imitate(tpm, [watch(canvas, prompts, ScheduledDeviation(schedule), 5, seed=0)])
     return tpm
 
 
@@ -36,6 +36,18 @@ def test_it_draws_the_schedule_on_other_images(canvas):
     found = canvas.sample([text[p] for p in prompts], range(16), LearnedDeviation(tpm), 5)
     assert torch.allclose(found.deviations.mean(0), torch.tensor(SCHEDULE), atol=0.05)
     assert (found.deviations - torch.tensor(SCHEDULE)).abs().max() < 0.25
+
+
+def test_it_draws_it_at_numbers_of_steps_that_it_was_not_fitted_at(canvas):
+    recipe = parse_recipe({**RECIPE, "bound": 1.0, "step_range": [3, 7]})
+    assert fitted_steps(recipe) == [3, 5, 7]
+    assert fitted_steps(recipe.model_copy(update={"step_range": (5, 6)})) == [5, 6]
+    tpm, policy, prompts = new_tpm(recipe, canvas.backbone), FixedDeviation(0.5), [*WORLD.spectra]
+    imitate(tpm, [watch(canvas, prompts * 4, policy, k, seed=0) for k in fitted_steps(recipe)])
+    text = canvas.encode(prompts)
+    for steps in (4, 6):
+        found = canvas.sample([text[p] for p in prompts], range(2), LearnedDeviation(tpm), steps)
+        assert (found.deviations - 0.5).abs().max() < 0.2
 
 
 def test_its_draws_spread_as_an_untrained_module_s(canvas):
@@ -53,11 +65,11 @@ def test_what_is_beyond_the_bound_is_at_it(canvas):
 
 def test_processes_go_on_from_the_mean_of_what_they_have(canvas):
     recipe = parse_recipe({**RECIPE, "ema_decay": 0.9})
-    watched = watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0)
+    watched = [watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0)]
     alone, both = (TrainingState(recipe, canvas.backbone, torch.device("cpu")) for _ in range(2))
-    alone.begin_at(*watched, SimpleNamespace(num_processes=1))
+    alone.begin_at(watched, SimpleNamespace(num_processes=1))
     accelerator = SimpleNamespace(num_processes=2, reduce=lambda weights, how: weights / 2)
-    both.begin_at(*watched, accelerator)  # beside one whose weights are all 0
+    both.begin_at(watched, accelerator)  # beside one whose weights are all 0
     for one, other, average in zip(
         *(module.parameters() for module in (alone.tpm, both.tpm, both.average)), strict=True
     ):

@@ -171,8 +171,9 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(
             "estimator": {"baseline": "leave_one_out", "antithetic": True, "ratio_norm": True},
             "ema_decay": 0.8,
         },
+        {"estimator": {"stepwise": 0.5, "branches": 2}, "noises_per_prompt": 1},
     ],
-    ids=["plain", "average", "steps", "sparse", "baseline", "options"],
+    ids=["plain", "average", "steps", "sparse", "baseline", "options", "credit"],
 )
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, sd3_directory, changes):
     changes = {"iterations": 4, **changes}
