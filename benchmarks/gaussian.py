@@ -27,6 +27,7 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import shifted_scheduler
 from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
 from asyncdiff_cli.engine.policies.spectra import Spectrum
 from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
@@ -40,6 +41,8 @@ from asyncdiff_cli.engine.training.trainer import Trainer
 
 SIDE = 8
 """Components down and across."""
+GRID = "grid"
+"""The times of the steps, beside the actions of a module."""
 STARTS = (0.1, 0.4, 0.8)
 """Constants, of the bound, that the search for the best schedule begins at. At 0 the conditioning
 times have no gradient: there they are exact."""
@@ -75,16 +78,57 @@ class World:
         scheduler.set_timesteps(steps)
         return scheduler.sigmas.double()
 
-    def error(self, deviations: Tensor) -> Tensor:
-        """The expected reward of a schedule [K − 1] of Euler's, negated; mean over the prompts."""
-        sigmas = self.grid(len(deviations) + 1)
+    def error(
+        self, deviations: Tensor, scales: Tensor | None = None, sigmas: Tensor | None = None
+    ) -> Tensor:
+        """The expected reward of a schedule [K − 1] of Euler's, negated; mean over the prompts.
+
+        Args:
+            scales: ω of all evaluations but the first, [K − 1]; default 1.
+            sigmas: the times of the steps, [K + 1]; default the world's own.
+        """
+        sigmas = self.grid(len(deviations) + 1) if sigmas is None else sigmas
         told = desync.cond_sigmas(sigmas, deviations)
-        spectra = self.spectra.values()
-        return torch.stack([s.error(transfer(sigmas, told, s.std)) for s in spectra]).mean()
+        if scales is not None:
+            scales = torch.cat([scales.new_ones(1), scales])
+        return torch.stack(
+            [
+                s.error(transfer(sigmas, told, s.std, velocity_scale=scales))
+                for s in self.spectra.values()
+            ]
+        ).mean()
 
     def optimum(self, steps: int, bound: float = 1.0) -> Tensor:
         """The deviations within ±bound of least error, fp64 [K − 1]."""
         return least(self.error, steps - 1, bound)
+
+    def least_error(self, steps: int, actions: Sequence[str], bound: float = 1.0) -> float:
+        """The least error of static decisions of such actions that a search finds.
+
+        D is within ±bound, ω in [0.5, 1.5], and of the grid, `GRID`, each of the K steps at most e³
+        times as long or as short as the world's own against the others.
+        """
+        sizes = [steps if name == GRID else steps - 1 for name in actions]
+        still = torch.zeros(steps - 1, dtype=torch.float64)
+
+        def error(values: Tensor) -> Tensor:
+            own = dict(zip(actions, values.split(sizes), strict=True))
+            sigmas = moved(self.grid(steps), 3 * own[GRID]) if GRID in own else None
+            deviations, scales = (own.get(name, still) for name in (DEVIATION, SCALING))
+            return self.error(bound * deviations, 1 + scales / 2, sigmas)
+
+        starts = [
+            np.concatenate(
+                [
+                    np.linspace(tilt, -tilt, n) if name == GRID else np.full(n, first[name])
+                    for name, n in zip(actions, sizes, strict=True)
+                ]
+            )
+            for start in STARTS
+            for tilt in (0.0, 0.2, -0.2)
+            for first in ({DEVIATION: start, SCALING: tilt},)
+        ]
+        return float(error(least(error, sum(sizes), starts=starts)))
 
     def backbone(self) -> Backbone:
         """The exact denoiser."""
@@ -218,8 +262,28 @@ class FlowError(RewardGroup):
         return {GUARD: -(x - self.world.std(prompts) * noise).square().mean(1)}
 
 
-def least(error: Callable[[Tensor], Tensor], decisions: int, bound: float = 1.0) -> Tensor:
-    """Minimise an error of deviations [decisions] within ±bound on its gradients, fp64."""
+def moved(sigmas: Tensor, logits: Tensor) -> Tensor:
+    """The grid whose steps are e^logits times as long, [K], and then all scaled to the same ends.
+
+    Args:
+        sigmas: t_0 … t_K = 0, [K + 1].
+    """
+    lengths = -sigmas.diff() * logits.exp()
+    lengths = lengths * (sigmas[0] / lengths.sum())
+    return torch.cat([sigmas[:1], sigmas[0] - lengths.cumsum(0)[:-1], sigmas[-1:]])
+
+
+def least(
+    error: Callable[[Tensor], Tensor],
+    decisions: int,
+    bound: float = 1.0,
+    starts: Sequence[np.ndarray] | None = None,
+) -> Tensor:
+    """Minimise an error of deviations [decisions] within ±bound on its gradients, fp64.
+
+    Args:
+        starts: where to begin, the best end of which counts; default constants.
+    """
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         deviations = torch.tensor(values, requires_grad=True)
@@ -229,7 +293,7 @@ def least(error: Callable[[Tensor], Tensor], decisions: int, bound: float = 1.0)
         return value.item(), deviations.grad.numpy()
 
     bounds = [(-bound, bound)] * decisions
-    starts = (np.full(decisions, bound * start) for start in STARTS)
+    starts = starts or [np.full(decisions, bound * start) for start in STARTS]
     ends = [
         minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts
     ]

@@ -23,6 +23,11 @@ def deviation_from_ratio(ratio: Tensor, bound: float) -> Tensor:
     return 2 * bound * (ratio - 0.5)
 
 
+def scale_from_ratio(ratio: Tensor) -> Tensor:
+    """ω = 0.5 + r (Eq. 20), the factor of the velocity. `ratio` in [0, 1], any shape."""
+    return 0.5 + ratio
+
+
 def eta(deviation: Tensor, gamma: float) -> Tensor:
     """η = 1 + γ·D, the factor of the grid's interval (Eq. 10, 12); any shape."""
     return 1 + gamma * deviation

@@ -25,6 +25,7 @@ from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.comparison import REWARDS
 from asyncdiff_cli.engine.files import unused
 from asyncdiff_cli.engine.locks import hold
+from asyncdiff_cli.engine.policies.asking import only_deviates
 from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.schedule_file import Schedule, schedule_of
@@ -323,7 +324,7 @@ def _check_schedule(deviations: Sequence[float], policy: object) -> None:
     """Check that a schedule of these deviations draws what the policy draws."""
     if not deviations:
         raise InputError("a run of one step has no deviations: take more steps")
-    if any(hasattr(policy, own) for own in ("velocity_scale", "latent_scale")):
+    if not only_deviates(policy):
         raise InputError(
             "this policy scales the velocity too, and a schedule holds deviations alone: drag one"
             " of them, and save what that draws"

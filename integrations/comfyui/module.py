@@ -24,6 +24,7 @@ FREQUENCIES = 16
 LOWEST = -80.0
 """The least x whose eˣ is used."""
 LARGEST = 1 << 16
+DEVIATION_ALONE = ["deviation"]
 """Of any size in a module's configuration."""
 
 
@@ -190,6 +191,8 @@ def _config(content: Any) -> Config:
     absent = [name for name in names if not isinstance(content, dict) or name not in content]
     if absent:
         raise ValueError(f"it says no {', '.join(absent)}")
+    if (actions := content.get("actions", DEVIATION_ALONE)) != DEVIATION_ALONE:
+        raise ValueError(f"the module decides {actions!r}, and this node deviations alone")
     return Config(**{name: content[name] for name in names})
 
 

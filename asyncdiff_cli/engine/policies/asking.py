@@ -8,6 +8,7 @@ from torch import Tensor
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.deferred import is_finite, to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.policies.actions import DEVIATION
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 
 
@@ -93,6 +94,14 @@ def latent_scale_of(
     """The multiple of the latents that the policy adds, [B] or []; None if it adds none."""
     scale = getattr(policy, "latent_scale", None)
     return None if scale is None else scale(sigma, cond_sigma, gamma)
+
+
+def only_deviates(policy: object) -> bool:
+    """Whether times are all that a policy chooses: it leaves the velocity as it is."""
+    module = getattr(policy, "tpm", None)
+    if module is not None:
+        return module.actions == (DEVIATION,)
+    return not any(hasattr(policy, own) for own in ("velocity_scale", "latent_scale"))
 
 
 def scaled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import cached_property
@@ -19,6 +20,7 @@ from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hashes import sha256_of_tensors
 from asyncdiff_cli.engine.hub import fetch_files, hub_errors
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
 from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.modules import LIFTED, MODULE_FILES, find_module, read_config
 from asyncdiff_cli.engine.policies.observation import Observation
@@ -30,8 +32,40 @@ RATIO_MARGIN = 1e-6
 """Draws keep so far from 0 and 1, where rounding would put an infinite log-density."""
 
 
-class LearnedDeviation:
+class _Acting:
+    """What a module decides, carried out: it has the policy's methods besides being asked."""
+
+    tpm: TimestepPredictionModule
+    _scale: Tensor | None = None
+
+    @property
+    def bound(self) -> float:
+        """The bound of the training, 0.5 or 1."""
+        return self.tpm.bound
+
+    def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor | None:
+        """1 + γ·(ω − 1) with ω as decided before this evaluation, [B]; None at the first one."""
+        return None if self._scale is None else 1 + gamma * (self._scale - 1)
+
+    def _act(self, ratios: Tensor) -> Tensor:
+        """D of each image, [B]; what else is decided is kept for the next evaluation.
+
+        Args:
+            ratios: r* of each action, [A, B].
+        """
+        decided = dict(zip(self.tpm.actions, ratios, strict=True))
+        if SCALING in decided:
+            self._scale = desync.scale_from_ratio(decided[SCALING])
+        if DEVIATION not in decided:
+            return torch.zeros_like(ratios[0])
+        return desync.deviation_from_ratio(decided[DEVIATION], self.bound)
+
+
+class LearnedDeviation(_Acting):
     """The mode of the module's Beta at each step and for each image (Eq. 18).
+
+    A module that scales velocities too has a second Beta, whose mode says ω. γ multiplies D and
+    ω − 1 alike, so that at 0 the images are the stock pipeline's.
 
     Args:
         tpm: a trained module. It moves to the device of the latents that it sees.
@@ -80,10 +114,12 @@ class LearnedDeviation:
             )
         return policy
 
-    @property
-    def bound(self) -> float:
-        """The bound of the training, 0.5 or 1."""
-        return self.tpm.bound
+    def for_run(self, sigmas: Tensor, solver: str) -> LearnedDeviation:
+        """The same, with a memory of its own for what it decides besides D."""
+        if self.tpm.actions == (DEVIATION,):
+            return self
+        _ = self.fingerprint  # by which copies for the images of a batch are told to be equal
+        return copy.copy(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,8 +129,7 @@ class LearnedDeviation:
     @torch.no_grad()
     def __call__(self, state: StepState) -> Tensor:
         seen = observed(self.tpm, state)
-        ratio = mode(*self.tpm(seen, self._constant(state, seen)))[0]
-        return desync.deviation_from_ratio(ratio, self.bound)
+        return self._act(mode(*self.tpm(seen, self._constant(state, seen))))
 
     def _constant(self, state: StepState, seen: Observation) -> tuple[Tensor, Tensor]:
         """`TimestepPredictionModule.constant`, made once a run and forgotten at its end."""
@@ -126,8 +161,8 @@ class BetaDraws(Protocol):
         ...
 
 
-class SampledDeviation:
-    """Draws from the module's Beta, and keeps what it saw and drew.
+class SampledDeviation(_Acting):
+    """Draws from the module's Betas in one run, and keeps what it saw and drew.
 
     Args:
         generators: one per image, so that a draw belongs to its image and not to the batch.
@@ -137,23 +172,27 @@ class SampledDeviation:
         self.tpm, self.generators = tpm, generators
         self.seen: list[Observation] = []
         self.ratios: list[Tensor] = []
-
-    @property
-    def bound(self) -> float:
-        return self.tpm.bound
+        """r* of each action, one decision's after the other's, [B] each."""
+        self.scales: list[Tensor] = []
+        """ω of each decision, [B] each; none of a module that leaves velocities alone."""
 
     @torch.no_grad()
     def __call__(self, state: StepState) -> Tensor:
         seen = observed(self.tpm, state)
-        alpha, beta = 1 + torch.stack(self.tpm(seen))[:, 0].double().cpu().numpy()
+        alpha, beta = 1 + torch.stack(self.tpm(seen)).double().cpu().numpy()
         state.checks.settle()  # that was a wait anyway
         drawn = [
-            g.beta(a, b) for g, a, b in zip(self.generators, alpha, beta, strict=True)
+            [g.beta(a, b) for a, b in zip(*own, strict=True)]
+            for g, *own in zip(self.generators, alpha.T, beta.T, strict=True)
         ]  # on the CPU: the same draws whatever the device
-        ratio = to_device(torch.tensor(drawn, dtype=torch.float32), self.tpm.device)
+        ratios = to_device(torch.tensor(drawn, dtype=torch.float32), self.tpm.device).T
+        ratios = ratios.clamp(RATIO_MARGIN, 1 - RATIO_MARGIN)
         self.seen.append(seen)
-        self.ratios.append(ratio.clamp(RATIO_MARGIN, 1 - RATIO_MARGIN))
-        return desync.deviation_from_ratio(self.ratios[-1], self.bound)
+        self.ratios += ratios
+        deviation = self._act(ratios)
+        if self._scale is not None:
+            self.scales.append(self._scale)
+        return deviation
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": "sampled"}

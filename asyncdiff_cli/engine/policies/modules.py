@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
+from asyncdiff_cli.engine.policies.actions import DEVIATION, check_actions
 from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.repository import Repository
 
@@ -39,6 +41,8 @@ class ModuleConfig(Read):
     patch_size: Annotated[int, Field(ge=1, le=MAX_PATCH)]
     text_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     global_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    actions: Annotated[tuple[str, ...], AfterValidator(check_actions)] = (DEVIATION,)
+    """Older files do not say it."""
 
 
 def find_module(source: str) -> Path | Repository:
@@ -79,6 +83,19 @@ def read_config(source: str | Path, directory: Path) -> ModuleConfig:
         return read_json(directory / "config.json", ModuleConfig)
     except InputError as error:
         raise AsyncDiffError(f"the module in {source} is incomplete or damaged ({error})") from None
+
+
+def check_is_schedule(source: str | Path, actions: Sequence[str]) -> None:
+    """A module decides deviations and nothing else, as a schedule of them can.
+
+    Raises:
+        InputError: for one that decides more.
+    """
+    if tuple(actions) != (DEVIATION,):
+        raise InputError(
+            f"the module in {source} decides {' and '.join(actions)}, and a schedule has deviations"
+            " alone: draw with the module itself"
+        )
 
 
 def check_module(source: str) -> ModuleConfig | None:

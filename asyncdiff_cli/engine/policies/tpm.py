@@ -1,8 +1,9 @@
-"""The timestep prediction module (AsyncDiff, section 3): a few tokens in, one Beta out."""
+"""The timestep prediction module (AsyncDiff, section 3): a few tokens in, a Beta an action out."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.policies.actions import DEVIATION, check_actions
 from asyncdiff_cli.engine.policies.modules import LIBRARY, TAGS
 from asyncdiff_cli.engine.policies.observation import PADDING, Observation
 
@@ -96,10 +98,11 @@ class TimestepPredictionModule(
         patch_size: side of the latent patches that make a token.
         text_tokens: how many the sequence embedding is pooled into, by attention.
         global_tokens: how many the head reads.
+        actions: what it decides at a step, of `ACTIONS`; the paper's has the deviation alone.
 
     Raises:
-        InputError: for a width that the heads do not divide, or an odd number of heads, which
-            start in pairs.
+        InputError: for a width that the heads do not divide, an odd number of heads, which start
+            in pairs, or unknown actions.
 
     Example:
         >>> tpm = TimestepPredictionModule(16, 4096, 2048, width=32, layers=1, heads=2)
@@ -119,8 +122,13 @@ class TimestepPredictionModule(
         patch_size: int = 8,
         text_tokens: int = 4,
         global_tokens: int = 4,
+        actions: Sequence[str] = (DEVIATION,),
     ) -> None:
         super().__init__()
+        try:
+            self.actions = check_actions(actions)
+        except ValueError as error:
+            raise InputError(str(error)) from None
         if width % heads or heads % 2:
             raise InputError(f"heads are even and divide the width: not {heads} and {width}")
         self.bound, self.patch_size = bound, patch_size
@@ -136,7 +144,7 @@ class TimestepPredictionModule(
             for _ in ("cond_sigma", "sigma", "sigma_next", "progress")
         )
         self.readout = nn.Parameter(0.1 * torch.randn(global_tokens, width))
-        out = nn.Linear(width, 2)
+        out = nn.Linear(width, 2 * len(self.actions))
         self.head = nn.Sequential(nn.Linear(global_tokens * width, width), nn.SiLU(), out)
         for module in self.modules():  # nothing normalises: keep the variance of what comes in
             if isinstance(module, nn.Linear):
@@ -154,6 +162,8 @@ class TimestepPredictionModule(
     ) -> tuple[Tensor, Tensor]:
         """α − 1 and β − 1 of each decision, fp32 [S, B], above 0.
 
+        Of A actions it is [S·A, B], those of a decision one after the other.
+
         Args:
             constant: `self.constant(seen)`, where it is known.
         """
@@ -169,7 +179,8 @@ class TimestepPredictionModule(
         for block in self.blocks:
             sequence = block(sequence)
         out = self.head(sequence[:, -len(self.readout) :].flatten(1))
-        alpha, beta = excess(out).unflatten(0, (decisions, -1)).unbind(-1)
+        betas = excess(out).unflatten(0, (decisions, -1)).unflatten(-1, (-1, 2))
+        alpha, beta = betas.movedim(2, 1).flatten(0, 1).unbind(-1)
         return alpha, beta
 
     def _patches(self, seen: Observation) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
+from asyncdiff_cli.engine.policies.modules import check_is_schedule
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.repository import is_pinned
 from asyncdiff_cli.engine.sampling.sample import SampleResult
@@ -37,9 +38,11 @@ def distillation_way(request: DistillRequest, choice: ModelChoice) -> Way:
     """The distillation of a module.
 
     Raises:
-        InputError, AsyncDiffError: as `LearnedDeviation.load`.
+        InputError, AsyncDiffError: as `LearnedDeviation.load`, and for a module that decides more
+            than deviations.
     """
     policy = LearnedDeviation.load(request.module)
+    check_is_schedule(request.module, policy.tpm.actions)
     own = {
         "by": DISTILLATION,
         "module": policy.source,

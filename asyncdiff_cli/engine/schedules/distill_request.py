@@ -9,7 +9,7 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.policies.modules import LIFTED, check_module
+from asyncdiff_cli.engine.policies.modules import LIFTED, check_is_schedule, check_module
 from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_drawn_request
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
@@ -47,7 +47,8 @@ def parse_distill_request(
         model = over(recipe.model(), choice)
         check_model(run, model, choice)
         source, choice = str(run / "tpm"), model
-    check_module(source)
+    if config := check_module(source):
+        check_is_schedule(source, config.actions)
     shipped = source.removesuffix(LIFTED)
     if choice.backbone is None and shipped in REGISTRY:
         choice = choice.changed(backbone=shipped)

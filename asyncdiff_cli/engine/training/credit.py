@@ -78,7 +78,7 @@ class Branching:
 
     @classmethod
     def of(cls, recipe: Recipe, steps: int) -> Branching:
-        """That of a run of K steps."""
+        """Make the branching of a run of K steps."""
         own, decisions = recipe.estimator, evaluations(recipe.scheduler, steps) - 1
         if own.branches == 1:
             return cls(1, decisions, prefix=0)

@@ -35,7 +35,7 @@ class InverseDraws:
 
 @dataclass(frozen=True)
 class BranchedDraws:
-    """Draws by one generator a decision, each of which others may have too."""
+    """Draws by one generator each, which others may have too."""
 
     generators: Iterator[np.random.Generator]
 
@@ -59,7 +59,8 @@ def draws_of(recipe: Recipe, iteration: int, index: int, steps: int) -> BetaDraw
             return own
         first = (member - member % tree.branches) * groups + group
         shared = generator(recipe.seed, DRAWS, iteration, first, tree.branches)
-        return BranchedDraws(chain(repeat(shared, tree.prefix), repeat(own)))
+        shared_draws = tree.prefix * len(recipe.actions)
+        return BranchedDraws(chain(repeat(shared, shared_draws), repeat(own)))
     pair, mirrored = divmod(member, 2)
     uniform = generator(recipe.seed, DRAWS, iteration, pair * groups + group)
     return InverseDraws(uniform, bool(mirrored))

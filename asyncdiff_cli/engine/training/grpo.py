@@ -1,8 +1,8 @@
 """Group-relative policy optimisation over whole trajectories (AsyncDiff, Eq. 14 to 16; Shao et al.,
 2024), as pure functions of tensors.
 
-S counts the decisions of a trajectory, K − 1 for K steps; B the trajectories. A decision's Beta is
-given by α − 1 and β − 1, both above 0.
+S counts the decisions of a trajectory, K − 1 for K steps, each as often as it has actions; B the
+trajectories. An action's Beta is given by α − 1 and β − 1, both above 0.
 """
 
 from __future__ import annotations
@@ -45,18 +45,24 @@ def beta(alpha_excess: Tensor, beta_excess: Tensor) -> Beta:
 
 
 def log_prob(
-    alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor, by_decision: bool = False
+    alpha_excess: Tensor, beta_excess: Tensor, ratio: Tensor, decisions: int | None = None
 ) -> Tensor:
     """log π(τ), fp64 [B]: the sum of a trajectory's S log-densities (Eq. 15). All are [S, B].
 
     Args:
-        by_decision: return the log-densities themselves, [S, B].
+        decisions: how many to tell apart, [decisions, B], each the sum over its actions.
     """
-    log_probs = beta(alpha_excess, beta_excess).log_prob(ratio.double())
-    return log_probs if by_decision else log_probs.sum(0)
+    return _summed(beta(alpha_excess, beta_excess).log_prob(ratio.double()), decisions)
 
 
-def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor, by_decision: bool = False) -> Tensor:
+def _summed(terms: Tensor, decisions: int | None) -> Tensor:
+    """The sum of terms [S, B] over a trajectory, [B], or over each decision's actions."""
+    return terms.sum(0) if decisions is None else terms.unflatten(0, (decisions, -1)).sum(1)
+
+
+def normalized_log_ratio(
+    new: Beta, old: Beta, ratio: Tensor, decisions: int | None = None
+) -> Tensor:
     """Σ_k σ_k·(log π_k/π_old,k + KL(π_old,k ‖ π_k)) of trajectories, fp64 [B].
 
     RatioNorm (GRPO-Guard, arXiv 2510.22319) for Betas. A log-ratio has the mean −KL over draws of
@@ -67,11 +73,10 @@ def normalized_log_ratio(new: Beta, old: Beta, ratio: Tensor, by_decision: bool 
     Args:
         new, old: the Betas of all decisions, [S, B].
         ratio: as drawn, [S, B].
-        by_decision: return the terms of the sum, [S, B].
+        decisions: as of `log_prob`.
     """
     log_ratio = new.log_prob(ratio.double()) - old.log_prob(ratio.double())
-    terms = old.stddev * (log_ratio + kl_divergence(old, new))
-    return terms if by_decision else terms.sum(0)
+    return _summed(old.stddev * (log_ratio + kl_divergence(old, new)), decisions)
 
 
 def clipped_surrogate(

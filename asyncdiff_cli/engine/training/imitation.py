@@ -61,6 +61,7 @@ def imitate(tpm: TimestepPredictionModule, watched: Sequence[tuple[Observation, 
     """Train a module until the modes of its Betas are these deviations, whatever the image.
 
     It is brought to Betas with α + β = 4, as an untrained module's, so that draws spread as wide.
+    Its other actions stay where an untrained module's are.
 
     Args:
         watched: what is seen, [S, B, …], and the deviations, [S, B], of runs of one K each, which
@@ -69,6 +70,8 @@ def imitate(tpm: TimestepPredictionModule, watched: Sequence[tuple[Observation, 
 
     def wanted(deviations: Tensor) -> Beta:
         ratio = (deviations.to(tpm.device) / (2 * tpm.bound) + 0.5).clamp(MARGIN, 1 - MARGIN)
+        others = [torch.full_like(ratio, 0.5)] * (len(tpm.actions) - 1)
+        ratio = torch.stack([ratio, *others], dim=1).flatten(0, 1)
         return grpo.beta(2 * ratio, 2 * (1 - ratio))
 
     targets = [(seen, wanted(deviations)) for seen, deviations in watched]

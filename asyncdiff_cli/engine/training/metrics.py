@@ -11,7 +11,13 @@ from typing_extensions import TypedDict
 
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.training.rollout import Rollout
-from asyncdiff_cli.engine.training.rows import PolicyMetrics, RewardMetrics, UpdateMetrics
+from asyncdiff_cli.engine.training.rows import (
+    ByStep,
+    PolicyMetrics,
+    RewardMetrics,
+    ScaleMetric,
+    UpdateMetrics,
+)
 from asyncdiff_cli.engine.training.update import Decided, UpdateSums
 
 
@@ -27,6 +33,8 @@ class TrajectoryRecord(TypedDict):
     alpha: list[float]
     beta: list[float]
     entropy: float
+    scales: list[float]
+    """ω of each decision; empty for a module that leaves velocities alone."""
 
 
 def trajectory_records(
@@ -50,6 +58,7 @@ def trajectory_records(
             "alpha": old.alpha[place].tolist(),
             "beta": old.beta[place].tolist(),
             "entropy": float(old.entropy[place]),
+            "scales": rollout.scales[place].tolist(),
         }
         for place, trajectory in enumerate(rollout.trajectories)
     ]
@@ -91,15 +100,20 @@ def reward_metrics(
 def policy_metrics(records: Sequence[TrajectoryRecord]) -> PolicyMetrics:
     """How the module decided in an iteration, over all processes' trajectories."""
     drawn = torch.tensor([record["deviations"] for record in records])
+    scales = torch.tensor([record["scales"] for record in records])
+    of_scales: ScaleMetric = {"scale": _by_step(scales)} if scales.numel() else {}
     return {
-        "deviation": {
-            "mean": drawn.mean(0).tolist(),
-            "std": drawn.std(0, correction=0).tolist(),
-        },
+        "deviation": _by_step(drawn),
+        **of_scales,
         "alpha": torch.tensor([record["alpha"] for record in records]).mean(0).tolist(),
         "beta": torch.tensor([record["beta"] for record in records]).mean(0).tolist(),
         "entropy": sum(record["entropy"] for record in records) / len(records),
     }
+
+
+def _by_step(values: Tensor) -> ByStep:
+    """Mean and deviation over the trajectories, of [N, K − 1]."""
+    return {"mean": values.mean(0).tolist(), "std": values.std(0, correction=0).tolist()}
 
 
 def update_metrics(parts: Sequence[UpdateSums]) -> UpdateMetrics:

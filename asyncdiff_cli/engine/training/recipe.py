@@ -43,6 +43,7 @@ from asyncdiff_cli.engine.limits import (
     MAX_TOKENS,
     MAX_WIDTH,
 )
+from asyncdiff_cli.engine.policies.actions import DEVIATION, check_actions
 from asyncdiff_cli.engine.policies.specs import read_policy
 from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
 
@@ -198,6 +199,9 @@ class Recipe(ModelSettings, _Settings):
     """Height and width in pixels; None for the backbone's default."""
     bound: Bound = 0.5
     """The bound of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
+    actions: Annotated[tuple[str, ...], AfterValidator(check_actions)] = (DEVIATION,)
+    """What the module decides at a step: its "deviation", as in the paper, and the "scale" of the
+    velocity, ω in [0.5, 1.5] (Eq. 20), which the paper has in its place."""
     start: NotEmpty | None = None
     """A static schedule that the module begins at, as a policy is written: fixed:D, schedule:…,
     spectral or calibrated:FILE, or a hub repository in the place of a file; None for the
@@ -280,11 +284,13 @@ class Recipe(ModelSettings, _Settings):
 
     @field_validator("start")
     @classmethod
-    def _check_start(cls, start: str | None) -> str | None:
+    def _check_start(cls, start: str | None, info: ValidationInfo) -> str | None:
         if start is not None:
             spec = read_policy(start)
             if spec.name not in STATIC or spec.gamma is not None:
                 raise ValueError(f"{start!r} is none of {', '.join(STATIC)}, without a gamma")
+            if DEVIATION not in info.data.get("actions", (DEVIATION,)):
+                raise ValueError("it has deviations, which are not among the actions")
         return start
 
     @field_validator("kl_weight")
@@ -393,7 +399,7 @@ class Recipe(ModelSettings, _Settings):
         return batch
 
 
-LATER = ("start", "estimator")
+LATER = ("start", "estimator", "actions")
 """What older runs do not say: what is at its default in it is no part of a run's identity."""
 RESUMABLE = (
     *("iterations", "checkpoint", "samples", "rollout_batch_size", "reward_paths"),

@@ -21,6 +21,7 @@ from asyncdiff_cli.engine.policies.learned import SampledDeviation
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
+from asyncdiff_cli.engine.sampling.sample import stacked
 from asyncdiff_cli.engine.training.credit import Branching
 from asyncdiff_cli.engine.training.draws import draws_of
 from asyncdiff_cli.engine.training.recipe import Recipe
@@ -86,11 +87,13 @@ class Rollout:
     seen: Observation | None
     """[S, B, …]; None for a process without a trajectory."""
     ratios: Tensor
-    """r* as drawn, fp32 [S, B]."""
+    """r* as drawn, fp32 [S, B]; of A actions [S·A, B], a decision's one after the other."""
     deviations: Tensor
     """D, fp32 [B, S] on the CPU."""
     previews: list[list[Image.Image]] = field(default_factory=list)
     """x̂0_0 … x̂0_{S−1} decoded, S times B images; empty unless decisions are credited by them."""
+    scales: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """ω, fp32 [B, S] on the CPU; [B, 0] of a module that leaves velocities alone."""
 
 
 def roll_out(
@@ -138,6 +141,7 @@ def roll_out(
         torch.cat([torch.stack(part.ratios) for part in parts], dim=1),
         torch.cat(deviations),
         [[image for part in stage for image in part] for stage in zip(*previews, strict=True)],
+        torch.cat([stacked(part.scales, len(part.generators)) for part in parts]),
     )
 
 

@@ -21,8 +21,8 @@ class RewardMetrics(TypedDict):
     """Their mean in units of the baseline's held-out scores; within a group it is 0."""
 
 
-class StepDeviations(TypedDict):
-    """D before γ by decision, [K − 1], over an iteration's images."""
+class ByStep(TypedDict):
+    """D or ω before γ by decision, [K − 1], over an iteration's images."""
 
     mean: list[float]
     std: list[float]
@@ -34,10 +34,19 @@ class CompositeMetric(TypedDict, total=False):
     composite: float
 
 
-class PolicyMetrics(TypedDict):
-    """How the module decided in an iteration; α and β are means by decision, [K − 1]."""
+class ScaleMetric(TypedDict, total=False):
+    """ω by decision, where the module scales velocities."""
 
-    deviation: StepDeviations
+    scale: ByStep
+
+
+class PolicyMetrics(ScaleMetric):
+    """How the module decided in an iteration.
+
+    α and β are means by decision, [K − 1], or by each action of each decision.
+    """
+
+    deviation: ByStep
     alpha: list[float]
     beta: list[float]
     entropy: float
@@ -130,7 +139,7 @@ class RecordedReward(Read):
 
 
 class RecordedDeviations(Read):
-    """What is read of `StepDeviations`."""
+    """What is read of `ByStep`."""
 
     mean: list[float]
     std: list[float]

@@ -26,7 +26,10 @@ def new_tpm(recipe: Recipe, backbone: Backbone) -> TimestepPredictionModule:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return TimestepPredictionModule(
-            **backbone.adapter.channels, bound=recipe.bound, **recipe.tpm.model_dump()
+            **backbone.adapter.channels,
+            bound=recipe.bound,
+            actions=recipe.actions,
+            **recipe.tpm.model_dump(),
         )
 
 

@@ -225,7 +225,7 @@ class Trainer:
         self,
         everyone: Sequence[Trajectory],
         scores: Mapping[str, Tensor],
-        previews: Sequence[Mapping[str, Tensor]],
+        previews: Sequence[Mapping[str, Tensor]] = (),
     ) -> Tensor:
         """Â of every trajectory, fp64 [N], by its index: rewards are compared within a group.
 

@@ -24,10 +24,10 @@ class Decided:
     log_probs: Tensor
     """fp64 [B]; of each decision, [S, B], where these have a credit of their own."""
     alpha: Tensor
-    """[B, S]; so is beta."""
+    """α of each action of each decision, [B, S·A]; so is beta."""
     beta: Tensor
     entropy: Tensor
-    """Mean over the decisions, [B]."""
+    """Mean over these, [B]."""
 
 
 @dataclass
@@ -66,14 +66,14 @@ def decided(
     bits, and the first ratio π/π_old is exactly 1.
     """
     count = rollout.ratios.shape[1]
-    decisions = len(rollout.ratios)
-    shape = (decisions, count) if by_decision else (count,)
+    decisions = rollout.deviations.shape[1] if by_decision else None
+    shape = (count,) if decisions is None else (decisions, count)
     log_probs = torch.zeros(shape, dtype=torch.float64, device=tpm.device)
-    alphas, betas, entropies = torch.zeros(3, count, decisions, device=tpm.device)
+    alphas, betas, entropies = torch.zeros(3, count, len(rollout.ratios), device=tpm.device)
     for places in filter(None, parts):
         assert rollout.seen is not None  # there are places
         a, b = tpm(rollout.seen.select(places))
-        log_probs[..., places] = grpo.log_prob(a, b, rollout.ratios[:, places], by_decision)
+        log_probs[..., places] = grpo.log_prob(a, b, rollout.ratios[:, places], decisions)
         alphas[places], betas[places] = 1 + a.T, 1 + b.T
         entropies[places] = grpo.entropy(a, b).T.float()
     return Decided(log_probs, alphas.cpu(), betas.cpu(), entropies.mean(1).cpu())
@@ -127,18 +127,18 @@ def _backward(
     """Add this process's part of a mini-batch to the gradients (Eq. 14)."""
     assert rollout.seen is not None  # there are places
     a, b = tpm(rollout.seen.select(places))
-    by_decision = recipe.estimator.by_decision
-    now = grpo.log_prob(a, b, rollout.ratios[:, places], by_decision)
+    decisions = rollout.deviations.shape[1] if recipe.estimator.by_decision else None
+    now = grpo.log_prob(a, b, rollout.ratios[:, places], decisions)
     before, advantage = old.log_probs[..., places], advantages[..., places]
     log_probs = now, before
     if recipe.estimator.ratio_norm:
         excesses = (values[places].T.to(a.device) - 1 for values in (old.alpha, old.beta))
         log_ratio = grpo.normalized_log_ratio(
-            grpo.beta(a, b), grpo.beta(*excesses), rollout.ratios[:, places], by_decision
+            grpo.beta(a, b), grpo.beta(*excesses), rollout.ratios[:, places], decisions
         )
         log_probs = log_ratio, torch.zeros_like(log_ratio)
     gain = grpo.clipped_surrogate(*log_probs, advantage, recipe.clip_range)
-    if by_decision:
+    if decisions is not None:
         gain = gain.sum(0)
     if recipe.kl_weight:
         gain = gain - recipe.kl_weight * grpo.kl_to_initial(a, b).mean(0)

@@ -151,6 +151,7 @@ def test_a_module_is_kept_whole(directory, capsys):
         "pooled_channels": 6,
         "bound": 1.0,
         **SIZE,
+        "actions": ["deviation"],
     }
     assert capsys.readouterr().out == ""  # where JSON goes
 

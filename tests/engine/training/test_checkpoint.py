@@ -86,6 +86,6 @@ def test_the_identity_of_a_run_is_what_it_was():
     assert identity(recipe, model, prompts, held_out) == known
     changes = [{"start": "spectral"}, {"estimator": {"antithetic": True}}]
     changes += [{"estimator": {"antithetic": False, "baseline": "leave_one_out"}}]
-    changes += [{"estimator": {"stepwise": 0}}]
+    changes += [{"estimator": {"stepwise": 0}}, {"actions": ["scale"]}]
     changed = [parse_recipe({**recipe.model_dump(), **change}) for change in changes]
-    assert len({known, *(identity(r, model, prompts, held_out) for r in changed)}) == 5
+    assert len({known, *(identity(r, model, prompts, held_out) for r in changed)}) == 6

@@ -56,6 +56,17 @@ def test_its_draws_spread_as_an_untrained_module_s(canvas):
     assert torch.allclose(alpha + beta, torch.full_like(alpha, 2.0), atol=0.1)
 
 
+def test_it_leaves_other_actions_as_they_are(canvas):
+    recipe = parse_recipe({**RECIPE, "actions": ["deviation", "scale"]})
+    tpm = new_tpm(recipe, canvas.backbone)
+    watched = watch(canvas, [*WORLD.spectra], FixedDeviation(0.3), 5, seed=0)
+    imitate(tpm, [watched])
+    alpha, beta = (answer.unflatten(0, (4, 2)) for answer in tpm(watched[0]))
+    share = alpha / (alpha + beta)
+    assert torch.allclose(share[:, 0], torch.tensor(0.8), atol=0.05)
+    assert torch.allclose(share[:, 1], torch.tensor(0.5), atol=0.05)
+
+
 def test_what_is_beyond_the_bound_is_at_it(canvas):
     seen, deviations = watch(canvas, [*WORLD.spectra], ScheduledDeviation((1.0,) * 4), 5, seed=0)
     assert deviations.tolist() == [[1.0, 1.0]] * 4

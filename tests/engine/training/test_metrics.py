@@ -27,7 +27,7 @@ def test_a_rewards_z_is_in_units_of_the_baseline():
 
 def test_the_policys_numbers_are_means_over_all_trajectories():
     records = [
-        {"deviations": [d, 0.5], "alpha": [a, 2.0], "beta": [2.0, 2.0], "entropy": e}
+        {"deviations": [d, 0.5], "alpha": [a, 2.0], "beta": [2.0, 2.0], "entropy": e, "scales": []}
         for d, a, e in ((0.0, 2.0, -0.5), (1.0, 4.0, -1.5))
     ]
     assert policy_metrics(records) == {
@@ -36,6 +36,10 @@ def test_the_policys_numbers_are_means_over_all_trajectories():
         "beta": [2.0, 2.0],
         "entropy": -1.0,
     }
+    scaling = [
+        {**record, "scales": [own, 1.0]} for record, own in zip(records, (0.5, 1.5), strict=True)
+    ]
+    assert policy_metrics(scaling)["scale"] == {"mean": [1.0, 1.0], "std": [0.5, 0.0]}
 
 
 def test_sums_of_processes_become_means_over_all_trajectories():

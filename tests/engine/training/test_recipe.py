@@ -135,6 +135,7 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("start=fixed:2", r"start: .*fixed: .*2"),
         ("estimator.baseline=groups", r"estimator\.baseline: .*did you mean 'group'"),
         ("estimator.baseline=james_stein", r"estimator: james_stein .* scale_rewards baseline"),
+        ("actions=[grid]", r"actions: .*actions are deviation and scale"),
         ("estimator.stepwise=1.5", r"estimator\.stepwise: .*1, not 1\.5"),
         ("estimator.branches=2", r"estimator: branches share a noise, of which there are 1 images"),
         ("estimator={branches: 2, antithetic: true}", r"estimator: branches go with neither"),
@@ -217,6 +218,12 @@ def test_mini_batches_divide_the_trajectories(prompts, size, batch):
         parse_recipe(values)
     near = int(re.search(r"try (\d+)", str(caught.value)).group(1))
     parse_recipe(values | {"mini_batch_size": near})
+
+
+def test_a_start_is_of_a_module_that_decides_deviations():
+    with pytest.raises(InputError, match=r"start: it has deviations, which are not among the act"):
+        load_recipe("mini", ["actions=[scale]", "start=spectral"])
+    assert load_recipe("mini", ["actions=[scale, deviation]"]).actions == ("deviation", "scale")
 
 
 def test_overrides_reach_into_mappings_and_the_last_one_wins():

@@ -171,7 +171,11 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(
             "estimator": {"baseline": "leave_one_out", "antithetic": True, "ratio_norm": True},
             "ema_decay": 0.8,
         },
-        {"estimator": {"stepwise": 0.5, "branches": 2}, "noises_per_prompt": 1},
+        {
+            "estimator": {"stepwise": 0.5, "branches": 2},
+            "noises_per_prompt": 1,
+            "actions": ["deviation", "scale"],
+        },
     ],
     ids=["plain", "average", "steps", "sparse", "baseline", "options", "credit"],
 )
