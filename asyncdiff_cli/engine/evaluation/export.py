@@ -92,8 +92,12 @@ def plan_export(
     rows = table.filter(pa.array(whole)).to_pylist()
     trees: dict[str, dict[int, list[Row]]] = {}
     for row in rows:
-        drawn = trees.setdefault(Setting.of(row).file, {})
-        drawn.setdefault(places[row["prompt_id"]], []).append(row)
+        place = places[row["prompt_id"]] if 0 <= row["prompt_id"] < len(places) else None
+        if place is None or known[place].prompt != row["prompt"]:
+            raise AsyncDiffError(
+                f"prompt {row['prompt_id']} in {store.path} is not that of its seed: evaluate again"
+            )
+        trees.setdefault(Setting.of(row).file, {}).setdefault(place, []).append(row)
     seed = store.settings["seed"]
     ordered = {
         tree: [
@@ -112,13 +116,14 @@ def _places(store: Store, layout: str, known: list[BenchmarkPrompt]) -> list[int
         InputError: if the store is of other prompts.
     """
     prompts, settings = benchmark_set(layout, known), store.settings
-    if settings.get("prompts_sha256") != prompts.fingerprint:
+    seed = settings.get("seed")
+    if settings.get("prompts_sha256") != prompts.fingerprint or not isinstance(seed, int):
         raise InputError(
             f"{store.path} is of other prompts than those of {layout}: `asyncdiff eval --dataset"
             f" {layout} --out DIR` makes a store of them (with --prompts PATH where they were read"
             " from a copy)"
         )
-    return prompts.order(len(prompts), settings["seed"])
+    return prompts.order(len(prompts), seed)
 
 
 def _taken(
@@ -129,8 +134,7 @@ def _taken(
     numbers = {seed_of_noise(seed, prompt_id, number): number for number in range(len(rows))}
     if any(row["seed"] not in numbers for row in rows):
         raise AsyncDiffError(
-            f"a noise of prompt {prompt_id} in {store.path} is not of the store's seed: evaluate"
-            " again"
+            f"a noise of prompt {prompt_id} in {store.path} is not of its seed: evaluate again"
         )
     if found.takes is not None and len(rows) < found.takes:
         raise InputError(

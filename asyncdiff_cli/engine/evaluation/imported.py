@@ -24,6 +24,8 @@ from asyncdiff_cli.engine.text import one_line
 COLUMN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 SHOWN_COLUMNS = ("steps", "mean_deviation", "source")
 """Columns of tables that a store does not have by these names."""
+BESIDE = ("_difference", "_low", "_high", "_n")
+"""What columns are called that stand beside a metric's."""
 SCORE = "score"
 _SCHEMA = pa.schema({**{name: COLUMNS[name] for name in Key._fields}, SCORE: pa.float64()})
 
@@ -41,6 +43,11 @@ def check_column_name(name: str, taken: Container[str]) -> None:
         )
     if name in COLUMNS or name in SHOWN_COLUMNS or name in taken:
         raise InputError(f"there is a column {name} already: give another --name")
+    if name.endswith(BESIDE):
+        raise InputError(
+            f"table.csv has columns that end in {', '.join(BESIDE)} for each metric: give another"
+            f" --name than {name}"
+        )
 
 
 def column_names(store: Path) -> list[str]:

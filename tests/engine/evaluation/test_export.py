@@ -149,6 +149,16 @@ def test_a_store_of_other_prompts_says_how_to_make_one(benchmark, tmp_path):
         plan_export(begun(tmp_path / "old"), "dpg", prompts=prompts)
 
 
+@pytest.mark.parametrize("changes", [{"prompt": "another"}, {"prompt_id": 99}, {"seed": 5}])
+def test_rows_that_the_seed_does_not_draw(benchmark, changes):
+    _, store, prompts = benchmark("geneval2", limit=1)
+    rows = [{**found, **changes} for found in rows_of(store)]
+    next(iter(store.parts())).unlink()
+    store.write(rows)
+    with pytest.raises(AsyncDiffError, match=r"is not (that )?of its seed: evaluate again"):
+        plan_export(store, "geneval2", prompts=prompts)
+
+
 def test_too_few_images_of_a_prompt(tmp_path):
     prompts = write_benchmark("dpg", tmp_path / "dpg")
     store = make_scored_store(tmp_path / "store", "dpg", prompts, noises=3)
