@@ -86,27 +86,21 @@ def plan_export(
     table = store.read(["prompt", "image"])
     if not len(table):
         raise InputError(f"{store.path} has no rows")
-    whole, count, partial_count = complete_rows(table, len(distinct_settings(table)))
+    whole, count, lacking = complete_rows(table, len(distinct_settings(table)))
     if not count:
         raise InputError(f"{store.path} has no prompt yet that all policies have drawn: go on")
-    rows = table.filter(pa.array(whole)).to_pylist()
     trees: dict[str, dict[int, list[Row]]] = {}
-    for row in rows:
-        place = places[row["prompt_id"]] if 0 <= row["prompt_id"] < len(places) else None
-        if place is None or known[place].prompt != row["prompt"]:
-            raise AsyncDiffError(
-                f"prompt {row['prompt_id']} in {store.path} is not that of its seed: evaluate again"
-            )
+    for row in table.filter(pa.array(whole)).to_pylist():
+        place = _place(store, row, places, known)
         trees.setdefault(Setting.of(row).file, {}).setdefault(place, []).append(row)
-    seed = store.settings["seed"]
     ordered = {
         tree: [
-            DrawnPrompt(place, known[place], _taken(store, layout, found, seed, drawn[place]))
+            DrawnPrompt(place, known[place], _taken(store, layout, found, drawn[place]))
             for place in sorted(drawn)
         ]
         for tree, drawn in trees.items()
     }
-    return Export(store, found, ordered, partial_count)
+    return Export(store, found, ordered, lacking)
 
 
 def _places(store: Store, layout: str, known: list[BenchmarkPrompt]) -> list[int]:
@@ -126,11 +120,17 @@ def _places(store: Store, layout: str, known: list[BenchmarkPrompt]) -> list[int
     return prompts.order(len(prompts), seed)
 
 
-def _taken(
-    store: Store, layout: str, found: Layout, seed: int, rows: Sequence[Row]
-) -> Sequence[Row]:
+def _place(store: Store, row: Row, places: Sequence[int], known: Sequence[BenchmarkPrompt]) -> int:
+    """The place in a benchmark of a row's prompt."""
+    number = row["prompt_id"]
+    if 0 <= number < len(places) and known[places[number]].prompt == row["prompt"]:
+        return places[number]
+    raise AsyncDiffError(f"prompt {number} in {store.path} is not of its seed: evaluate again")
+
+
+def _taken(store: Store, layout: str, found: Layout, rows: Sequence[Row]) -> Sequence[Row]:
     """The rows of a prompt that a layout takes, in the order of their noises."""
-    prompt_id = rows[0]["prompt_id"]
+    prompt_id, seed = rows[0]["prompt_id"], store.settings["seed"]
     numbers = {seed_of_noise(seed, prompt_id, number): number for number in range(len(rows))}
     if any(row["seed"] not in numbers for row in rows):
         raise AsyncDiffError(
