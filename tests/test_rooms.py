@@ -44,8 +44,8 @@ LIGHT = {
     "policies": "modules recorded schedule_file specs spectrum_file table",
     "prompts": "benchmarks coco compbench files hub_set lines load mini prompt_set split",
     "sampling": "arguments",
-    "drawing": "checked_request dry_run estimate panel plan planning provenance readiness redraw"
-    " request seeds settings source_image",
+    "drawing": "checked_request dry_run estimate input_image panel plan planning provenance"
+    " readiness redraw request seeds settings source_image",
     "training": "recipe recipe_files run run_options",
     "schedules": "distill_request journal request search",
     "evaluation": "comparison contender export import_scores imported layouts.table merge paper"

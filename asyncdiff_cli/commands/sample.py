@@ -61,6 +61,29 @@ class _Prompts:
     ] = None
 
 
+@in_panel(options.WHAT)
+@dataclass(frozen=True)
+class _InputImage:
+    """What is drawn from, as fields of a request."""
+
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw from this image: change it, or with FLUX.2 and FLUX.1 Kontext edit it as the"
+            " prompt says.",
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="How much of the image is drawn anew, in (0, 1]: the share of the steps that is"
+            " run. (default: 0.6)",
+        ),
+    ] = None
+
+
 @in_panel(options.TIME)
 @dataclass(frozen=True)
 class _Deviations:
@@ -143,6 +166,7 @@ class _Sampling:
 def sample(
     *,
     prompts: _Prompts,
+    image: _InputImage,
     deviations: _Deviations,
     sampling: _Sampling,
     model: options.Model,
@@ -190,7 +214,7 @@ def sample(
     from asyncdiff_cli.engine.drawing.request import parse_request
     from asyncdiff_cli.engine.locks import hold
 
-    request = parse_request(**vars(prompts), **vars(deviations), **vars(sampling))
+    request = parse_request(**vars(prompts), **vars(image), **vars(deviations), **vars(sampling))
     check_request(request, model, out)
     if dry_run or measure:
         _forecast(request, model, out, measure, json)
@@ -247,8 +271,7 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, measure: bool, j
     if found["advice"]:
         render.warning(found["advice"])
     for settings in found["settings"]:
-        render.fields(
-            {"settings": render.pairs({**settings, "policy": render.pairs(settings["policy"])})}
-        )
+        groups = {name: render.pairs(v) for name, v in settings.items() if isinstance(v, dict)}
+        render.fields({"settings": render.pairs({**settings, **groups})})
     for file in found["files"]:
         render.line(file)

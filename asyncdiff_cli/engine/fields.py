@@ -85,6 +85,7 @@ Numbers = Annotated[
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Strength = Annotated[float, Field(gt=0, le=1)]
 GuidanceScale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
 Size = Annotated[tuple[int, int], BeforeValidator(_size)]
 Bound = Annotated[float, AfterValidator(_bound)]

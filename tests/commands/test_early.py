@@ -41,6 +41,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "1.txt").write_text("a cat")
     (tmp_path / "recipe.yaml").write_text("bound: 2")
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
     make_store(tmp_path / "store")
     before = sorted(tmp_path.rglob("*"))
     lines = {
@@ -57,6 +58,14 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "sample x --policy fixd:1": "fixed",
         "sample --prompt-file nowhere.txt": "no file nowhere.txt",
         "sample --from nowhere.png": "no file nowhere.png",
+        "sample x --image nowhere.png": "no file nowhere.png",
+        "sample x --image junk": "junk is not a readable image",
+        "sample x --image folder": "folder is not a readable image",
+        "sample x --image picture.png --strength 0": "greater than 0",
+        "sample x --image picture.png --strength 1.5": "less than or equal to 1",
+        "sample x --strength 0.5": "give --image FILE with it",
+        "sample x --image picture.png --solver dpmpp": "give --solver euler or heun",
+        "sample x --image picture.png --strength 0.5 --backbone flux2": "leave out --strength",
         "eval --policies baseline,lerned": "learned",
         "eval --policies learned:./nowhere": "no directory ./nowhere",
         "eval --rewards clipp": "clip",

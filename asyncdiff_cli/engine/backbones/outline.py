@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from asyncdiff_cli.engine.backbones.adapters import Adapter
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
 from asyncdiff_cli.engine.backbones.fingerprint import fingerprint
+from asyncdiff_cli.engine.backbones.image_pipelines import image_pipeline
 from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
@@ -118,6 +119,15 @@ class Outline:
         with torch.device("meta"):
             parts = "transformer", "vae"
             return empty_adapter(self.configuration, self.dtype, parts)
+
+    def for_image(self) -> Outline:
+        """The same, opened as the pipeline that draws from an image with its components.
+
+        Raises:
+            InputError: for a pipeline of which there is none.
+        """
+        own = image_pipeline(self.source.pipeline_class)
+        return replace(self, source=replace(self.source, pipeline_class=own))
 
     def check_size(self, height: int, width: int) -> None:
         """Check a size as `Backbone.check_size` does; the default one can be drawn."""

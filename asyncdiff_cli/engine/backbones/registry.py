@@ -24,6 +24,10 @@ SCHEDULER_CLASSES = {
 """The solvers that integrate a flow-matching velocity, as diffusers names them."""
 GUIDED_ABOVE = {"sd3": 1.0, "flux2-klein": 1.0, "qwen-image": 1.0, "z-image": 0.0}
 """The families of the registry that evaluate a second branch, and the guidance above which."""
+EDITING_FAMILIES = ("flux2", "flux2-klein")
+"""The families of the registry that edit a whole image, and do not begin with a noisy one."""
+FROM_IMAGE_SCHEDULERS = ("euler", "heun")
+"""The solvers that can begin at a noisy image: the others do not mix noise into one."""
 GRIDS = ("model", "uniform", "karras", "beta", "logsnr")
 """Where a run's steps lie, as `grids` makes them."""
 QUANTIZATIONS = ("nf4", "int8", "fp8")

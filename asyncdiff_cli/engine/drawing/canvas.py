@@ -106,7 +106,7 @@ class Canvas:
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="latent",
             on_step=on_step,
-            **vars(self._settings(policy, num_inference_steps, gamma)),
+            **self._settings(policy, num_inference_steps, gamma).arguments,
             **joined(text),
         )
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.compatibility import check_asked, check_known_size
-from asyncdiff_cli.engine.backbones.registry import provisional_entry
+from asyncdiff_cli.engine.backbones.registry import (
+    EDITING_FAMILIES,
+    REGISTRY,
+    provisional_entry,
+)
+from asyncdiff_cli.engine.drawing.input_image import NO_IMAGE, InputImage, check_drawn_from
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.policies.specs import check_policy_of, read_policy
 from asyncdiff_cli.engine.prompts.lines import Options
@@ -22,11 +29,29 @@ def check_request(request: Request, choice: ModelChoice, out: Path) -> None:
     check_directory(out)
     choice, wanted = _wanted(request, choice)
     entry = provisional_entry(choice.name)
+    if request.source is None:
+        check_images(wanted, choice)
     for options in wanted:
         if options.size is not None:
             check_known_size(choice, *reversed(options.size))
         if options.policy is not None:
             check_policy_of(read_policy(options.policy), entry)
+
+
+def check_images(wanted: Sequence[Options], choice: ModelChoice) -> None:
+    """Check what is drawn from: pictures, and a strength where there is one to give.
+
+    Raises:
+        InputError: for what is no picture or cannot be together.
+    """
+    known = REGISTRY.get(choice.name)
+    edits = known is not None and known.family in EDITING_FAMILIES
+    check_drawn_from([options.image for options in wanted], choice.scheduler)
+    for image, strength in {(options.image, options.strength) for options in wanted}:
+        if image is not None:
+            InputImage.of(image, strength).with_strength(edits)
+        elif strength is not None:
+            raise InputError(NO_IMAGE)
 
 
 def _wanted(request: Request, choice: ModelChoice) -> tuple[ModelChoice, list[Options]]:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from asyncdiff_cli.engine.backbones.backbone import Backbone
+from asyncdiff_cli.engine.backbones.image_pipelines import EDITING
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.drawing.canvas import Canvas, joined
 from asyncdiff_cli.engine.drawing.panel import make_panel
@@ -21,6 +22,7 @@ from asyncdiff_cli.engine.drawing.parameters import (
     shared_parameters,
 )
 from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan
+from asyncdiff_cli.engine.drawing.planning import from_images
 from asyncdiff_cli.engine.drawing.provenance import (
     PanelProvenance,
     Provenance,
@@ -32,6 +34,8 @@ from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import StepState
 from asyncdiff_cli.engine.policies.per_image import EachPolicy
 from asyncdiff_cli.engine.policies.specs import plain
+from asyncdiff_cli.engine.sampling.attach import Trace
+from asyncdiff_cli.engine.sampling.from_image import sample_from_image
 from asyncdiff_cli.engine.sampling.sample import SampleResult, sample
 
 
@@ -117,6 +121,18 @@ def check_sizes(plan: Plan, backbone: Backbone | Outline) -> None:
         backbone.check_size(height, width)
 
 
+def opened_for(plan: Plan, outline: Outline) -> tuple[Plan, Outline]:
+    """A plan with what it leaves to the pipeline, and the pipeline that it is drawn by.
+
+    Raises:
+        InputError: as `from_images`, and for a pipeline that draws from no image.
+    """
+    if any(batch.settings.image for batch in plan.batches):
+        outline = outline.for_image()
+    edits = outline.source.pipeline_class in EDITING
+    return from_images(plan, outline.scheduler, edits), outline
+
+
 def draw(
     batch: Batch, backbone: Backbone, on_step: Callable[[StepState], None] | None = None
 ) -> list[Drawing]:
@@ -128,10 +144,6 @@ def draw(
 
     The noise comes from generators on the CPU, whatever the device, and is the same on each.
     """
-    settings: dict[str, Any] = vars(batch.settings)
-    evaluated = isinstance(batch.settings.policy, EachPolicy)
-    prompts = [drawn.prompt for drawn in batch.drawn]
-    generators = [torch.Generator().manual_seed(drawn.seed) for drawn in batch.drawn]
     estimates = Estimates(backbone.dtype, MOST)
 
     def see(state: StepState) -> None:
@@ -141,24 +153,45 @@ def draw(
             on_step(state)
 
     try:
-        text = _encoded(prompts, batch, backbone) if evaluated else {"prompts": prompts}
-        kind = "latent" if evaluated else "pil"
-        result = sample(
-            backbone, generator=generators, output_type=kind, on_step=see, **text, **settings
-        )
-        images = _decoded(batch, backbone, result) if evaluated else result.images
+        images, told = _draw(batch, backbone, see)
     except torch.OutOfMemoryError:
         raise AsyncDiffError(
-            f"out of memory with {len(generators)} images at once: use a smaller --batch-size or"
+            f"out of memory with {len(batch.drawn)} images at once: use a smaller --batch-size or"
             " --size, --quantize or --offload"
         ) from None
-    records = describe(backbone, result, batch.drawn, batch.settings)
+    records = describe(backbone, told, batch.drawn, batch.settings)
     size = batch.settings.height, batch.settings.width
     return [
         Drawing(file, images[i], records[i], tiles(estimates.decode(backbone, i, *size)))
         for i, file in enumerate(batch.files)
         if file is not None
     ]
+
+
+def _draw(
+    batch: Batch, backbone: Backbone, on_step: Callable[[StepState], None]
+) -> tuple[list[Image.Image], SampleResult | Trace]:
+    """The images of a batch, and what they were conditioned on."""
+    settings = batch.settings
+    prompts = [drawn.prompt for drawn in batch.drawn]
+    generators = [torch.Generator().manual_seed(drawn.seed) for drawn in batch.drawn]
+    if settings.image is not None:
+        image = settings.image.fitted(settings.width, settings.height)
+        own = {**settings.arguments, "strength": settings.image.strength, "on_step": on_step}
+        del own["share_first"]
+        return sample_from_image(backbone, image, prompts, generators, **own)
+    evaluated = isinstance(settings.policy, EachPolicy)
+    text = _encoded(prompts, batch, backbone) if evaluated else {"prompts": prompts}
+    kind = "latent" if evaluated else "pil"
+    result = sample(
+        backbone,
+        generator=generators,
+        output_type=kind,
+        on_step=on_step,
+        **text,
+        **settings.arguments,
+    )
+    return _decoded(batch, backbone, result) if evaluated else result.images, result
 
 
 def _encoded(prompts: Sequence[str], batch: Batch, backbone: Backbone) -> dict[str, Any]:

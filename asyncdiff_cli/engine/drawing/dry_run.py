@@ -11,10 +11,15 @@ from pathlib import Path
 from asyncdiff_cli.engine.backbones import weights
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.compatibility import check_known_size, check_settings
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, SCHEDULER_CLASSES, BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import (
+    EDITING_FAMILIES,
+    REGISTRY,
+    SCHEDULER_CLASSES,
+    BackboneEntry,
+)
 from asyncdiff_cli.engine.collector import collector_at_rest
 from asyncdiff_cli.engine.drawing.estimate import UNKNOWN, Estimate, Forecast, stored_on_the_hub
-from asyncdiff_cli.engine.drawing.planning import check_source_is_kept, make_plan
+from asyncdiff_cli.engine.drawing.planning import check_source_is_kept, from_images, make_plan
 from asyncdiff_cli.engine.drawing.request import Request
 from asyncdiff_cli.engine.drawing.settings import TOLD
 from asyncdiff_cli.engine.drawing.source_image import read_source
@@ -61,6 +66,7 @@ def forecast(
     plan = make_plan(request, recorded, entry, size, TOLD)
     for settings in {batch.settings for batch in plan.batches}:
         check_known_size(choice, settings.height, settings.width)
+    plan = from_images(plan, choice.scheduler, entry.family in EDITING_FAMILIES)
     check_source_is_kept(request, plan, out)
     if directory is not None:
         choice = choice.changed(scheduler=choice.scheduler or _own_scheduler(directory))

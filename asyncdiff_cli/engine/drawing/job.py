@@ -12,7 +12,7 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
-from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute
+from asyncdiff_cli.engine.drawing.draw import Written, check_sizes, execute, opened_for
 from asyncdiff_cli.engine.drawing.parameters import has_parameters
 from asyncdiff_cli.engine.drawing.plan import Plan, largest
 from asyncdiff_cli.engine.drawing.planning import check_source_is_kept, make_plan
@@ -148,7 +148,7 @@ def open_job(
     recorded, choice = read_source(request, choice)
     check_directory(out)
     outline = Outline.of(choice)
-    plan = make_plan(request, recorded, outline.entry, outline.size)
+    plan, outline = opened_for(make_plan(request, recorded, outline.entry, outline.size), outline)
     check_sizes(plan, outline)
     check_source_is_kept(request, plan, out)
     before_loading()

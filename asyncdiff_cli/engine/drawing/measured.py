@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names
 from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.devices import resolve_device
-from asyncdiff_cli.engine.drawing.draw import check_sizes, draw
+from asyncdiff_cli.engine.drawing.draw import check_sizes, draw, opened_for
 from asyncdiff_cli.engine.drawing.estimate import (
     UNKNOWN,
     Estimate,
@@ -46,6 +46,7 @@ def measured(request: Request, recorded: Record | None, choice: ModelChoice, out
     if outline is None:
         size, peak, advised = stored_on_the_hub(entry, _file_size(choice)), UNKNOWN, None
     else:
+        plan, outline = opened_for(plan, outline)
         check_sizes(plan, outline)
         check_checkpoint(outline.source)
         size, peak, advised = _estimate_memory(plan, outline)

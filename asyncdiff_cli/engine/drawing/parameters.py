@@ -49,6 +49,8 @@ def parameters_of(record: Provenance, backbone: Backbone) -> str:
     }
     if backbone.pipe.transformer.config.get("guidance_embeds", False):
         values["Distilled CFG Scale"] = f"{scale:g}"
+    if record.image is not None and record.image.strength is not None:
+        values["Denoising strength"] = f"{record.image.strength:g}"
     return _in_words(record.prompt, record.negative_prompt, values)
 
 

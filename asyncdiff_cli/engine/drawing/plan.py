@@ -79,13 +79,18 @@ class Plan:
     def settings(self) -> list[dict[str, Any]]:
         """The distinct settings of the batches, as JSON values."""
         distinct = dict.fromkeys(batch.settings for batch in self.batches)
-        return [{**vars(settings), "policy": settings.policy.to_dict()} for settings in distinct]
+        return [_as_json(settings) for settings in distinct]
 
     @property
     def files(self) -> list[str]:
         """What will be written."""
         images = [file for batch in self.batches for file in batch.files if file is not None]
         return ([] if self.only_panels else images) + [panel.file for panel in self.panels]
+
+
+def _as_json(settings: BatchSettings) -> dict[str, Any]:
+    image = {} if settings.image is None else {"image": settings.image.model_dump()}
+    return {**settings.arguments, "policy": settings.policy.to_dict(), **image}
 
 
 def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:

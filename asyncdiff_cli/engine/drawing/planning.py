@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.drawing.input_image import check_drawn_from
 from asyncdiff_cli.engine.drawing.plan import Plan, plan_request, with_steps
 from asyncdiff_cli.engine.drawing.redraw import plan_redraw
 from asyncdiff_cli.engine.drawing.request import Request
@@ -38,6 +40,27 @@ def make_plan(
     if not request.stepwise:
         return plan
     return with_steps(plan, policies.asked(Options(policy="baseline"), entry))
+
+
+def from_images(plan: Plan, scheduler: str | None, edits: bool) -> Plan:
+    """A plan with the strength of what is drawn from images, if it is.
+
+    Args:
+        scheduler: the solver's name; None while it is not known.
+        edits: whether the model edits whole images.
+
+    Raises:
+        InputError: as `check_drawn_from` and `InputImage.with_strength`.
+    """
+    images = [batch.settings.image for batch in plan.batches]
+    check_drawn_from(images, scheduler)
+    batches = (
+        replace(batch, settings=replace(batch.settings, image=image.with_strength(edits)))
+        if image
+        else batch
+        for batch, image in zip(plan.batches, images, strict=True)
+    )
+    return replace(plan, batches=tuple(batches))
 
 
 def check_source_is_kept(request: Request, plan: Plan, out: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.backbones.choice import RecordedSettings
+from asyncdiff_cli.engine.drawing.input_image import InputImage
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.limits import MAX_BATCH
@@ -26,6 +27,7 @@ from asyncdiff_cli.engine.reading import MAX_SETTINGS_BYTES, problem
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.backbones.backbone import Backbone
     from asyncdiff_cli.engine.drawing.settings import BatchSettings
+    from asyncdiff_cli.engine.sampling.attach import Trace
     from asyncdiff_cli.engine.sampling.sample import SampleResult
 
 
@@ -80,6 +82,8 @@ class Provenance(RecordedSettings, _Drawing):
     gamma: float
     cond_sigmas: tuple[float, ...]
     deviations: tuple[float, ...]
+    image: InputImage | None = None
+    """What it was drawn from, in place of noise alone."""
     share_first: bool = False
     """Whether images of one prompt and seed shared the first evaluation, in a batch of its own:
     bits depend on it, so a redraw does as it was done."""
@@ -128,11 +132,11 @@ class PanelProvenance(BaseModel):
 
 def describe(
     backbone: Backbone,
-    result: SampleResult,
+    result: SampleResult | Trace,
     drawn: Sequence[Drawn],
     settings: BatchSettings,
 ) -> list[Provenance]:
-    """The provenance of each image of one call of `sample`, which drew these so."""
+    """The provenance of each image of one call of `sample` or a pipeline, which drew these so."""
     shared: dict[str, Any] = {  # asked for once: a pipeline walks its modules for its device
         **vars(settings),
         "policy": settings.policy.to_dict(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
@@ -35,17 +36,18 @@ def plan_redraw(
     Raises:
         InputError: for options of a panel, which is only redrawn as it is.
     """
-    changes = request.given()
+    changes = {name: value for name, value in request.given().items() if name != "image"}
     if isinstance(record, PanelProvenance):
         if changes or request.compare or request.stepwise:
             raise InputError(
                 "a panel is only redrawn as it is; to change something, use --from with one of"
                 " its images"
             )
-        return _plan_panel(record, f"{stem}.png", policies)
+        return _plan_panel(record, f"{stem}.png", policies, request.image)
 
     policy = policies.asked(request, entry) or policies.recorded(record.policy)
-    settings = resolve(request, recorded_settings(record, policy), entry, policies)
+    settings = recorded_settings(record, policy, request.image)
+    settings = resolve(request, settings, entry, policies)
     stem += "".join(f"-{name}{_value(name, value)}" for name, value in changes.items())
     if not request.compare:
         return Plan((_redrawn(record, settings, f"{stem}.png"),))
@@ -60,14 +62,20 @@ def _redrawn(record: Provenance, settings: BatchSettings, file: str) -> Batch:
     return Batch(settings, record.batch, tuple(files))
 
 
-def _plan_panel(record: PanelProvenance, file: str, policies: PolicyMaker) -> Plan:
-    """The panel's batches, each drawn once for all of its images that the panel shows."""
+def _plan_panel(
+    record: PanelProvenance, file: str, policies: PolicyMaker, image: Path | None
+) -> Plan:
+    """The panel's batches, each drawn once for all of its images that the panel shows.
+
+    Args:
+        image: where that is now which they were drawn from.
+    """
     files: dict[tuple[BatchSettings, tuple[Drawn, ...]], list[str | None]] = {}
     names = []
     for i, row in enumerate(record.cells):
         names.append(tuple(f"{i}-{j}" for j in range(len(row))))
         for name, cell in zip(names[-1], row, strict=True):
-            settings = recorded_settings(cell, policies.recorded(cell.policy))
+            settings = recorded_settings(cell, policies.recorded(cell.policy), image)
             slots = files.setdefault((settings, cell.batch), [None] * len(cell.batch))
             slots[cell.index] = name
     batches = (
@@ -78,9 +86,22 @@ def _plan_panel(record: PanelProvenance, file: str, policies: PolicyMaker) -> Pl
     return Plan(tuple(batches), (panel,), only_panels=True)
 
 
-def recorded_settings(record: Provenance, policy: Policy) -> BatchSettings:
-    """The settings of the batch that an image was drawn in, with a policy."""
+def recorded_settings(
+    record: Provenance, policy: Policy, image: Path | None = None
+) -> BatchSettings:
+    """The settings of the batch that an image was drawn in, with a policy.
+
+    Args:
+        image: where that is now which it was drawn from.
+
+    Raises:
+        InputError: for one that was drawn from none, or as `InputImage.at`.
+    """
     values = {field.name: getattr(record, field.name) for field in fields(BatchSettings)}
+    if record.image is not None:
+        values["image"] = record.image.at(image)
+    elif image is not None:
+        raise InputError("--from keeps what an image was drawn from, and this one was from noise")
     return BatchSettings(**{**values, "policy": policy})
 
 

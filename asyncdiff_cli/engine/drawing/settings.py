@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.drawing.input_image import NO_IMAGE, InputImage
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.specs import PolicySpec, make_policy, plain, read_policy
 from asyncdiff_cli.engine.policies.table import policy_from_dict
 from asyncdiff_cli.engine.prompts.lines import Options
@@ -28,7 +30,7 @@ _NO_DEVIATION = PolicySpec("baseline")
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What the images of one batch share; named as the arguments of `sample`."""
+    """What the images of one batch share; named as the arguments of `sample`, but for `image`."""
 
     policy: Policy
     gamma: float
@@ -39,6 +41,13 @@ class BatchSettings:
     negative_prompt: str | None
     max_sequence_length: int | None
     share_first: int = False
+    image: InputImage | None = None
+    """What is drawn from, in place of noise alone."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The settings that are arguments of `sample`."""
+        return {name: value for name, value in vars(self).items() if name != "image"}
 
 
 def default_policy(entry: BackboneEntry) -> str:
@@ -124,7 +133,11 @@ def defaults(entry: BackboneEntry, size: int, policies: PolicyMaker = MADE) -> B
 def resolve(
     options: Options, base: BatchSettings, entry: BackboneEntry, policies: PolicyMaker = MADE
 ) -> BatchSettings:
-    """The options where there are any, else `base`."""
+    """The options where there are any, else `base`.
+
+    Raises:
+        InputError: as `InputImage.of`, and for a strength without an image.
+    """
     changed: dict[str, Any] = {
         name: getattr(options, option)
         for option, name in ARGUMENTS.items()
@@ -134,4 +147,17 @@ def resolve(
         changed["width"], changed["height"] = options.size
     if (policy := policies.asked(options, entry)) is not None:
         changed["policy"] = policy
+    if options.image is not None or options.strength is not None:
+        changed["image"] = _input_image(options, base.image)
     return replace(base, **changed)
+
+
+def _input_image(options: Options, base: InputImage | None) -> InputImage:
+    """The image that is drawn from; an image that is drawn again keeps its own."""
+    if base is None and options.image is not None:
+        return InputImage.of(options.image, options.strength)
+    if base is None:
+        raise InputError(NO_IMAGE)
+    kept = base.at(options.image)
+    changed = {} if options.strength is None else {"strength": options.strength}
+    return kept.model_copy(update=changed)

@@ -26,7 +26,8 @@ def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, M
 
     Raises:
         InputError: for a record that cannot be read, names another backbone than the choice, or
-            what is not on this machine and was not asked for.
+            what is not on this machine and was not asked for, such as the image that it was drawn
+            from.
     """
     if request.source is None:
         return None, choice
@@ -36,6 +37,8 @@ def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, M
     own_policy = bool(request.given().keys() & POLICY_OPTIONS)
     for cell in cells(record):
         check_drawable(request.source, cell)
+        if cell.image is not None:
+            cell.image.at(request.image)
         if not own_policy:
             check_policy(request.source, cell.policy)
     return record, named

@@ -22,11 +22,13 @@ from asyncdiff_cli.engine.fields import (
     Seed,
     Size,
     Steps,
+    Strength,
     Text,
     no_switch,
     not_empty,
     validated,
 )
+from asyncdiff_cli.engine.files import existing
 from asyncdiff_cli.engine.policies.modules import check_module
 from asyncdiff_cli.engine.policies.specs import find_policy
 from asyncdiff_cli.engine.prompts.files import read_entries
@@ -38,6 +40,11 @@ POLICY_OPTIONS = {"deviation", "schedule", "tpm", "policy"}
 def _module(value: str) -> str:
     check_module(value)
     return value
+
+
+def existing_file(value: Path) -> Path:
+    """A file that is there."""
+    return existing(value, "file")
 
 
 class Options(BaseModel):
@@ -62,6 +69,10 @@ class Options(BaseModel):
     """A policy by name, `NAME[:VALUE]`; an `@GAMMA` behind it becomes `gamma`."""
     bound: Bound | None = None
     gamma: float | None = None
+    image: Annotated[Path, AfterValidator(existing_file)] | None = None
+    """What is drawn from, in place of noise alone."""
+    strength: Strength | None = None
+    """How much of the image is drawn anew."""
 
     _refuse_switches = field_validator("*", mode="before")(no_switch)
 

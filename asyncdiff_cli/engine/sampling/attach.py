@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from diffusers import (
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
+    QwenImageImg2ImgPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3InpaintPipeline,
+    ZImageImg2ImgPipeline,
 )
 from torch import Tensor
 
@@ -20,7 +22,9 @@ from asyncdiff_cli.engine.backbones.adapters import (
     Adapter,
     ConditioningTime,
     FluxAdapter,
+    QwenImageAdapter,
     SD3Adapter,
+    ZImageAdapter,
 )
 from asyncdiff_cli.engine.backbones.schedulers import check_scheduler, scheduler_name
 from asyncdiff_cli.engine.checks import check_gamma, unknown_pipeline
@@ -31,11 +35,13 @@ from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.sampling.arguments import check_is_policy
 from asyncdiff_cli.engine.sampling.sample import stacked
 
-IMAGE_TO_IMAGE: dict[Any, type[Adapter]] = {
+FROM_IMAGE: dict[Any, type[Adapter]] = {
     StableDiffusion3Img2ImgPipeline: SD3Adapter,
     StableDiffusion3InpaintPipeline: SD3Adapter,
     FluxImg2ImgPipeline: FluxAdapter,
     FluxInpaintPipeline: FluxAdapter,
+    QwenImageImg2ImgPipeline: QwenImageAdapter,
+    ZImageImg2ImgPipeline: ZImageAdapter,
 }
 """The pipelines that `attach` knows beside those of `ADAPTERS`."""
 
@@ -44,9 +50,15 @@ class Trace:
     """What the last call of the pipeline was conditioned on; empty before the first."""
 
     def __init__(
-        self, policy: Policy, gamma: float, time: ConditioningTime, adapter: Adapter
+        self,
+        policy: Policy,
+        gamma: float,
+        time: ConditioningTime,
+        adapter: Adapter,
+        on_step: Callable[[StepState], None] | None = None,
     ) -> None:
         self._policy, self._gamma, self._time, self._adapter = policy, gamma, time, adapter
+        self._on_step = on_step
         self._restart()
 
     @property
@@ -125,10 +137,17 @@ class Trace:
             self._time.set(state.sigma_next, cond_sigma)
         else:
             self._checks.settle()
+        if self._on_step is not None:
+            self._on_step(state)
 
 
 @contextmanager
-def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
+def attach(
+    pipe: Any,
+    policy: Policy,
+    gamma: float = 1.0,
+    on_step: Callable[[StepState], None] | None = None,
+) -> Iterator[Trace]:
     """Make a diffusers pipeline condition its model asynchronously within the `with` block.
 
     The pipeline is called as always, any number of times, and returns what `sample` returns, bit
@@ -136,10 +155,11 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
     block the pipeline is as it was, also when something raised.
 
     Args:
-        pipe: one of `ADAPTERS` or `IMAGE_TO_IMAGE`, with the scheduler and transformer that it will
+        pipe: one of `ADAPTERS` or `FROM_IMAGE`, with the scheduler and transformer that it will
             run with.
         policy: who chooses the deviations.
         gamma: γ, what they are multiplied by (Eq. 12).
+        on_step: called after each evaluation with its state.
 
     Yields:
         The trace of the last call.
@@ -156,7 +176,7 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
         >>> trace.deviations
         tensor([[0.5000]])
     """
-    known = {**ADAPTERS, **IMAGE_TO_IMAGE}
+    known = {**ADAPTERS, **FROM_IMAGE}
     if type(pipe) not in known:
         names = [c.__name__ for c in known]
         raise InputError(unknown_pipeline(type(pipe).__name__, names))
@@ -174,7 +194,7 @@ def attach(pipe: Any, policy: Policy, gamma: float = 1.0) -> Iterator[Trace]:
         trace._called(args, kwargs)
 
     time = adapter.conditioning_time(called)
-    trace = Trace(policy, gamma, time, adapter)
+    trace = Trace(policy, gamma, time, adapter, on_step)
     with time:
         scheduler_class = type(scheduler)
         scheduler.__class__ = _observed(scheduler, trace)

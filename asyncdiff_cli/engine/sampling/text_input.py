@@ -11,6 +11,7 @@ from torch import Tensor
 from asyncdiff_cli.engine.backbones.adapters import Guidance, TextConditions
 from asyncdiff_cli.engine.backbones.adapters.encoding import encode
 from asyncdiff_cli.engine.backbones.backbone import Backbone
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.sequences import join_sequences
 from asyncdiff_cli.engine.checks import check_number
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, InputError
@@ -68,16 +69,20 @@ class TextInput:
         do_cfg = adapter.does_cfg(guidance, self.negatives is not None or negative_given)
         if self.prompts is not None or (do_cfg and not negative_given):
             check_encoders(backbone.pipe, adapter.has_pooled)
-        if not do_cfg and any(
-            text and text != entry.negative_prompt for text in self.negatives or ()
-        ):
-            warnings.warn(
-                f"the negative prompt has no effect: {entry.name} uses none at this guidance",
-                AsyncDiffWarning,
-                stacklevel=4,
-            )
+        if not do_cfg:
+            warn_of_no_effect(entry, self.negatives or ())
         return encode(
             adapter, self.prompts, self.negatives, self.given, do_cfg, self.max_sequence_length
+        )
+
+
+def warn_of_no_effect(entry: BackboneEntry, negatives: Sequence[str]) -> None:
+    """Warn of negative prompts where a model has no branch for them, if they are a user's own."""
+    if any(text and text != entry.negative_prompt for text in negatives):
+        warnings.warn(
+            f"the negative prompt has no effect: {entry.name} uses none at this guidance",
+            AsyncDiffWarning,
+            stacklevel=5,
         )
 
 

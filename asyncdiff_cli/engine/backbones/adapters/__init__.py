@@ -11,6 +11,7 @@ from typing import Any
 from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
+    FluxKontextPipeline,
     FluxPipeline,
     QwenImagePipeline,
     StableDiffusion3Pipeline,
@@ -25,7 +26,7 @@ from asyncdiff_cli.engine.backbones.adapters.base import (
     TextConditions,
 )
 from asyncdiff_cli.engine.backbones.adapters.conditioning import ConditioningTime
-from asyncdiff_cli.engine.backbones.adapters.flux import FluxAdapter
+from asyncdiff_cli.engine.backbones.adapters.flux import FluxAdapter, FluxKontextAdapter
 from asyncdiff_cli.engine.backbones.adapters.flux2 import Flux2Adapter, Flux2KleinAdapter
 from asyncdiff_cli.engine.backbones.adapters.qwen_image import QwenImageAdapter
 from asyncdiff_cli.engine.backbones.adapters.sd3 import SD3Adapter
@@ -41,6 +42,7 @@ __all__ = [
     "Flux2Adapter",
     "Flux2KleinAdapter",
     "FluxAdapter",
+    "FluxKontextAdapter",
     "Guidance",
     "PackedAdapter",
     "QwenImageAdapter",
@@ -53,6 +55,7 @@ __all__ = [
 ADAPTERS: dict[Any, type[Adapter]] = {
     StableDiffusion3Pipeline: SD3Adapter,
     FluxPipeline: FluxAdapter,
+    FluxKontextPipeline: FluxKontextAdapter,
     Flux2Pipeline: Flux2Adapter,
     Flux2KleinPipeline: Flux2KleinAdapter,
     QwenImagePipeline: QwenImageAdapter,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -81,3 +81,22 @@ class FluxAdapter(PackedAdapter):
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Tensor:
         return self.pipe._unpack_latents(latents, height, width, self.pipe.vae_scale_factor)
+
+
+class FluxKontextAdapter(FluxAdapter):
+    """FLUX.1 Kontext without an image to edit, which is FLUX.1 [dev] with other weights."""
+
+    def prepare_latents(
+        self,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        generator: Sequence[torch.Generator] | torch.Generator | None,
+        latents: Tensor | None,
+    ) -> Tensor:
+        batch, height, width = shape
+        device = self.pipe._execution_device
+        if latents is not None:
+            return latents.to(device=device, dtype=dtype)
+        return self.pipe.prepare_latents(
+            None, batch, self.latent_channels, height, width, dtype, device, generator
+        )[0]
