@@ -59,12 +59,15 @@ def push(
     """
     from asyncdiff_cli.engine.publishing.destination import Destination, dry_folder
     from asyncdiff_cli.engine.publishing.material import find_material
-    from asyncdiff_cli.engine.publishing.upload import look_up
 
     destination = Destination(repository, private, revision, create_pr, replace)
     folder = dry_folder(destination, dry_run, out)
     material = find_material(source)
-    remote = None if dry_run else look_up(destination, material)
+    remote = None
+    if not dry_run:
+        from asyncdiff_cli.engine.publishing.upload import look_up
+
+        remote = look_up(destination, material)
     with render.status("Writing the card"):
         from asyncdiff_cli.engine.publishing.publish import publish
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from asyncdiff_cli.engine.figures.explanation_chart import CHART_HEIGHT
 from asyncdiff_cli.engine.figures.style import (
@@ -25,8 +26,10 @@ def spectrum_figure(measured: MeasuredSpectrum) -> Figure:
         axes.axhline(1, color=GREY, linestyle="--", linewidth=0.8, label="noise")
         axes.set(xscale="log", yscale="log")
         axes.set(xlabel="detail, cycles per image", ylabel="size of a component")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_locator(LogLocator(2))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         legend_above(figure, [axes])
     return figure

@@ -117,7 +117,7 @@ def whom(backbone: str | None) -> str:
 def drawn_with(steps: int, guidance: float | None) -> str:
     """Further arguments of a call of a pipeline."""
     return f", num_inference_steps={steps}" + (
-        "" if guidance is None else f", guidance_scale={guidance:g}"
+        "" if guidance is None else f", guidance_scale={plain(guidance)}"
     )
 
 

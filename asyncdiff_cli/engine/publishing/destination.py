@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.repository import COMMIT
+from asyncdiff_cli.engine.repository import COMMIT, Repository
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,7 @@ class Destination:
     """Whether files of the same names are replaced."""
 
     def __post_init__(self) -> None:
-        try:
-            validate_repo_id(self.repository)
-        except HFValidationError:
-            named = False
-        else:
-            named = "/" in self.repository
-        if not named:
+        if not _is_name(self.repository):
             raise InputError(
                 f"{self.repository!r} does not name a repository: write USER/NAME, such as"
                 " alice/flux-tpm"
@@ -49,6 +40,20 @@ class Destination:
             raise InputError(f"--revision is a branch to push to, not {self.branch}")
         if self.proposes and self.replaces:
             raise InputError("--create-pr replaces nothing: leave --replace out")
+
+
+def _is_name(text: str) -> bool:
+    """Whether a repository with an owner can have this name."""
+    if Repository.read(text) != (text, None):
+        return False
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
 
 
 def dry_folder(destination: Destination, dry: bool, out: Path | None) -> Path | None:

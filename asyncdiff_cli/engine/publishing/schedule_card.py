@@ -14,6 +14,7 @@ from asyncdiff_cli.engine.evaluation.tables import OURS, TableBlock
 from asyncdiff_cli.engine.figures.schedule import schedule_figure
 from asyncdiff_cli.engine.figures.spectrum import spectrum_figure
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
+from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.publishing.card import (
     Card,
@@ -88,7 +89,7 @@ def schedule_card(schedule: Schedule) -> Card:
     """
     code = EULER if schedule.solver == "euler" else LOADED
     arguments = drawn_with(schedule.steps, schedule.guidance_scale)
-    numbers = [f"{deviation:g}" for deviation in schedule.deviations]
+    numbers = [plain(deviation) for deviation in schedule.deviations]
     made = schedule.made.get("by", "hand")
     rows = parse_json(json.dumps(schedule.held_out), Tried, "the schedule's held_out").policies
     return Card(

@@ -7,11 +7,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from asyncdiff_cli.engine import InputError, Schedule
+from asyncdiff_cli.engine import InputError, Schedule, make_scheduler
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.publishing.card import base_model, without_folders
 from asyncdiff_cli.engine.publishing.folder import card_of
 from asyncdiff_cli.engine.publishing.material import TrainedModule, find_material
+from tests.conftest import quiet
 from tests.helpers.modules import save_module
 from tests.helpers.reporting import RECIPE, compared, make_run, make_store
 
@@ -206,3 +207,27 @@ def test_a_directory_without_a_module_is_one_line(run):
     (run / "tpm" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"neither a module nor a run with one in tpm/: it has no"):
         find_material(run)
+
+
+def material_of(name, solver, directory):
+    if name == "spectrum":
+        return SPECTRUM
+    return schedule(solver=solver) if name == "s" else find_material(save_module(directory))
+
+
+@pytest.mark.parametrize(
+    ("name", "solver"), [("tpm", "euler"), ("s", "euler"), ("s", "dpmpp"), ("spectrum", "euler")]
+)
+def test_the_code_of_a_card_draws(hub, sd3, tmp_path, name, solver):
+    """In a pipeline of diffusers, from what the hub has."""
+    material = material_of(name, solver, tmp_path / "tpm")
+    hub.put(
+        f"alice/{name}",
+        {path.name: path.read_bytes() for path in (tmp_path / "tpm").iterdir()}
+        if name == "tpm"
+        else {material.file: material.model_dump_json().encode()},
+    )
+    sd3.scheduler = make_scheduler(solver, "sd3", sd3.scheduler.config)
+    names = {"pipe": quiet(sd3)}
+    exec(read(material, f"alice/{name}")[2], names)
+    assert names["image"].size == (16, 16)
