@@ -22,6 +22,7 @@ from asyncdiff_cli.engine.figures.report_run import (
 )
 from asyncdiff_cli.engine.figures.report_store import HISTOGRAM_CAPTION
 from asyncdiff_cli.engine.figures.training import training_figure
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.specs import takes_module
 from asyncdiff_cli.engine.publishing.card import Card, CardChart, MeasuredOn, drawn_with, whom
@@ -33,6 +34,10 @@ from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.run import RECIPE, RunDirectory
 
 OPTION = "--tpm REPOSITORY"
+DECIDES = {
+    DEVIATION: "how far the time that it is told runs ahead of the sampler's",
+    SCALING: "what its velocity is multiplied by",
+}
 CODE = """\
 from asyncdiff_cli.engine import LearnedDeviation, attach
 
@@ -62,20 +67,21 @@ def module_card(module: TrainedModule) -> Card:
         "bound": f"{policy.bound:g}",
         "fingerprint": policy.fingerprint,
     }
+    decides = " and ".join(DECIDES[action] for action in policy.tpm.actions)
     if module.run is not None:
-        return _run_card(RunDirectory(module.run, identity=""), own)
+        return _run_card(RunDirectory(module.run, identity=""), own, decides)
     lacking = "its run is not known: without recipe.yaml beside tpm/ the card has no results"
-    return Card(_summary(None), OPTION, CODE.format(arguments=""), own, lacking=[lacking])
+    return Card(_summary(None, decides), OPTION, CODE.format(arguments=""), own, lacking=[lacking])
 
 
-def _run_card(run: RunDirectory, own: Mapping[str, Any]) -> Card:
+def _run_card(run: RunDirectory, own: Mapping[str, Any], decides: str) -> Card:
     """The card of the module of a run."""
     file, rows = run.path / RECIPE, run.rows()
     recipe, text = load_recipe(str(file)), read_text(file)
     steps, guidance = recipe.num_inference_steps, _guidance(recipe)
     measured = _measured(run, recipe, rows)
     return Card(
-        _summary(recipe.backbone),
+        _summary(recipe.backbone, decides),
         OPTION,
         CODE.format(arguments=drawn_with(steps, guidance)),
         {**run_facts(text, *done_and_best(rows)), **own},
@@ -89,11 +95,11 @@ def _run_card(run: RunDirectory, own: Mapping[str, Any]) -> Card:
     )
 
 
-def _summary(backbone: str | None) -> str:
+def _summary(backbone: str | None, decides: str) -> str:
     return (
-        f"A timestep prediction module: it tells {whom(backbone)}, at each step and for each image,"
-        " a time that runs ahead of the sampler's, as far as its reward has taught it. The image"
-        " model is not changed, and not in this repository."
+        f"A timestep prediction module: it chooses for {whom(backbone)}, at each step and for each"
+        f" image, {decides}, as rewards have taught it. The image model is not changed, and not in"
+        " this repository."
     )
 
 

@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.publishing.card import base_model, without_folders
 from asyncdiff_cli.engine.publishing.folder import card_of
 from asyncdiff_cli.engine.publishing.material import TrainedModule, find_material
 from tests.conftest import quiet
-from tests.helpers.modules import save_module
+from tests.helpers.modules import save_module, tiny
 from tests.helpers.reporting import RECIPE, compared, make_run, make_store
 
 SPECTRUM = MeasuredSpectrum(
@@ -102,7 +102,14 @@ def test_a_module_alone_has_no_results(tmp_path):
     text, data, _ = read(material, licence=None)
     assert (data.eval_results, data.license, data.base_model) == (None, None, None)
     assert "| bound | 1 |" in text
+    assert "how far the time that it is told runs ahead of the sampler's, as rewards" in text
     assert "--backbone" not in text
+
+
+def test_a_module_says_what_it_decides(tmp_path):
+    tiny(actions=("deviation", "scale")).save_pretrained(tmp_path)
+    text, *_ = read(find_material(tmp_path))
+    assert "the sampler's and what its velocity is multiplied by, as rewards" in text
 
 
 def test_a_schedule_says_what_it_is_worth(tmp_path):
