@@ -132,7 +132,7 @@ class SideBySide:
         )
         found: dict[str, dict[str, dict[str, Any]]] = {row.name: {} for row in self.rows}
         for (row, metric), own, static in zip(cells, first, second, strict=True):
-            found[row.name][metric] = {**asdict(own), "static": _interval(static)}
+            found[row.name][metric] = {**asdict(own), "static": interval_of(static)}
         return found
 
     def _categories(self) -> dict[str, np.ndarray]:
@@ -176,7 +176,7 @@ class SideBySide:
     ) -> dict[str, Any]:
         """By how much the composite differs, and what the interval says."""
         pair = row.scores[COMPOSITE][of], other.scores[COMPOSITE][of]
-        return _interval(all_paired([pair])[0])
+        return interval_of(all_paired([pair])[0])
 
 
 def marks(scores: Scores, metric: str) -> dict[str, str]:
@@ -199,8 +199,9 @@ def marks(scores: Scores, metric: str) -> dict[str, str]:
     return {best: "best"} if not tied else dict.fromkeys([best, *tied], "tied")
 
 
-def _interval(found: Difference) -> dict[str, Any]:
-    """The difference with its interval, and what that says."""
+def interval_of(found: Difference) -> dict[str, Any]:
+    """The difference with its interval, and what that says; of one picture, nothing."""
     verdict = ADDS if found.low > 0 else TAKES if found.high < 0 else OPEN
+    verdict = OPEN if found.n == 1 else verdict
     ends = {"difference": found.difference, "low": found.low, "high": found.high, "n": found.n}
     return {**ends, "verdict": verdict}

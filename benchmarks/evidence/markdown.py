@@ -86,13 +86,17 @@ def _reading(own: Report) -> Iterator[str]:
         yield _choice(choice, own["static"])
     longer = _named(own, MORE_STEPS)
     if longer is not None:
-        best = own["ladder"][-1]["use"]
-        reached = longer["metrics"][COMPOSITE]
+        use = own["ladder"][-1]["use"]
+        beside = (
+            ""
+            if use == SYNCHRONOUS
+            else f", where {escape_markdown(use)} has"
+            f" {difference(COMPOSITE, _row(own, use)['metrics'][COMPOSITE])}"
+        )
         yield (
             f"More steps in their place: {longer['steps']} of synchronous Euler, {longer['calls']}"
-            f" calls for {own['calls']}, have {difference(COMPOSITE, reached)} over"
-            f" {own['steps']}, where {best} has"
-            f" {difference(COMPOSITE, _row(own, best)['metrics'][COMPOSITE])}."
+            f" calls for {own['calls']}, have"
+            f" {difference(COMPOSITE, longer['metrics'][COMPOSITE])} over {own['steps']}{beside}."
         )
 
 
@@ -169,10 +173,12 @@ def _cell(row: Report, metric: str) -> str:
 
 
 def difference(metric: str, own: Report, style: str = "{}") -> str:
-    """A difference with its interval."""
+    """A difference with its interval; one picture has none."""
     digits = digits_of(metric)
-    low, high = signed(own["low"], digits), signed(own["high"], digits)
-    return f"{style.format(signed(own['difference'], digits))} [{low}, {high}]"
+    text = style.format(signed(own["difference"], digits))
+    if own["n"] == 1:
+        return text
+    return f"{text} [{signed(own['low'], digits)}, {signed(own['high'], digits)}]"
 
 
 def _category_table(own: Report) -> list[str]:

@@ -11,11 +11,12 @@ from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.prompts.load import load_prompts
+from asyncdiff_cli.engine.statistics import all_paired
 from benchmarks.calls import counted
 from benchmarks.evidence import comparison, plan
 from benchmarks.evidence.__main__ import parse_plan, write
 from benchmarks.evidence.bench import Bench
-from benchmarks.evidence.markdown import to_markdown
+from benchmarks.evidence.markdown import difference, to_markdown
 from benchmarks.evidence.plan import Plan, rung_pictures, rungs
 from benchmarks.evidence.rows import MORE_STEPS, SYNCHRONOUS, Schedules, more_steps, rows
 from benchmarks.evidence.run import Runner, describe
@@ -194,6 +195,13 @@ def test_the_best_is_marked_where_the_intervals_tell():
     assert comparison.marks(tied, "composite") == {"a": "tied", "b": "tied"}
     assert comparison.marks({"a": noise, "b": noise}, "composite") == {}
     assert comparison.marks(scores, "sharpness") == {}
+
+
+def test_one_picture_tells_nothing():
+    (one,) = all_paired([([1.0], [0.5])])
+    (two,) = all_paired([([1.0, 1.0], [0.5, 0.6])])
+    assert [comparison.interval_of(found)["verdict"] for found in (one, two)] == ["open", "adds"]
+    assert difference("composite", comparison.interval_of(one)) == "+0.5000"
 
 
 def test_half_of_the_candidates_go_on_with_twice_the_prompts():
