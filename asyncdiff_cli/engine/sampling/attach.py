@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from diffusers import (
+    FluxControlNetImg2ImgPipeline,
+    FluxControlNetInpaintPipeline,
+    FluxControlNetPipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
+    QwenImageControlNetPipeline,
     QwenImageImg2ImgPipeline,
+    StableDiffusion3ControlNetPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3InpaintPipeline,
     ZImageImg2ImgPipeline,
@@ -20,7 +25,7 @@ from torch import Tensor
 from asyncdiff_cli.engine.backbones.adapters import (
     ADAPTERS,
     Adapter,
-    ConditioningTime,
+    ConditioningTimes,
     FluxAdapter,
     QwenImageAdapter,
     SD3Adapter,
@@ -44,6 +49,14 @@ FROM_IMAGE: dict[Any, type[Adapter]] = {
     ZImageImg2ImgPipeline: ZImageAdapter,
 }
 """The pipelines that `attach` knows beside those of `ADAPTERS`."""
+CONTROLLED: dict[Any, type[Adapter]] = {
+    StableDiffusion3ControlNetPipeline: SD3Adapter,
+    FluxControlNetPipeline: FluxAdapter,
+    FluxControlNetImg2ImgPipeline: FluxAdapter,
+    FluxControlNetInpaintPipeline: FluxAdapter,
+    QwenImageControlNetPipeline: QwenImageAdapter,
+}
+"""And those with a control net, which is told the same times as the transformer."""
 
 
 class Trace:
@@ -53,7 +66,7 @@ class Trace:
         self,
         policy: Policy,
         gamma: float,
-        time: ConditioningTime,
+        time: ConditioningTimes,
         adapter: Adapter,
         on_step: Callable[[StepState], None] | None = None,
     ) -> None:
@@ -155,8 +168,8 @@ def attach(
     block the pipeline is as it was, also when something raised.
 
     Args:
-        pipe: one of `ADAPTERS` or `FROM_IMAGE`, with the scheduler and transformer that it will
-            run with.
+        pipe: one of `ADAPTERS`, `FROM_IMAGE` or `CONTROLLED`, with the scheduler and networks that
+            it will run with.
         policy: who chooses the deviations.
         gamma: γ, what they are multiplied by (Eq. 12).
         on_step: called after each evaluation with its state.
@@ -176,7 +189,7 @@ def attach(
         >>> trace.deviations
         tensor([[0.5000]])
     """
-    known = {**ADAPTERS, **FROM_IMAGE}
+    known = {**ADAPTERS, **FROM_IMAGE, **CONTROLLED}
     if type(pipe) not in known:
         names = [c.__name__ for c in known]
         raise InputError(unknown_pipeline(type(pipe).__name__, names))
@@ -193,7 +206,8 @@ def attach(
             raise AsyncDiffError("the pipeline's scheduler was replaced: attach after that")
         trace._called(args, kwargs)
 
-    time = adapter.conditioning_time(called)
+    nets = [adapter.conditioning_time(network=net) for net in _control_nets(pipe)]
+    time = ConditioningTimes([adapter.conditioning_time(called), *nets])
     trace = Trace(policy, gamma, time, adapter, on_step)
     with time:
         scheduler_class = type(scheduler)
@@ -202,6 +216,12 @@ def attach(
             yield trace
         finally:
             scheduler.__class__ = scheduler_class
+
+
+def _control_nets(pipe: Any) -> list[Any]:
+    """The control nets of a pipeline, of which some hold several in one."""
+    net = getattr(pipe, "controlnet", None)
+    return [] if net is None else list(getattr(net, "nets", [net]))
 
 
 class _Observed:

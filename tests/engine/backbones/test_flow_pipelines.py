@@ -22,7 +22,7 @@ from asyncdiff_cli.engine import (
     attach,
 )
 from asyncdiff_cli.engine.backbones.adapters import ADAPTERS
-from asyncdiff_cli.engine.sampling.attach import FROM_IMAGE
+from asyncdiff_cli.engine.sampling.attach import CONTROLLED, FROM_IMAGE
 from tests.conftest import quiet
 from tests.helpers.flow_pipelines import MAKERS, STEPS
 
@@ -108,7 +108,7 @@ def check_told(
 
 def beside_attach(pipe: Any, settings: dict[str, Any]) -> str:
     """How near the pipeline comes to what it draws attached, for a class that `attach` knows."""
-    if type(pipe) not in {**ADAPTERS, **FROM_IMAGE}:
+    if type(pipe) not in {**ADAPTERS, **FROM_IMAGE, **CONTROLLED}:
         return ""
     stock = pipe.scheduler
     late = int("strength" in settings)

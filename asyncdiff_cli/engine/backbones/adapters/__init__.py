@@ -25,7 +25,7 @@ from asyncdiff_cli.engine.backbones.adapters.base import (
     PackedAdapter,
     TextConditions,
 )
-from asyncdiff_cli.engine.backbones.adapters.conditioning import ConditioningTime
+from asyncdiff_cli.engine.backbones.adapters.conditioning import ConditioningTime, ConditioningTimes
 from asyncdiff_cli.engine.backbones.adapters.flux import FluxAdapter, FluxKontextAdapter
 from asyncdiff_cli.engine.backbones.adapters.flux2 import Flux2Adapter, Flux2KleinAdapter
 from asyncdiff_cli.engine.backbones.adapters.qwen_image import QwenImageAdapter
@@ -38,6 +38,7 @@ __all__ = [
     "ADAPTERS",
     "Adapter",
     "ConditioningTime",
+    "ConditioningTimes",
     "Denoiser",
     "Flux2Adapter",
     "Flux2KleinAdapter",

@@ -109,10 +109,12 @@ class Adapter:
         """t* in [0, 1] in the units in which `time_embedding` takes it."""
         return desync.in_timesteps(cond_sigma)
 
-    def conditioning_time(self, on_call: OnCall | None = None) -> ConditioningTime:
-        """What hands t* to this transformer."""
+    def conditioning_time(
+        self, on_call: OnCall | None = None, network: Any = None
+    ) -> ConditioningTime:
+        """What hands t* to this transformer, or to a control net of its family."""
         return ConditioningTime(
-            self.pipe.transformer,
+            network or self.pipe.transformer,
             self.time_embedding,
             self.model_time,
             self.time_projection,

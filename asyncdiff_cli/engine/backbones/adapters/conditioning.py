@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -107,6 +107,33 @@ class ConditioningTime:
         if self._times is not None:
             embedded = embedded.to(self._dtype)
         return call(embedded, *rest, **kwargs)
+
+
+class ConditioningTimes:
+    """Lets several networks see the same times, while entered."""
+
+    def __init__(self, times: Sequence[ConditioningTime]) -> None:
+        self._each = times
+
+    def set(self, sigma: Tensor, cond_sigma: Tensor) -> None:
+        """Condition the next evaluations, as `ConditioningTime.set`."""
+        for time in self._each:
+            time.set(sigma, cond_sigma)
+
+    def clear(self) -> None:
+        """Leave the timestep alone."""
+        for time in self._each:
+            time.clear()
+
+    def __enter__(self) -> ConditioningTimes:
+        with ExitStack() as stack:
+            for time in self._each:
+                stack.enter_context(time)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
 
 
 def _submodule(transformer: Any, path: str) -> torch.nn.Module:

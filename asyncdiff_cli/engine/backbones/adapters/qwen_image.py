@@ -90,7 +90,8 @@ class QwenImageAdapter(PackedAdapter):
         return velocity
 
     def token_grid_of_call(self, kwargs: Mapping[str, Any], latents: Tensor) -> tuple[int, int]:
-        _, rows, columns = kwargs["img_shapes"][0][0]
+        shape = kwargs["img_shapes"][0]
+        _, rows, columns = shape[0] if isinstance(shape, list) else shape  # with a control net
         return rows, columns
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Tensor:
