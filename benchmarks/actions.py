@@ -4,7 +4,7 @@
 
 The world is that of `benchmarks.learning`, where the least error of static decisions is known for
 each set of actions. Printed is the share of the synchronous sampler's error that is left: in
-theory, also of steps that are moved, and on held-out noise by modules of each set, trained at one K
+theory, and on held-out noise by modules of each set, trained at one K
 and at K drawn from their whole range, with the standard error over the seeds. All trainings take as
 many iterations of as many images.
 """
@@ -27,20 +27,19 @@ from rich.table import Table
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import LearnedDeviation, Synchronous
-from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING, of_steps
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
 from benchmarks import options
-from benchmarks.gaussian import GRID
 from benchmarks.learning import MINI, WORLD, held_out_error
 
 SETS: dict[str, tuple[str, ...]] = {
     "deviation": (DEVIATION,),
     "velocity scale": (SCALING,),
     "deviation and velocity scale": (DEVIATION, SCALING),
-    "grid": (GRID,),
-    "grid and deviation": (GRID, DEVIATION),
+    "grid": (SPACING,),
+    "grid and deviation": (SPACING, DEVIATION),
 }
-"""Sets of actions; those with the grid in theory alone."""
+"""Sets of actions; no module decides the grid alone."""
 STEPS = (5, 8, 10, 15)
 
 
@@ -73,7 +72,7 @@ def measured(
     """A row a set of actions and K."""
     console = Console(stderr=True)
     for name, actions in track(SETS.items(), console=console, disable=not console.is_terminal):
-        runs = [{**settings, "seed": seed} for seed in range(seeds if GRID not in actions else 0)]
+        runs = [{**settings, "seed": seed} for seed in range(seeds if of_steps(actions) else 0)]
         mixed = [left(actions, steps, run) for run in runs]
         for place, number in enumerate(steps):
             synchronous = float(WORLD.error(torch.zeros(number - 1).double()))

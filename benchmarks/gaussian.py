@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import shifted_scheduler
 from asyncdiff_cli.engine.drawing.canvas import Canvas
-from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING
 from asyncdiff_cli.engine.policies.spectra import Spectrum
 from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
@@ -41,8 +41,6 @@ from asyncdiff_cli.engine.training.trainer import Trainer
 
 SIDE = 8
 """Components down and across."""
-GRID = "grid"
-"""The times of the steps, beside the actions of a module."""
 STARTS = (0.1, 0.4, 0.8)
 """Constants, of the bound, that the search for the best schedule begins at. At 0 the conditioning
 times have no gradient: there they are exact."""
@@ -105,22 +103,22 @@ class World:
     def least_error(self, steps: int, actions: Sequence[str], bound: float = 1.0) -> float:
         """The least error of static decisions of such actions that a search finds.
 
-        D is within ±bound, ω in [0.5, 1.5], and of the grid, `GRID`, each of the K steps at most e³
-        times as long or as short as the world's own against the others.
+        D is within ±bound, ω in [0.5, 1.5], and of a grid each of all K steps at most e³ times as
+        long or as short as the world's own against the others.
         """
-        sizes = [steps if name == GRID else steps - 1 for name in actions]
+        sizes = [steps if name == SPACING else steps - 1 for name in actions]
         still = torch.zeros(steps - 1, dtype=torch.float64)
 
         def error(values: Tensor) -> Tensor:
             own = dict(zip(actions, values.split(sizes), strict=True))
-            sigmas = moved(self.grid(steps), 3 * own[GRID]) if GRID in own else None
+            sigmas = moved(self.grid(steps), 3 * own[SPACING]) if SPACING in own else None
             deviations, scales = (own.get(name, still) for name in (DEVIATION, SCALING))
             return self.error(bound * deviations, 1 + scales / 2, sigmas)
 
         starts = [
             np.concatenate(
                 [
-                    np.linspace(tilt, -tilt, n) if name == GRID else np.full(n, first[name])
+                    np.linspace(tilt, -tilt, n) if name == SPACING else np.full(n, first[name])
                     for name, n in zip(actions, sizes, strict=True)
                 ]
             )

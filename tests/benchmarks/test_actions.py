@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING
 from benchmarks import actions
-from benchmarks.gaussian import GRID, moved
+from benchmarks.gaussian import moved
 from benchmarks.learning import WORLD
 
 
@@ -29,7 +29,7 @@ def test_a_moved_grid_falls_between_its_ends():
         found = moved(grid, 3 * torch.randn(5, generator=torch.manual_seed(seed)).double())
         assert (found[0], found[-1]) == (grid[0], 0)
         assert (found.diff() < 0).all()
-    alone, both = (WORLD.least_error(4, names) for names in ((GRID,), (GRID, DEVIATION)))
+    alone, both = (WORLD.least_error(4, names) for names in ((SPACING,), (SPACING, DEVIATION)))
     assert both < WORLD.least_error(4, (DEVIATION,)) < alone < float(WORLD.error(torch.zeros(3)))
 
 
@@ -39,7 +39,7 @@ def test_a_row_has_what_each_seed_left():
     assert [(row["actions"], row["steps"]) for row in rows] == [
         (name, number) for name in actions.SETS for number in (3, 4)
     ]
-    trained = [row for row in rows if "grid" not in row["actions"]]
+    trained = [row for row in rows if row["actions"] != "grid"]
     assert all(len(row[name]) == 2 for row in trained for name in ("alone", "mixed"))
     assert all(row["theory"] < 1 for row in rows)
     assert rows[1]["alone"][0] < 0.95

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import Self
@@ -20,10 +21,11 @@ from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hashes import sha256_of_tensors
 from asyncdiff_cli.engine.hub import fetch_files, hub_errors
-from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING
-from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING, of_steps
+from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.modules import LIFTED, MODULE_FILES, find_module, read_config
 from asyncdiff_cli.engine.policies.observation import Observation
+from asyncdiff_cli.engine.policies.own_grid import OwnGrid, concentration, shares_of, tilted
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule, mode
 from asyncdiff_cli.engine.repository import Repository
 from asyncdiff_cli.engine.text import one_line
@@ -53,7 +55,7 @@ class _Acting:
         Args:
             ratios: r* of each action, [A, B].
         """
-        decided = dict(zip(self.tpm.actions, ratios, strict=True))
+        decided = dict(zip(of_steps(self.tpm.actions), ratios, strict=True))
         if SCALING in decided:
             self._scale = desync.scale_from_ratio(decided[SCALING])
         if DEVIATION not in decided:
@@ -114,12 +116,18 @@ class LearnedDeviation(_Acting):
             )
         return policy
 
-    def for_run(self, sigmas: Tensor, solver: str) -> LearnedDeviation:
+    def for_run(self, sigmas: Tensor, solver: str) -> Policy:
         """The same, with a memory of its own for what it decides besides D."""
         if self.tpm.actions == (DEVIATION,):
             return self
         _ = self.fingerprint  # by which copies for the images of a batch are told to be equal
-        return copy.copy(self)
+        own = copy.copy(self)
+        return OwnGrid(own, sigmas, solver) if SPACING in self.tpm.actions else own
+
+    @torch.no_grad()
+    def choose(self, state: StepState, sigmas: Tensor) -> Tensor:
+        """The mode of the module's Dirichlet, fp64 [B, K − 1]: the likeliest shares of steps."""
+        return tilted(shares_of(sigmas), self.tpm.lengths(observed(self.tpm, state), sigmas))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,10 +162,14 @@ class LearnedDeviation(_Acting):
 
 
 class BetaDraws(Protocol):
-    """What draws from a Beta distribution, such as a generator of numpy's."""
+    """What draws from Beta and Dirichlet distributions, such as a generator of numpy's."""
 
     def beta(self, a: float, b: float, /) -> float:
         """The next draw, in [0, 1]."""
+        ...
+
+    def dirichlet(self, alpha: np.ndarray, /) -> np.ndarray:
+        """The next draw of shares, which sum to 1."""
         ...
 
 
@@ -175,6 +187,25 @@ class SampledDeviation(_Acting):
         """r* of each action, one decision's after the other's, [B] each."""
         self.scales: list[Tensor] = []
         """ω of each decision, [B] each; none of a module that leaves velocities alone."""
+        self.shares, self.sigmas = torch.zeros(len(generators), 0), torch.zeros(0)
+        """Shares of the steps but the first as drawn, fp64 [B, K − 1], of a scheduler's grid
+        [K + 1]; none of a module that leaves the grid alone."""
+
+    def for_run(self, sigmas: Tensor, solver: str) -> Policy:
+        """The same, on the grids that it draws."""
+        return OwnGrid(self, sigmas, solver) if SPACING in self.tpm.actions else self
+
+    @torch.no_grad()
+    def choose(self, state: StepState, sigmas: Tensor) -> Tensor:
+        """Shares of the steps, drawn from the module's Dirichlet, fp64 [B, K − 1]."""
+        lengths = self.tpm.lengths(observed(self.tpm, state), sigmas)
+        alpha = concentration(lengths, sigmas).cpu().numpy()
+        state.checks.settle()  # that was a wait anyway
+        drawn = [g.dirichlet(own) for g, own in zip(self.generators, alpha, strict=True)]
+        shares = torch.from_numpy(np.stack(drawn)).clamp(min=RATIO_MARGIN)
+        self.sigmas = sigmas
+        self.shares = to_device(shares / shares.sum(-1, keepdim=True), self.tpm.device)
+        return self.shares
 
     @torch.no_grad()
     def __call__(self, state: StepState) -> Tensor:

@@ -86,6 +86,10 @@ class Observation:
             pooled_prompt_embeds=self.pooled_prompt_embeds[chosen],
         )
 
+    def first(self) -> Observation:
+        """The first decision alone."""
+        return replace(self, **{name: getattr(self, name)[:1] for name in self._series()})
+
     @staticmethod
     def _series() -> tuple[str, ...]:
         return "latents", "velocity", "sigma", "sigma_next", "cond_sigma", "progress"

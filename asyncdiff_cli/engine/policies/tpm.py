@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.policies.actions import DEVIATION, check_actions
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SPACING, check_actions, of_steps
 from asyncdiff_cli.engine.policies.modules import LIBRARY, TAGS
 from asyncdiff_cli.engine.policies.observation import PADDING, Observation
 
@@ -144,13 +144,20 @@ class TimestepPredictionModule(
             for _ in ("cond_sigma", "sigma", "sigma_next", "progress")
         )
         self.readout = nn.Parameter(0.1 * torch.randn(global_tokens, width))
-        out = nn.Linear(width, 2 * len(self.actions))
+        out = nn.Linear(width, 2 * len(of_steps(self.actions)))
         self.head = nn.Sequential(nn.Linear(global_tokens * width, width), nn.SiLU(), out)
+        grid_out = nn.Linear(width, 1) if SPACING in self.actions else None
+        if grid_out is not None:
+            self.step_ends = nn.Linear(2 * features, width)
+            self.grid = nn.Sequential(nn.SiLU(), grid_out)
+            self.read = nn.Linear(global_tokens * width, width)
         for module in self.modules():  # nothing normalises: keep the variance of what comes in
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
                 nn.init.zeros_(module.bias)
         nn.init.zeros_(out.weight)
+        if grid_out is not None:
+            nn.init.zeros_(grid_out.weight)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
 
     @property
@@ -168,6 +175,28 @@ class TimestepPredictionModule(
             constant: `self.constant(seen)`, where it is known.
         """
         decisions = len(seen.latents)
+        out = self.head(self._read(seen, constant))
+        betas = excess(out).unflatten(0, (decisions, -1)).unflatten(-1, (-1, 2))
+        alpha, beta = betas.movedim(2, 1).flatten(0, 1).unbind(-1)
+        return alpha, beta
+
+    def lengths(self, seen: Observation, sigmas: Tensor) -> Tensor:
+        """What the shares of the scheduler's steps but the first are weighed with, fp32 [B, K − 1].
+
+        Above 0, and 1 untrained: φ − 1 of Eq. 17, of a step's two times and the first decision.
+
+        Args:
+            seen: of which the first decision counts.
+            sigmas: t_0 … t_K, [K + 1].
+        """
+        ends = torch.stack([sigmas[1:-1], sigmas[2:]], dim=-1).float()
+        steps = self.step_ends(fourier(ends).flatten(1))
+        read = self.read(self._read(seen.first()))
+        return excess(self.grid(read[:, None] + steps)[..., 0])
+
+    def _read(self, seen: Observation, constant: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The global tokens after the blocks, [S·B, global_tokens·width]."""
+        decisions = len(seen.latents)
         text, places = self.constant(seen) if constant is None else constant
         patches, times = self._patches(seen) + places, self._times(seen)
         text = text.repeat(decisions, 1, 1)
@@ -178,10 +207,7 @@ class TimestepPredictionModule(
         sequence = torch.cat([patches, text, times, readout], dim=1)
         for block in self.blocks:
             sequence = block(sequence)
-        out = self.head(sequence[:, -len(self.readout) :].flatten(1))
-        betas = excess(out).unflatten(0, (decisions, -1)).unflatten(-1, (-1, 2))
-        alpha, beta = betas.movedim(2, 1).flatten(0, 1).unbind(-1)
-        return alpha, beta
+        return sequence[:, -len(self.readout) :].flatten(1)
 
     def _patches(self, seen: Observation) -> Tensor:
         """A token per place: the patches of x, v and x̂0 there, [S·B, places, width]."""

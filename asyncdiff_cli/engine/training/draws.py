@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betaincinv, gammaincinv
 
 from asyncdiff_cli.engine.drawing.seeds import DRAWS, generator
+from asyncdiff_cli.engine.policies.actions import SPACING, of_steps
 from asyncdiff_cli.engine.policies.learned import BetaDraws
 from asyncdiff_cli.engine.training.credit import Branching
 from asyncdiff_cli.engine.training.recipe import Recipe
@@ -32,6 +33,12 @@ class InverseDraws:
         u = self.uniform.random()
         return float(betaincinv(a, b, 1 - u if self.mirrored else u))
 
+    def dirichlet(self, alpha: np.ndarray) -> np.ndarray:
+        """Shares that sum to 1: of draws of Gamma distributions."""
+        u = self.uniform.random(len(alpha))
+        drawn = gammaincinv(alpha, 1 - u if self.mirrored else u)
+        return drawn / drawn.sum()
+
 
 @dataclass(frozen=True)
 class BranchedDraws:
@@ -42,6 +49,10 @@ class BranchedDraws:
     def beta(self, a: float, b: float) -> float:
         """A ratio in [0, 1], as numpy's generator has it."""
         return next(self.generators).beta(a, b)
+
+    def dirichlet(self, alpha: np.ndarray) -> np.ndarray:
+        """Shares that sum to 1, as numpy's generator has them."""
+        return next(self.generators).dirichlet(alpha)
 
 
 def draws_of(recipe: Recipe, iteration: int, index: int, steps: int) -> BetaDraws:
@@ -59,7 +70,7 @@ def draws_of(recipe: Recipe, iteration: int, index: int, steps: int) -> BetaDraw
             return own
         first = (member - member % tree.branches) * groups + group
         shared = generator(recipe.seed, DRAWS, iteration, first, tree.branches)
-        shared_draws = tree.prefix * len(recipe.actions)
+        shared_draws = tree.prefix * len(of_steps(recipe.actions)) + (SPACING in recipe.actions)
         return BranchedDraws(chain(repeat(shared, shared_draws), repeat(own)))
     pair, mirrored = divmod(member, 2)
     uniform = generator(recipe.seed, DRAWS, iteration, pair * groups + group)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta, kl_divergence
+from torch.distributions import Beta, Dirichlet, kl_divergence
 
 from asyncdiff_cli.engine.training.baselines import group_mean
 
@@ -77,6 +77,11 @@ def normalized_log_ratio(
     """
     log_ratio = new.log_prob(ratio.double()) - old.log_prob(ratio.double())
     return _summed(old.stddev * (log_ratio + kl_divergence(old, new)), decisions)
+
+
+def grid_log_prob(alpha: Tensor, shares: Tensor) -> Tensor:
+    """log of the Dirichlet density of shares [B, n] under α [B, n], fp64 [B]."""
+    return Dirichlet(alpha.double()).log_prob(shares.double())
 
 
 def clipped_surrogate(

@@ -10,6 +10,7 @@ from torch.distributions import Beta, kl_divergence
 
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.seeds import SCHEDULE, noise_seed
+from asyncdiff_cli.engine.policies.actions import of_steps
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
@@ -70,7 +71,7 @@ def imitate(tpm: TimestepPredictionModule, watched: Sequence[tuple[Observation, 
 
     def wanted(deviations: Tensor) -> Beta:
         ratio = (deviations.to(tpm.device) / (2 * tpm.bound) + 0.5).clamp(MARGIN, 1 - MARGIN)
-        others = [torch.full_like(ratio, 0.5)] * (len(tpm.actions) - 1)
+        others = [torch.full_like(ratio, 0.5)] * (len(of_steps(tpm.actions)) - 1)
         ratio = torch.stack([ratio, *others], dim=1).flatten(0, 1)
         return grpo.beta(2 * ratio, 2 * (1 - ratio))
 

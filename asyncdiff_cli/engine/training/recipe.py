@@ -43,7 +43,7 @@ from asyncdiff_cli.engine.limits import (
     MAX_TOKENS,
     MAX_WIDTH,
 )
-from asyncdiff_cli.engine.policies.actions import DEVIATION, check_actions
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SPACING, check_actions
 from asyncdiff_cli.engine.policies.specs import read_policy
 from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
 
@@ -201,7 +201,8 @@ class Recipe(ModelSettings, _Settings):
     """The bound of the deviation D: 0.5 (Eq. 11), or 1 for the lifted one (Eq. 13)."""
     actions: Annotated[tuple[str, ...], AfterValidator(check_actions)] = (DEVIATION,)
     """What the module decides at a step: its "deviation", as in the paper, and the "scale" of the
-    velocity, ω in [0.5, 1.5] (Eq. 20), which the paper has in its place."""
+    velocity, ω in [0.5, 1.5] (Eq. 20), which the paper has in its place. Beside them the "grid",
+    once an image: how long the steps are (as arXiv 2511.22177), for Euler's solver."""
     start: NotEmpty | None = None
     """A static schedule that the module begins at, as a policy is written: fixed:D, schedule:…,
     spectral or calibrated:FILE, or a hub repository in the place of a file; None for the
@@ -300,6 +301,13 @@ class Recipe(ModelSettings, _Settings):
             raise ValueError("it is to the synchronous sampler's policy: not with a start")
         return weight
 
+    @field_validator("kl_weight", "entropy_weight")
+    @classmethod
+    def _check_grid(cls, weight: float, info: ValidationInfo) -> float:
+        if weight and SPACING in info.data.get("actions", ()):
+            raise ValueError("it is of what is decided at steps: not with a grid")
+        return weight
+
     @field_validator("step_range")
     @classmethod
     def _check_step_range(
@@ -357,6 +365,8 @@ class Recipe(ModelSettings, _Settings):
                 )
         if own.antithetic and (size := info.data.get("group_size", 2)) % 2:
             raise ValueError(f"antithetic draws are pairs: group_size {size} is not even")
+        if SPACING in info.data.get("actions", ()) and (own.ratio_norm or own.stepwise is not None):
+            raise ValueError("a grid goes with neither ratio_norm nor stepwise")
         if own.branches > 1:
             cls._check_branches(own, info)
         return own

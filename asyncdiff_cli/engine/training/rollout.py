@@ -94,6 +94,11 @@ class Rollout:
     """x̂0_0 … x̂0_{S−1} decoded, S times B images; empty unless decisions are credited by them."""
     scales: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     """ω, fp32 [B, S] on the CPU; [B, 0] of a module that leaves velocities alone."""
+    shares: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """Shares of the steps but the first as drawn, fp64 [B, K − 1]; [B, 0] of a module that leaves
+    the grid alone."""
+    sigmas: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """The scheduler's grid that these are of, [K + 1]."""
 
 
 def roll_out(
@@ -142,6 +147,8 @@ def roll_out(
         torch.cat(deviations),
         [[image for part in stage for image in part] for stage in zip(*previews, strict=True)],
         torch.cat([stacked(part.scales, len(part.generators)) for part in parts]),
+        torch.cat([part.shares for part in parts]),
+        parts[0].sigmas,
     )
 
 

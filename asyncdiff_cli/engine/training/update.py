@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
+from asyncdiff_cli.engine.policies.own_grid import concentration
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.training import grpo
 from asyncdiff_cli.engine.training.recipe import Recipe
@@ -73,10 +74,29 @@ def decided(
     for places in filter(None, parts):
         assert rollout.seen is not None  # there are places
         a, b = tpm(rollout.seen.select(places))
-        log_probs[..., places] = grpo.log_prob(a, b, rollout.ratios[:, places], decisions)
+        log_probs[..., places] = _log_prob(tpm, rollout, places, a, b, decisions)
         alphas[places], betas[places] = 1 + a.T, 1 + b.T
         entropies[places] = grpo.entropy(a, b).T.float()
     return Decided(log_probs, alphas.cpu(), betas.cpu(), entropies.mean(1).cpu())
+
+
+def _log_prob(
+    tpm: TimestepPredictionModule,
+    rollout: Rollout,
+    places: Sequence[int],
+    alpha_excess: Tensor,
+    beta_excess: Tensor,
+    decisions: int | None,
+) -> Tensor:
+    """`grpo.log_prob` of some trajectories, to whose first decision a grid belongs."""
+    log_prob = grpo.log_prob(alpha_excess, beta_excess, rollout.ratios[:, places], decisions)
+    if not rollout.shares.numel():
+        return log_prob
+    assert rollout.seen is not None  # there are places
+    lengths = tpm.lengths(rollout.seen.select(places), rollout.sigmas)
+    alpha = concentration(lengths, rollout.sigmas)
+    own = grpo.grid_log_prob(alpha, rollout.shares[places])
+    return log_prob + own if decisions is None else torch.cat([log_prob[:1] + own, log_prob[1:]])
 
 
 def update(
@@ -128,7 +148,7 @@ def _backward(
     assert rollout.seen is not None  # there are places
     a, b = tpm(rollout.seen.select(places))
     decisions = rollout.deviations.shape[1] if recipe.estimator.by_decision else None
-    now = grpo.log_prob(a, b, rollout.ratios[:, places], decisions)
+    now = _log_prob(tpm, rollout, places, a, b, decisions)
     before, advantage = old.log_probs[..., places], advantages[..., places]
     log_probs = now, before
     if recipe.estimator.ratio_norm:

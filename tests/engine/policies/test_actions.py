@@ -20,7 +20,7 @@ from asyncdiff_cli.engine import (
     transfer,
 )
 from asyncdiff_cli.engine.drawing.canvas import Canvas
-from asyncdiff_cli.engine.policies.actions import ACTIONS, DEVIATION, SCALING, check_actions
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING, check_actions
 from asyncdiff_cli.engine.policies.asking import only_deviates
 from asyncdiff_cli.engine.policies.learned import SampledDeviation
 from asyncdiff_cli.engine.policies.modules import check_is_schedule
@@ -32,6 +32,7 @@ from tests.conftest import make_case
 from tests.helpers.modules import SIZE, answers, randomised, seen, tiny
 from tests.helpers.rounding import assert_rounded, terms
 
+BOTH = (DEVIATION, SCALING)
 STEPS = 4
 WORLD = World.of_images([0.3])
 
@@ -41,7 +42,7 @@ def case():
     return make_case("sd3")
 
 
-def both(case, moved=True, actions=ACTIONS):
+def both(case, moved=True, actions=BOTH):
     torch.manual_seed(0)
     tpm = TimestepPredictionModule(**case.backbone.adapter.channels, actions=actions, **SIZE)
     return randomised(tpm) if moved else tpm
@@ -53,7 +54,7 @@ def drawn(case, policy, gamma=1.0):
 
 def sure(deviation, scale):
     """A module of the world that decides this everywhere."""
-    tpm = TimestepPredictionModule(**WORLD.backbone().adapter.channels, bound=1.0, actions=ACTIONS)
+    tpm = TimestepPredictionModule(**WORLD.backbone().adapter.channels, bound=1.0, actions=BOTH)
     with torch.no_grad():
         for ratio, bias in ((deviation / 2 + 0.5, slice(0, 2)), (scale - 0.5, slice(2, 4))):
             excesses = torch.tensor([ratio, 1 - ratio])  # below 1, where φ − 1 is e^x
@@ -62,16 +63,18 @@ def sure(deviation, scale):
 
 
 def test_actions_are_known_and_in_order():
-    assert check_actions(["scale", "deviation"]) == ACTIONS
+    assert check_actions(["scale", "deviation"]) == BOTH
     assert check_actions([SCALING]) == (SCALING,)
-    for wrong in ([], ["grid"], [SCALING, SCALING]):
-        with pytest.raises(ValueError, match="actions are deviation and scale, one or more"):
+    for wrong in ([], ["speed"], [SCALING, SCALING]):
+        with pytest.raises(ValueError, match="actions are deviation, scale, grid, one or more"):
             check_actions(wrong)
-        with pytest.raises(InputError, match="actions are deviation and scale"):
+        with pytest.raises(InputError, match="actions are deviation, scale, grid"):
             tiny(actions=wrong)
+    with pytest.raises(ValueError, match="grid goes with deviation, scale or both"):
+        check_actions([SPACING])
 
 
-@pytest.mark.parametrize("actions", [ACTIONS, (SCALING,)])
+@pytest.mark.parametrize("actions", [BOTH, (SCALING,)])
 def test_untrained_or_at_gamma_0_it_is_the_synchronous_sampler_to_the_bit(case, actions):
     stock = drawn(case, Synchronous()).latents
     assert torch.equal(
@@ -121,10 +124,10 @@ def test_runs_and_images_of_one_policy_keep_apart(case):
 
 
 def test_a_module_s_file_says_its_actions_and_older_ones_need_not(tmp_path):
-    tpm = randomised(tiny(actions=ACTIONS))
+    tpm = randomised(tiny(actions=BOTH))
     tpm.save_pretrained(tmp_path)
     loaded = load_tpm(tmp_path)
-    assert loaded.actions == ACTIONS
+    assert loaded.actions == BOTH
     assert torch.equal(answers(loaded, seen()), answers(tpm, seen()))
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
@@ -132,13 +135,13 @@ def test_a_module_s_file_says_its_actions_and_older_ones_need_not(tmp_path):
     tiny().save_pretrained(tmp_path)
     path.write_text(json.dumps(config))
     assert load_tpm(tmp_path).actions == (DEVIATION,)
-    path.write_text(json.dumps({**config, "actions": ["grid"]}))
-    with pytest.raises(AsyncDiffError, match="actions are deviation and scale"):
+    path.write_text(json.dumps({**config, "actions": ["speed"]}))
+    with pytest.raises(AsyncDiffError, match="actions are deviation, scale, grid"):
         load_tpm(tmp_path)
 
 
 def test_the_deviation_is_answered_as_by_a_module_of_its_own():
-    alone, two = tiny(), tiny(actions=ACTIONS)
+    alone, two = tiny(), tiny(actions=BOTH)
     shared = {k: v for k, v in randomised(alone).state_dict().items() if "head.2" not in k}
     two.load_state_dict(shared, strict=False)
     with torch.no_grad():
@@ -150,11 +153,11 @@ def test_the_deviation_is_answered_as_by_a_module_of_its_own():
 
 def test_a_schedule_holds_no_velocity_scale():
     with pytest.raises(InputError, match="decides deviation and scale, and a schedule has"):
-        check_is_schedule("DIR", ACTIONS)
+        check_is_schedule("DIR", BOTH)
     check_is_schedule("DIR", ("deviation",))
     assert only_deviates(LearnedDeviation(tiny()))
     assert only_deviates(FixedDeviation(0.5))
-    assert not only_deviates(LearnedDeviation(tiny(actions=ACTIONS)))
+    assert not only_deviates(LearnedDeviation(tiny(actions=BOTH)))
     assert not only_deviates(VelocityScale(0.9))
 
 

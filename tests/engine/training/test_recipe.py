@@ -135,7 +135,8 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("start=fixed:2", r"start: .*fixed: .*2"),
         ("estimator.baseline=groups", r"estimator\.baseline: .*did you mean 'group'"),
         ("estimator.baseline=james_stein", r"estimator: james_stein .* scale_rewards baseline"),
-        ("actions=[grid]", r"actions: .*actions are deviation and scale"),
+        ("actions=[grid]", r"actions: .*grid goes with deviation"),
+        ("actions=[speed]", r"actions: .*actions are deviation, scale, grid"),
         ("estimator.stepwise=1.5", r"estimator\.stepwise: .*1, not 1\.5"),
         ("estimator.branches=2", r"estimator: branches share a noise, of which there are 1 images"),
         ("estimator={branches: 2, antithetic: true}", r"estimator: branches go with neither"),
@@ -224,6 +225,20 @@ def test_a_start_is_of_a_module_that_decides_deviations():
     with pytest.raises(InputError, match=r"start: it has deviations, which are not among the act"):
         load_recipe("mini", ["actions=[scale]", "start=spectral"])
     assert load_recipe("mini", ["actions=[scale, deviation]"]).actions == ("deviation", "scale")
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("kl_weight=0.1", r"kl_weight: .*not with a grid"),
+        ("entropy_weight=0.1", r"entropy_weight: .*not with a grid"),
+        ("estimator.stepwise=0.5", r"estimator: a grid goes with neither"),
+        ("estimator.ratio_norm=true", r"estimator: a grid goes with neither"),
+    ],
+)
+def test_a_grid_refuses_what_is_of_single_decisions(setting, reason):
+    with pytest.raises(InputError, match=reason):
+        load_recipe("mini", ["actions=[deviation, grid]", setting])
 
 
 def test_overrides_reach_into_mappings_and_the_last_one_wins():

@@ -163,7 +163,12 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(
     [
         {},
         {"ema_decay": 0.8, "epochs": 3, "kl_weight": 0.1, "entropy_weight": 0.01},
-        {"step_range": [2, 4], "prompts_per_iteration": 2, "noises_per_prompt": 2},
+        {
+            "step_range": [2, 4],
+            "prompts_per_iteration": 2,
+            "noises_per_prompt": 2,
+            "actions": ["deviation", "grid"],
+        },
         {"checkpoint": {"every": 2, "keep": 1}, "learning_rate": 0.02, "dtype": "bf16"},
         {"scale_rewards": "baseline", "prompts_per_iteration": 2},
         {
