@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from asyncdiff_cli.engine.backbones import setup
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice, RecordedSettings, flag
 from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.drawing import measured
@@ -272,3 +273,14 @@ def test_a_dry_run_checks_every_size(asyncdiff, pipelines, tmp_path, monkeypatch
     given = ("--prompt-file", "p.jsonl", "--backbone", pipelines["sd3"], "--dry-run")
     refused = asyncdiff("sample", *given, "--size", 16)
     assert (refused.code, "needs a multiple of 4" in refused.err) == (2, True)
+
+
+def test_a_dry_run_refuses_what_only_the_libraries_know(asyncdiff, monkeypatch):
+    def refuse(backend):
+        raise RuntimeError(f"{backend} is not installed")
+
+    monkeypatch.setattr(setup, "_check_attention_backend_requirements", refuse)
+    given = ("sample", "a cat", "--attention", "flash")
+    drawn, dry = (asyncdiff(*given, *more) for more in ((), ("--dry-run",)))
+    assert (drawn.code, drawn.err) == (dry.code, dry.err)
+    assert (dry.code, dry.err.startswith("error: --attention flash")) == (2, True)

@@ -60,7 +60,7 @@ def forecast(
             on_import()
         return measured(request, recorded, choice, out)
     device, dtype = resolve_names(choice.device, choice.dtype, entry, count_gpus())
-    check_settings(choice, device.partition(":")[0], dtype)
+    _check_settings(choice, device, dtype)
     directory = weights.snapshot(entry, choice.revision)
     size = entry.size or (0 if directory is None else weights.default_size(directory))
     plan = make_plan(request, recorded, entry, size, TOLD)
@@ -74,6 +74,16 @@ def forecast(
     held = _weights(entry, directory, choice.quantize, dtype)
     peak, seconds = (UNKNOWN, UNKNOWN) if directory is None else (UNTRACED, UNTIMED)
     return Forecast(plan, model, held, peak, None, seconds)
+
+
+def _check_settings(choice: ModelChoice, device: str, dtype: str) -> None:
+    """Refuse what a run would refuse; of three settings only the libraries know."""
+    check_settings(choice, device.partition(":")[0], dtype)
+    if choice.attention is not None or choice.compile or choice.quantize == "fp8":
+        from asyncdiff_cli.engine.backbones.setup import Setup
+        from asyncdiff_cli.engine.devices import resolve_device
+
+        Setup.of(choice).check(*resolve_device(device, dtype))
 
 
 def _own_scheduler(directory: Path) -> str | None:
