@@ -30,10 +30,31 @@ def module(tmp_path_factory):
 
 
 @pytest.fixture(params=["calibrate", "distill"])
-def search(request, asyncdiff, searched, module):
-    """Each command in turn, as a call that takes further options."""
-    words = ["calibrate"] if request.param == "calibrate" else ["distill", module]
+def name(request):
+    """Each command in turn."""
+    return request.param
+
+
+@pytest.fixture
+def search(name, asyncdiff, searched, module):
+    """The command as a call that takes further options."""
+    words = ["calibrate"] if name == "calibrate" else ["distill", module]
     return lambda *options: asyncdiff(*words, *searched, *options)
+
+
+@pytest.fixture(scope="session")
+def finished():
+    """What each command said and wrote without further options."""
+    return {}
+
+
+@pytest.fixture
+def whole(name, search, finished, tmp_path_factory):
+    """What the command says, and its file, which is somewhere else; it is run once for all."""
+    if name not in finished:
+        path = tmp_path_factory.mktemp(name) / "whole.json"
+        finished[name] = search("--out", path), path
+    return finished[name]
 
 
 def test_it_writes_a_schedule_that_draws(search, draw):
@@ -55,11 +76,11 @@ def test_it_writes_a_schedule_that_draws(search, draw):
     assert drawn["cond_sigmas"] == pytest.approx(schedule.cond_sigmas)
 
 
-def test_it_prints_a_table_of_held_out_prompts(search):
-    outcome = search("--out", "a.json")
+def test_it_prints_a_table_of_held_out_prompts(whole):
+    outcome, path = whole
     assert outcome.code == 0
-    assert outcome.out.splitlines()[-1] == "a.json"
-    rows = Schedule.load("a.json").held_out["policies"]
+    assert outcome.out.splitlines()[-1] == str(path)
+    rows = Schedule.load(path).held_out["policies"]
     names = [row["policy"] for row in rows]
     assert names[0] == "baseline"
     assert all(name in outcome.out for name in names)
@@ -79,21 +100,21 @@ def test_without_held_out_prompts_it_is_not_tried(search):
 
 
 @pytest.mark.parametrize("found", [1, 3, 6])
-def test_a_stopped_search_goes_on_to_the_same_bytes(search, found):
+def test_a_stopped_search_goes_on_to_the_same_bytes(search, whole, found):
     """6 is all that a distillation keeps, before its output."""
-    whole = search("--out", "whole.json").err.splitlines()
+    uninterrupted, path = whole
     with stopped_after(found):
         begun = search("--out", "a.json")
     assert begun.code == 130
-    assert sorted(os.listdir()) == ["a.settled", "whole.json"]
+    assert os.listdir() == ["a.settled"]
     outcome = search("--out", "a.json")
     assert outcome.code == 0, outcome.err
     settled = [line for line in begun.err.splitlines() if line.startswith("D_")]
     assert settled
     assert not {*settled[:found]} & {*outcome.err.splitlines()}  # they are not searched again
-    assert {*begun.err.splitlines(), *outcome.err.splitlines()} >= {*whole}
-    assert Path("a.json").read_bytes() == Path("whole.json").read_bytes()
-    assert sorted(os.listdir()) == ["a.json", "whole.json"]
+    assert {*begun.err.splitlines(), *outcome.err.splitlines()} >= {*uninterrupted.err.splitlines()}
+    assert Path("a.json").read_bytes() == path.read_bytes()
+    assert os.listdir() == ["a.json"]
 
 
 def test_a_search_of_other_settings_is_not_gone_on_with(search):
@@ -160,12 +181,11 @@ def test_what_cannot_be_searched_is_refused_in_a_line(search, options, message):
     assert outcome.out == ""
 
 
-def test_rewards_score_what_is_tried_and_change_no_schedule(search):
-    plain = search("--out", "plain.json", "--json").json
+def test_rewards_score_what_is_tried_and_change_no_schedule(search, whole):
     outcome = search("--out", "a.json", "--rewards", "sharpness")
     assert outcome.code == 0, outcome.err
     schedule = Schedule.load("a.json")
-    assert schedule.deviations == tuple(plain["deviations"])
+    assert schedule.deviations == Schedule.load(whole[1]).deviations
     rows = schedule.held_out["policies"]
     assert all([*row["rewards"]] == ["sharpness", "noise"] for row in rows)
     assert rows[0]["rewards"]["sharpness"]["difference"] == 0
