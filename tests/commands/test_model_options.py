@@ -52,16 +52,16 @@ def test_an_image_carries_them_and_is_drawn_again_with_them(asyncdiff, pipelines
 
 @pytest.mark.parametrize("grid", ["uniform", "karras", "beta", "logsnr"])
 @pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp", "unipc"])
-def test_every_solver_takes_every_grid(asyncdiff, solver, grid):
-    drawn = asyncdiff("sample", "a cat", "--solver", solver, "--grid", grid, "--steps", 3, "--json")
+def test_every_solver_takes_every_grid(draw, solver, grid):
+    drawn = draw("a cat", "--solver", solver, "--grid", grid, "--json")
     assert drawn.code == 0, drawn.err
     times = drawn.json["images"][0]["cond_sigmas"]
     assert len(times) == (5 if solver == "heun" else 3)
 
 
-def test_scheduler_is_another_word_for_solver(asyncdiff):
+def test_scheduler_is_another_word_for_solver(draw):
     one, other = (
-        asyncdiff("sample", "a cat", option, "unipc", "--json", "--out", option.strip("-"))
+        draw("a cat", option, "unipc", "--json", "--out", option.strip("-"))
         for option in ("--solver", "--scheduler")
     )
     assert bytes_of(one) == bytes_of(other)

@@ -83,11 +83,11 @@ def test_without_deviations_there_is_one_row(draw):
     assert sheet.height < 2 * TILE
 
 
-def test_a_dry_run_names_what_a_run_writes(draw):
-    arguments = "a cat", "a dog", "--policy", "fixed:0.5", "--stepwise"
-    found = draw(*arguments, "--dry-run", "--json").json
+def test_a_dry_run_names_what_a_run_writes(asyncdiff):
+    given = "sample", "a cat", "a dog", "--stepwise", "--steps", 1, "--size", 32
+    found = asyncdiff(*given, "--dry-run", "--json").json
     assert (found["dry_run"], found["images"]) == (True, 4)
-    written = draw(*arguments).out.split()
+    written = asyncdiff(*given).out.split()
     assert sorted(found["files"]) == sorted(written)
 
 
