@@ -27,7 +27,7 @@ def mini():
 
 @pytest.fixture(scope="module")
 def schedule(mini):
-    search = Search(split=8, candidates=4, sweeps=1)
+    search = Search(split=4, candidates=3, sweeps=1)
     return calibrated_schedule(mini, PROMPTS, STEPS, search=search)
 
 
