@@ -38,8 +38,8 @@ MAY_HOLD_CODE |= {"engine/evaluation/set_metrics"}
 HEAVY = {"torch", "diffusers", "transformers", "open_clip", "accelerate", "peft", "matplotlib"}
 TORCH_IN_THE_GROUND = {"deferred", "desync", "devices", "processes"}
 LIGHT = {
-    "backbones": "choice compatibility fingerprint lora named presence registry single_files"
-    " variants vocabulary weights",
+    "backbones": "choice compatibility control_nets fingerprint lora named presence registry"
+    " single_files variants vocabulary weights",
     "rewards": "__init__ world.grammar world.held_out world.questions world.vocabulary",
     "policies": "modules recorded schedule_file specs spectrum_file table",
     "prompts": "benchmarks coco compbench files hub_set lines load mini prompt_set split",

@@ -45,8 +45,8 @@ def _image(record: Provenance) -> dict[str, Any]:
         values[name] = _numbers(values[name])
     for name in ("policy", "versions"):
         values[name] = render.pairs(values[name])
-    if record.image is not None:
-        values["image"] = render.pairs(values["image"])
+    for name in ("image", "control"):
+        values[name] = values[name] and render.pairs(values[name])
     values["lora"] = ", ".join(record.lora) or None
     values["compile"] = "yes" if record.compile else None
     place = f"{record.index + 1} of {len(record.batch)}"

@@ -82,6 +82,24 @@ class _InputImage:
             " run. (default: 0.6)",
         ),
     ] = None
+    controlnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO_OR_DIR",
+            help="Draw with this control net of SD3, FLUX.1 or Qwen-Image; a repository may have a"
+            " revision, OWNER/NAME@REV.",
+        ),
+    ] = None
+    control_image: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What it is shown: edges, a pose, depth, as it was trained on."
+        ),
+    ] = None
+    control_scale: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="How strong it is, in [0, 10]. (default: 1)"),
+    ] = None
 
 
 @in_panel(options.TIME)

@@ -16,6 +16,7 @@ from asyncdiff_cli.engine.backbones.fingerprint import fingerprint
 from asyncdiff_cli.engine.backbones.loading import (
     PARTS,
     check_checkpoint,
+    check_net_fits,
     is_part,
     read_pipeline,
     transformer_config,
@@ -235,6 +236,7 @@ def load_outline(outline: Outline, parts: str = "all") -> Backbone:
     if choice.scheduler is None:
         class_scheduler_name(source.components["scheduler"][1])
     check_checkpoint(source)
+    check_net_fits(source)
     try:
         pipe = _load(outline, parts)
     except torch.OutOfMemoryError:

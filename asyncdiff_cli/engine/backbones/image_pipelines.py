@@ -7,11 +7,14 @@ from typing import Any
 from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
+    FluxControlNetPipeline,
     FluxImg2ImgPipeline,
     FluxKontextPipeline,
     FluxPipeline,
+    QwenImageControlNetPipeline,
     QwenImageImg2ImgPipeline,
     QwenImagePipeline,
+    StableDiffusion3ControlNetPipeline,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
     ZImageImg2ImgPipeline,
@@ -30,6 +33,13 @@ IMAGE_TO_IMAGE: dict[Any, Any] = {
 EDITING: tuple[Any, ...] = (FluxKontextPipeline, Flux2Pipeline, Flux2KleinPipeline)
 """What looks at a whole image while it draws another one, as the prompt says."""
 
+WITH_CONTROL_NET: dict[Any, Any] = {
+    StableDiffusion3Pipeline: StableDiffusion3ControlNetPipeline,
+    FluxPipeline: FluxControlNetPipeline,
+    QwenImagePipeline: QwenImageControlNetPipeline,
+}
+"""What draws from noise with a control net beside the same components."""
+
 
 def image_pipeline(pipeline_class: Any) -> Any:
     """The class that draws from an image with a pipeline's components.
@@ -46,3 +56,18 @@ def image_pipeline(pipeline_class: Any) -> Any:
             f" of {', '.join(known)}"
         )
     return IMAGE_TO_IMAGE[pipeline_class]
+
+
+def control_pipeline(pipeline_class: Any) -> Any:
+    """The class that draws with a control net beside a pipeline's components.
+
+    Raises:
+        InputError: for a class of which there is none.
+    """
+    if pipeline_class not in WITH_CONTROL_NET:
+        known = (kind.__name__ for kind in WITH_CONTROL_NET)
+        raise InputError(
+            f"a {pipeline_class.__name__} takes no control net: leave out --controlnet, or use a"
+            f" model of {', '.join(known)}"
+        )
+    return WITH_CONTROL_NET[pipeline_class]

@@ -15,6 +15,7 @@ from diffusers.configuration_utils import FrozenDict
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError
 from safetensors.torch import load_file
 
+from asyncdiff_cli.engine.backbones.control_nets import ControlNet, net_errors
 from asyncdiff_cli.engine.backbones.load_reports import heeded
 from asyncdiff_cli.engine.backbones.quantization import (
     TORCHAO,
@@ -76,6 +77,8 @@ def read_pipeline(
         if source.checkpoint is not None and is_part("transformer", parts):
             del large["transformer"]
             given["transformer"] = _read_transformer(source, source.checkpoint, dtype, quantize)
+        if source.control_net is not None and is_part("controlnet", parts):
+            given["controlnet"] = _read_control_net(source.control_net, dtype)
         if quantize is not None and large:
             given["quantization_config"] = quantization(quantize, dtype, large)
         with warnings.catch_warnings():
@@ -105,6 +108,31 @@ def transformer_config(source: Source) -> Any:
             source.location, subfolder="transformer", revision=source.revision
         )
     return FrozenDict(config)
+
+
+def check_net_fits(source: Source) -> None:
+    """A control net is as wide as the transformer that it is for, as far as their files tell.
+
+    Raises:
+        InputError: if it is not.
+    """
+    net = source.control_net
+    if net is None:
+        return
+    wanted, config = transformer_config(source), net.config
+    for name in ("num_attention_heads", "attention_head_dim"):
+        if getattr(config, name) != wanted[name]:
+            raise InputError(
+                f"--controlnet {net.place} is for another model: its {name} is"
+                f" {getattr(config, name)}, and the transformer's {wanted[name]}"
+            )
+
+
+def _read_control_net(net: ControlNet, dtype: torch.dtype) -> Any:
+    with net_errors(net.location), _weight_errors(net.location):
+        return getattr(diffusers, net.class_name).from_pretrained(
+            net.location, torch_dtype=dtype, revision=net.revision, use_safetensors=True
+        )
 
 
 def check_checkpoint(source: Source) -> None:

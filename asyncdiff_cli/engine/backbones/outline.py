@@ -10,8 +10,9 @@ import torch
 
 from asyncdiff_cli.engine.backbones.adapters import Adapter
 from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice
+from asyncdiff_cli.engine.backbones.control_nets import ControlNet, find_control_net
 from asyncdiff_cli.engine.backbones.fingerprint import fingerprint
-from asyncdiff_cli.engine.backbones.image_pipelines import image_pipeline
+from asyncdiff_cli.engine.backbones.image_pipelines import control_pipeline, image_pipeline
 from asyncdiff_cli.engine.backbones.memory.hollow import empty_adapter
 from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.backbones.schedulers import check_names, class_scheduler_name
@@ -128,6 +129,18 @@ class Outline:
         """
         own = image_pipeline(self.source.pipeline_class)
         return replace(self, source=replace(self.source, pipeline_class=own))
+
+    def with_control_net(self, place: str) -> tuple[Outline, ControlNet]:
+        """The same, opened as the pipeline that draws with a control net, and the net.
+
+        Raises:
+            InputError, AsyncDiffError: for a pipeline of which there is none, and as
+                `find_control_net`.
+        """
+        own = control_pipeline(self.source.pipeline_class)
+        net = find_control_net(place, self.source.adapter_class.family)
+        source = replace(self.source, pipeline_class=own, control_net=net)
+        return replace(self, source=source), net
 
     def check_size(self, height: int, width: int) -> None:
         """Check a size as `Backbone.check_size` does; the default one can be drawn."""

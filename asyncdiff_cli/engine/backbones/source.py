@@ -15,6 +15,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from asyncdiff_cli.engine.backbones import weights
 from asyncdiff_cli.engine.backbones.adapters import Adapter, classes_of
 from asyncdiff_cli.engine.backbones.configurations import check_configurations
+from asyncdiff_cli.engine.backbones.control_nets import ControlNet
 from asyncdiff_cli.engine.backbones.presence import (
     check_revision,
     find_checkpoint,
@@ -52,6 +53,8 @@ class Source:
     """The components that it does without."""
     checkpoint: Path | None
     """A file that its transformer is in, in place of its own."""
+    control_net: ControlNet | None = None
+    """What it is loaded with beside its own components."""
 
 
 def find_source(

@@ -7,13 +7,20 @@ from pathlib import Path
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.compatibility import check_asked, check_known_size
+from asyncdiff_cli.engine.backbones.control_nets import check_control_net
 from asyncdiff_cli.engine.backbones.registry import (
     EDITING_FAMILIES,
     REGISTRY,
     provisional_entry,
 )
-from asyncdiff_cli.engine.drawing.input_image import NO_IMAGE, InputImage, check_drawn_from
+from asyncdiff_cli.engine.drawing.input_image import (
+    NO_IMAGE,
+    InputImage,
+    check_controlled,
+    check_drawn_from,
+)
 from asyncdiff_cli.engine.drawing.request import Request
+from asyncdiff_cli.engine.drawing.settings import controlled
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.policies.specs import check_policy_of, read_policy
@@ -39,7 +46,7 @@ def check_request(request: Request, choice: ModelChoice, out: Path) -> None:
 
 
 def check_images(wanted: Sequence[Options], choice: ModelChoice) -> None:
-    """Check what is drawn from: pictures, and a strength where there is one to give.
+    """Check what is drawn from: pictures, a strength and a control net where they can be.
 
     Raises:
         InputError: for what is no picture or cannot be together.
@@ -47,9 +54,13 @@ def check_images(wanted: Sequence[Options], choice: ModelChoice) -> None:
     known = REGISTRY.get(choice.name)
     edits = known is not None and known.family in EDITING_FAMILIES
     check_drawn_from([options.image for options in wanted], choice.scheduler)
+    check_controlled([options.controlnet for options in wanted], [o.image for o in wanted])
+    for control in map(controlled, wanted):
+        if control is not None:
+            check_control_net(control.net, known.family if known else None)
     for image, strength in {(options.image, options.strength) for options in wanted}:
         if image is not None:
-            InputImage.of(image, strength).with_strength(edits)
+            InputImage.of(image, strength=strength).with_strength(edits)
         elif strength is not None:
             raise InputError(NO_IMAGE)
 

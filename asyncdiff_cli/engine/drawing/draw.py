@@ -22,13 +22,14 @@ from asyncdiff_cli.engine.drawing.parameters import (
     shared_parameters,
 )
 from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan
-from asyncdiff_cli.engine.drawing.planning import from_images
+from asyncdiff_cli.engine.drawing.planning import control_nets, from_images, with_control_net
 from asyncdiff_cli.engine.drawing.provenance import (
     PanelProvenance,
     Provenance,
     describe,
     save_apart,
 )
+from asyncdiff_cli.engine.drawing.settings import FROM_IMAGES, BatchSettings
 from asyncdiff_cli.engine.drawing.stepwise import MOST, Estimates, Frames, make_sheet, tiles
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.policies.base import StepState
@@ -125,12 +126,17 @@ def opened_for(plan: Plan, outline: Outline) -> tuple[Plan, Outline]:
     """A plan with what it leaves to the pipeline, and the pipeline that it is drawn by.
 
     Raises:
-        InputError: as `from_images`, and for a pipeline that draws from no image.
+        InputError, AsyncDiffError: as `from_images`, `with_control_net` and
+            `Outline.with_control_net`, and for a pipeline that draws from no image.
     """
     if any(batch.settings.image for batch in plan.batches):
         outline = outline.for_image()
     edits = outline.source.pipeline_class in EDITING
-    return from_images(plan, outline.scheduler, edits), outline
+    plan = from_images(plan, outline.scheduler, edits)
+    if place := next(filter(None, control_nets(plan)), None):
+        outline, net = outline.with_control_net(place)
+        plan = with_control_net(plan, net)
+    return plan, outline
 
 
 def draw(
@@ -175,11 +181,10 @@ def _draw(
     settings = batch.settings
     prompts = [drawn.prompt for drawn in batch.drawn]
     generators = [torch.Generator().manual_seed(drawn.seed) for drawn in batch.drawn]
-    if settings.image is not None:
-        image = settings.image.fitted(settings.width, settings.height)
-        own = {**settings.arguments, "strength": settings.image.strength, "on_step": on_step}
+    if any(getattr(settings, name) for name in FROM_IMAGES):
+        own = {**settings.arguments, **_images(settings), "on_step": on_step}
         del own["share_first"]
-        return sample_from_image(backbone, image, prompts, generators, **own)
+        return sample_from_image(backbone, own.pop("image"), prompts, generators, **own)
     evaluated = isinstance(settings.policy, EachPolicy)
     text = _encoded(prompts, batch, backbone) if evaluated else {"prompts": prompts}
     kind = "latent" if evaluated else "pil"
@@ -192,6 +197,17 @@ def _draw(
         **settings.arguments,
     )
     return _decoded(batch, backbone, result) if evaluated else result.images, result
+
+
+def _images(settings: BatchSettings) -> dict[str, Any]:
+    """What is drawn from, as arguments of `sample_from_image`."""
+    image, control, size = settings.image, settings.control, (settings.width, settings.height)
+    return {
+        "image": image and image.fitted(*size),
+        "strength": image and image.strength,
+        "control_image": control and control.fitted(*size),
+        "control_scale": control and control.scale,
+    }
 
 
 def _encoded(prompts: Sequence[str], batch: Batch, backbone: Backbone) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.provenance import Drawn
 from asyncdiff_cli.engine.drawing.request import Picture, Request
 from asyncdiff_cli.engine.drawing.settings import (
+    FROM_IMAGES,
     MADE,
     BatchSettings,
     PolicyMaker,
@@ -89,8 +90,10 @@ class Plan:
 
 
 def _as_json(settings: BatchSettings) -> dict[str, Any]:
-    image = {} if settings.image is None else {"image": settings.image.model_dump()}
-    return {**settings.arguments, "policy": settings.policy.to_dict(), **image}
+    images = {
+        name: image.model_dump() for name in FROM_IMAGES if (image := getattr(settings, name))
+    }
+    return {**settings.arguments, "policy": settings.policy.to_dict(), **images}
 
 
 def largest(batches: Iterable[Batch], entry: BackboneEntry) -> Work:

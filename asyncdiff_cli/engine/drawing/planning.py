@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from asyncdiff_cli.engine.backbones.control_nets import ControlNet
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
-from asyncdiff_cli.engine.drawing.input_image import check_drawn_from
+from asyncdiff_cli.engine.drawing.input_image import check_controlled, check_drawn_from
 from asyncdiff_cli.engine.drawing.plan import Plan, plan_request, with_steps
 from asyncdiff_cli.engine.drawing.redraw import plan_redraw
 from asyncdiff_cli.engine.drawing.request import Request
@@ -50,15 +51,37 @@ def from_images(plan: Plan, scheduler: str | None, edits: bool) -> Plan:
         edits: whether the model edits whole images.
 
     Raises:
-        InputError: as `check_drawn_from` and `InputImage.with_strength`.
+        InputError: as `check_drawn_from`, `check_controlled` and `InputImage.with_strength`.
     """
     images = [batch.settings.image for batch in plan.batches]
     check_drawn_from(images, scheduler)
+    check_controlled(control_nets(plan), images)
     batches = (
         replace(batch, settings=replace(batch.settings, image=image.with_strength(edits)))
         if image
         else batch
         for batch, image in zip(plan.batches, images, strict=True)
+    )
+    return replace(plan, batches=tuple(batches))
+
+
+def control_nets(plan: Plan) -> list[str | None]:
+    """The control net of each batch, or None."""
+    controls = [batch.settings.control for batch in plan.batches]
+    return [None if control is None else control.net for control in controls]
+
+
+def with_control_net(plan: Plan, net: ControlNet) -> Plan:
+    """A plan that is drawn by a control net, with what that is recognised by.
+
+    Raises:
+        InputError: as `ControlImage.by`.
+    """
+    batches = (
+        replace(batch, settings=replace(batch.settings, control=control.by(net)))
+        if (control := batch.settings.control)
+        else batch
+        for batch in plan.batches
     )
     return replace(plan, batches=tuple(batches))
 

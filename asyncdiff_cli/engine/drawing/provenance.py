@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.backbones.choice import RecordedSettings
-from asyncdiff_cli.engine.drawing.input_image import InputImage
+from asyncdiff_cli.engine.drawing.input_image import ControlImage, InputImage
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.limits import MAX_BATCH
@@ -84,6 +84,8 @@ class Provenance(RecordedSettings, _Drawing):
     deviations: tuple[float, ...]
     image: InputImage | None = None
     """What it was drawn from, in place of noise alone."""
+    control: ControlImage | None = None
+    """What a control net was shown, and the net."""
     share_first: bool = False
     """Whether images of one prompt and seed shared the first evaluation, in a batch of its own:
     bits depend on it, so a redraw does as it was done."""

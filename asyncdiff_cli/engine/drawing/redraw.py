@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.drawing.plan import Batch, Panel, Plan, compared_gammas, slug
 from asyncdiff_cli.engine.drawing.provenance import Drawn, PanelProvenance, Provenance
 from asyncdiff_cli.engine.drawing.request import Request
-from asyncdiff_cli.engine.drawing.settings import MADE, BatchSettings, PolicyMaker, resolve
+from asyncdiff_cli.engine.drawing.settings import (
+    MADE,
+    BatchSettings,
+    PolicyMaker,
+    controlled,
+    resolve,
+)
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.specs import plain, read_policy
+from asyncdiff_cli.engine.prompts.lines import Options
 
 if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.base import Policy
+
+MOVED = ("image", "control_image", "controlnet")
+"""Options that say where something is now, and change nothing."""
 
 
 def plan_redraw(
@@ -36,17 +45,17 @@ def plan_redraw(
     Raises:
         InputError: for options of a panel, which is only redrawn as it is.
     """
-    changes = {name: value for name, value in request.given().items() if name != "image"}
+    changes = {name: value for name, value in request.given().items() if name not in MOVED}
     if isinstance(record, PanelProvenance):
         if changes or request.compare or request.stepwise:
             raise InputError(
                 "a panel is only redrawn as it is; to change something, use --from with one of"
                 " its images"
             )
-        return _plan_panel(record, f"{stem}.png", policies, request.image)
+        return _plan_panel(record, f"{stem}.png", policies, request)
 
     policy = policies.asked(request, entry) or policies.recorded(record.policy)
-    settings = recorded_settings(record, policy, request.image)
+    settings = recorded_settings(record, policy, request)
     settings = resolve(request, settings, entry, policies)
     stem += "".join(f"-{name}{_value(name, value)}" for name, value in changes.items())
     if not request.compare:
@@ -62,20 +71,18 @@ def _redrawn(record: Provenance, settings: BatchSettings, file: str) -> Batch:
     return Batch(settings, record.batch, tuple(files))
 
 
-def _plan_panel(
-    record: PanelProvenance, file: str, policies: PolicyMaker, image: Path | None
-) -> Plan:
+def _plan_panel(record: PanelProvenance, file: str, policies: PolicyMaker, given: Options) -> Plan:
     """The panel's batches, each drawn once for all of its images that the panel shows.
 
     Args:
-        image: where that is now which they were drawn from.
+        given: where that is now which they were drawn from.
     """
     files: dict[tuple[BatchSettings, tuple[Drawn, ...]], list[str | None]] = {}
     names = []
     for i, row in enumerate(record.cells):
         names.append(tuple(f"{i}-{j}" for j in range(len(row))))
         for name, cell in zip(names[-1], row, strict=True):
-            settings = recorded_settings(cell, policies.recorded(cell.policy), image)
+            settings = recorded_settings(cell, policies.recorded(cell.policy), given)
             slots = files.setdefault((settings, cell.batch), [None] * len(cell.batch))
             slots[cell.index] = name
     batches = (
@@ -86,22 +93,24 @@ def _plan_panel(
     return Plan(tuple(batches), (panel,), only_panels=True)
 
 
-def recorded_settings(
-    record: Provenance, policy: Policy, image: Path | None = None
-) -> BatchSettings:
+def recorded_settings(record: Provenance, policy: Policy, given: Options) -> BatchSettings:
     """The settings of the batch that an image was drawn in, with a policy.
 
     Args:
-        image: where that is now which it was drawn from.
+        given: where that is now which it was drawn from.
 
     Raises:
-        InputError: for one that was drawn from none, or as `InputImage.at`.
+        InputError: for one that was drawn from none, or as `RecordedImage.at`.
     """
     values = {field.name: getattr(record, field.name) for field in fields(BatchSettings)}
     if record.image is not None:
-        values["image"] = record.image.at(image)
-    elif image is not None:
+        values["image"] = record.image.at(given.image)
+    elif given.image is not None:
         raise InputError("--from keeps what an image was drawn from, and this one was from noise")
+    if record.control is not None:
+        values["control"] = controlled(given, record.control)
+    elif given.controlnet is not None or given.control_image is not None:
+        raise InputError("--from keeps a control net, and this image was drawn with none")
     return BatchSettings(**{**values, "policy": policy})
 
 

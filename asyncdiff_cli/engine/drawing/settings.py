@@ -8,8 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
-from asyncdiff_cli.engine.drawing.input_image import NO_IMAGE, InputImage
+from asyncdiff_cli.engine.drawing.input_image import (
+    NO_CONTROL_IMAGE,
+    NO_IMAGE,
+    NO_NET,
+    ControlImage,
+    InputImage,
+)
 from asyncdiff_cli.engine.errors import InputError
+from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.policies.specs import PolicySpec, make_policy, plain, read_policy
 from asyncdiff_cli.engine.policies.table import policy_from_dict
 from asyncdiff_cli.engine.prompts.lines import Options
@@ -24,13 +31,16 @@ ARGUMENTS = {
     "negative": "negative_prompt",
 }
 """Options, and the settings that they are as they stand."""
+FROM_IMAGES = "image", "control"
+"""The settings that are images."""
 _NO_DEVIATION = PolicySpec("baseline")
 """No deviation."""
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What the images of one batch share; named as the arguments of `sample`, but for `image`."""
+    """What the images of one batch share; named as the arguments of `sample`, but for
+    `image` and `control`."""
 
     policy: Policy
     gamma: float
@@ -43,11 +53,13 @@ class BatchSettings:
     share_first: int = False
     image: InputImage | None = None
     """What is drawn from, in place of noise alone."""
+    control: ControlImage | None = None
+    """What a control net is shown, and the net."""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The settings that are arguments of `sample`."""
-        return {name: value for name, value in vars(self).items() if name != "image"}
+        return {name: value for name, value in vars(self).items() if name not in FROM_IMAGES}
 
 
 def default_policy(entry: BackboneEntry) -> str:
@@ -136,7 +148,7 @@ def resolve(
     """The options where there are any, else `base`.
 
     Raises:
-        InputError: as `InputImage.of`, and for a strength without an image.
+        InputError: as `RecordedImage.of`, for a strength without an image, and as `controlled`.
     """
     changed: dict[str, Any] = {
         name: getattr(options, option)
@@ -149,15 +161,35 @@ def resolve(
         changed["policy"] = policy
     if options.image is not None or options.strength is not None:
         changed["image"] = _input_image(options, base.image)
+    if (control := controlled(options, base.control)) is not None:
+        changed["control"] = control
     return replace(base, **changed)
 
 
 def _input_image(options: Options, base: InputImage | None) -> InputImage:
     """The image that is drawn from; an image that is drawn again keeps its own."""
     if base is None and options.image is not None:
-        return InputImage.of(options.image, options.strength)
+        return InputImage.of(options.image, strength=options.strength)
     if base is None:
         raise InputError(NO_IMAGE)
     kept = base.at(options.image)
     changed = {} if options.strength is None else {"strength": options.strength}
     return kept.model_copy(update=changed)
+
+
+def controlled(options: Options, base: ControlImage | None = None) -> ControlImage | None:
+    """The image that a control net is shown, with the net; `base` where none is asked for.
+
+    Raises:
+        InputError: as `RecordedImage.of`, and for a net without an image, or the reverse.
+    """
+    place, image, scale = options.controlnet, options.control_image, options.control_scale
+    net = str(expanded(place).absolute()) if place and expanded(place).is_dir() else place
+    changed = {} if scale is None else {"scale": scale}
+    if base is not None:
+        return base.at(image, net).model_copy(update=changed)
+    if net is not None and image is not None:
+        return ControlImage.of(image, net=net, **changed)
+    if net is not None or image is not None or changed:
+        raise InputError(NO_NET if net is None else NO_CONTROL_IMAGE)
+    return None

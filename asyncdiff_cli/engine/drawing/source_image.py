@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice, RecordedSettings
+from asyncdiff_cli.engine.backbones.control_nets import check_control_net
 from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.drawing.request import Request
@@ -39,6 +40,9 @@ def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, M
         check_drawable(request.source, cell)
         if cell.image is not None:
             cell.image.at(request.image)
+        if cell.control is not None:
+            control = cell.control.at(request.control_image, request.controlnet)
+            check_control_net(control.net, None)
         if not own_policy:
             check_policy(request.source, cell.policy)
     return record, named

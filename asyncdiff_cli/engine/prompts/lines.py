@@ -15,6 +15,7 @@ from pydantic import (
 
 from asyncdiff_cli.engine.fields import (
     Bound,
+    ControlScale,
     Count,
     GuidanceScale,
     Numbers,
@@ -73,6 +74,12 @@ class Options(BaseModel):
     """What is drawn from, in place of noise alone."""
     strength: Strength | None = None
     """How much of the image is drawn anew."""
+    controlnet: Annotated[str, AfterValidator(not_empty)] | None = None
+    """A control net's directory, or its repository OWNER/NAME[@REVISION]."""
+    control_image: Annotated[Path, AfterValidator(existing_file)] | None = None
+    """What it is shown."""
+    control_scale: ControlScale | None = None
+    """What its residuals are multiplied by."""
 
     _refuse_switches = field_validator("*", mode="before")(no_switch)
 

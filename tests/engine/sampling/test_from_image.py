@@ -16,11 +16,11 @@ from asyncdiff_cli.engine import (
 )
 from asyncdiff_cli.engine.backbones.adapters import ADAPTERS
 from asyncdiff_cli.engine.backbones.backbone import Backbone
-from asyncdiff_cli.engine.backbones.image_pipelines import image_pipeline
+from asyncdiff_cli.engine.backbones.image_pipelines import control_pipeline, image_pipeline
 from asyncdiff_cli.engine.backbones.registry import anonymous_entry
 from asyncdiff_cli.engine.sampling.from_image import sample_from_image
 from tests.conftest import TINY, quiet, seeded
-from tests.helpers.flow_pipelines import picture
+from tests.helpers.flow_pipelines import MAKERS, picture
 
 PROMPTS = ["a cat", "a dog"]
 SCALE = {"guidance_scale": 4.0}
@@ -96,6 +96,54 @@ def test_synchronous_images_are_the_pipeline_s_to_the_bit(name):
     assert not np.array_equal(ours, draw(picture(1, side))[0])
 
 
+CONTROLLED = {
+    "sd3": ("StableDiffusion3ControlNetPipeline", {}, SCALE),
+    "flux": ("FluxControlNetPipeline", {}, SCALE),
+    "qwen-image": ("QwenImageControlNetPipeline", RED, TRUE_CFG),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_a_control_net_draws_as_its_pipeline_does_to_the_bit(name):
+    kind, asked, call = CONTROLLED[name]
+    pipe = quiet(MAKERS[kind](kind).pipe)
+    adapter = ADAPTERS[type(TINY[name]())](pipe)
+    backbone = Backbone(pipe, anonymous_entry(name, adapter.family), adapter, torch.float32)
+    shared = {"num_inference_steps": 2, "height": 16, "width": 16}
+
+    def draw(policy, scale):
+        images, trace = sample_from_image(
+            backbone,
+            None,
+            PROMPTS,
+            seeded(2),
+            policy=policy,
+            gamma=1.0,
+            control_image=picture(),
+            control_scale=scale,
+            **SCALE,
+            **shared,
+            **asked,
+        )
+        return np.stack(images), trace
+
+    torch.manual_seed(0)  # SD3's pipeline encodes the control image with torch's own generator
+    stock = pipe(
+        prompt=[*PROMPTS],
+        control_image=picture(),
+        controlnet_conditioning_scale=0.7,
+        generator=seeded(2),
+        **shared,
+        **call,
+    )
+    ours, _ = draw(Synchronous(), 0.7)
+    assert np.array_equal(ours, np.stack(stock.images))
+    assert not np.array_equal(ours, draw(Synchronous(), 0.0)[0])
+    moved, trace = draw(FixedDeviation(0.5), 0.7)
+    assert trace.deviations.tolist() == [[0.5]] * 2
+    assert not np.array_equal(ours, moved)
+
+
 def test_kontext_without_an_image_is_its_pipeline():
     pipe = opened("kontext").pipe
     shared = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "pt", **SCALE}
@@ -107,3 +155,8 @@ def test_kontext_without_an_image_is_its_pipeline():
 def test_a_pipeline_that_draws_from_no_image():
     with pytest.raises(InputError, match="a FluxControlPipeline draws from no image: leave out"):
         image_pipeline(FluxControlPipeline)
+
+
+def test_a_pipeline_that_takes_no_control_net():
+    with pytest.raises(InputError, match="a FluxKontextPipeline takes no control net: leave out"):
+        control_pipeline(FluxKontextPipeline)

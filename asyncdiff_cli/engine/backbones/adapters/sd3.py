@@ -25,7 +25,9 @@ class SD3Adapter(Adapter):
 
     @property
     def size_multiple(self) -> int:
-        return self.pipe.vae_scale_factor * self.pipe.patch_size
+        pipe = self.pipe  # one with a control net does not tell the size of the patches
+        patch = getattr(pipe, "patch_size", None) or pipe.transformer.config.patch_size
+        return int(pipe.vae_scale_factor * patch)
 
     @property
     def largest_size(self) -> int:
