@@ -29,7 +29,7 @@ from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import complete_rows, distinct_settings
 from asyncdiff_cli.engine.files import temporary
-from asyncdiff_cli.engine.pictures import read_picture
+from asyncdiff_cli.engine.pictures import opened, read_picture
 from asyncdiff_cli.engine.prompts.benchmarks import BenchmarkPrompt, benchmark_set
 from asyncdiff_cli.engine.prompts.load import load_benchmark_prompts
 
@@ -197,6 +197,8 @@ def _image(store: Store, name: str) -> Path:
 def _write_picture(images: Sequence[Path], path: Path) -> None:
     """Copy an image; or make a JPEG of it, or a square of several, where the scorer takes those."""
     if len(images) == 1 and path.suffix == images[0].suffix:
+        with opened(images[0]) as image:
+            image.verify()  # the checksums, without the pixels
         shutil.copyfile(images[0], path)
     elif len(images) == 1:
         read_picture(images[0]).save(path)

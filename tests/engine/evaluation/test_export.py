@@ -189,6 +189,16 @@ def test_a_missing_image_leaves_nothing_behind(benchmark, tmp_path):
     assert not [path for path in tmp_path.iterdir() if "again" in path.name]
 
 
+@pytest.mark.parametrize("name", ["geneval", "dpg"])
+def test_a_damaged_image_is_not_handed_on(benchmark, tmp_path, name):
+    _, store, prompts = benchmark(name)
+    image = store.image("images/1-0-0.png")
+    image.write_bytes(image.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"1-0-0\.png is not a readable image: it is damaged"):
+        write_export(plan_export(store, name, prompts=prompts), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
 def test_what_is_there_is_left_alone(benchmark, tmp_path):
     out, store, prompts = benchmark("geneval")
     with pytest.raises(InputError, match="out is there already: give another --out"):

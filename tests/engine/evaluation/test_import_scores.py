@@ -1,6 +1,7 @@
 """What official scorers say of a store's images becomes a column of it, or is refused."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -210,6 +211,8 @@ def test_no_results(exported):
         ([[0.5]] * 3, r"prompt 2: .*steps3/2 is no picture of"),
         ([[0.5], []], "prompt 1: its scores are probabilities, one or more"),
         ([[0.5], [-0.5]], "prompt 1: its scores are probabilities"),
+        ([[0.5], [50.0]], "prompt 1: its scores are probabilities"),
+        ([[0.5], [math.inf]], "prompt 1: its scores are probabilities"),
         ({"a": 1}, "score_lists.json is no list of scores by prompt"),
     ],
 )
@@ -218,6 +221,14 @@ def test_lists_of_other_prompts_are_refused(exported, lists, message):
     score_geneval2(out, dict.fromkeys(TREES, lists))
     with pytest.raises(InputError, match=message):
         import_column(planned, out, "geneval2")
+
+
+def test_true_is_no_score(exported):
+    planned, out = exported("hpsv2")
+    line = {"image": f"{TREES[0]}/anime/00000.jpg", "score": True}
+    (out / "scores.jsonl").write_text(json.dumps(line))
+    with pytest.raises(InputError, match=r"jsonl:1: a score is a number, not True"):
+        import_column(planned, out, "hpsv2")
 
 
 @pytest.mark.parametrize("line", ["9.png, 0.5, 0.5", "hello", "9.png, 1, 1, 1, yes, 1"])

@@ -91,7 +91,7 @@ def finite(value: Any, where: str) -> float:
         InputError: for anything else.
     """
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):

@@ -26,6 +26,8 @@ from asyncdiff_cli.engine.evaluation.layouts.base import (
 )
 from asyncdiff_cli.engine.reading import problem, read_text
 
+ROUNDING = 0.01
+"""How far above 1 a sum of probabilities in half precision may be."""
 _LISTS = TypeAdapter(list[list[float]])
 
 
@@ -67,7 +69,7 @@ class GenEval2(Layout):
 
 
 def _geometric_mean(scores: Sequence[float], where: str) -> float:
-    if not scores or min(scores) < 0:
-        raise InputError(f"{where}: its scores are probabilities, one or more")
+    if not scores or not all(0 <= score <= 1 + ROUNDING for score in scores):
+        raise InputError(f"{where}: its scores are probabilities, one or more, of 1 at most")
     with np.errstate(divide="ignore"):  # a probability of 0 makes the mean 0
         return finite(np.exp(np.log(scores).mean()), where)
