@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from asyncdiff_cli.engine.evaluation.cells import Cell, Mark, aligned, heading
 from asyncdiff_cli.engine.evaluation.summary import Summary
 from asyncdiff_cli.engine.evaluation.tables import OURS, TableBlock, blocks, category_blocks
+from asyncdiff_cli.engine.text import visible
 
 
 def to_markdown(summary: Summary) -> str:
@@ -31,8 +32,8 @@ def markdown_table(block: TableBlock) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also in a table."""
-    return re.sub(r"([\\|*`<])", r"\\\1", text)
+    """Text that Markdown shows as it is, also in a table, whose rows are lines."""
+    return re.sub(r"([\\|*`<])", r"\\\1", visible(" ".join(text.splitlines())))
 
 
 def to_latex(summary: Summary) -> str:

@@ -182,6 +182,12 @@ def test_the_model_that_it_is_for(backbone, repository):
     assert base_model(backbone) == repository
 
 
+def test_lines_of_others_stay_in_their_row(tmp_path):
+    schedule(made={"by": "me\n---\n\x1b[31m"}).save(tmp_path / "s.json")
+    text, _, _ = read(find_material(tmp_path / "s.json"))
+    assert r"| made by | me --- \\x1b[31m |" in text
+
+
 def test_markdown_and_yaml_of_others_are_shown_as_they_are(run):
     (run / "recipe.yaml").write_text(RECIPE.replace("prompts: mini", 'prompts: "a|<b>: c.txt"'))
     text, data, _ = read(find_material(run))
