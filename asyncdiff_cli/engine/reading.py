@@ -14,7 +14,7 @@ from typing_extensions import Self
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.errors import InputError, of_system
 from asyncdiff_cli.engine.files import write_text
-from asyncdiff_cli.engine.text import shortened
+from asyncdiff_cli.engine.text import CLASS, shortened
 
 MEBIBYTE = 1 << 20
 MAX_SETTINGS_BYTES = 16 * MEBIBYTE
@@ -159,7 +159,7 @@ def _problem(item: Any, model: type[BaseModel] | None) -> Problem:
         group = model.model_fields[parents[0]].annotation if model and parents else model
         known = getattr(group, "model_fields", ())
         return Problem(".".join(parents), unknown("key", key, known))
-    message = item["msg"].removeprefix("Value error, ")
+    message = CLASS.sub(r"\1", item["msg"].removeprefix("Value error, "))
     if item["type"] not in _SAID:
         message += f", not {shown(item['input'])}"
     return Problem(".".join(path), message)

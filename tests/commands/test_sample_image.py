@@ -91,6 +91,9 @@ def test_each_line_of_a_file_has_its_own(draw):
     Path("p.jsonl").write_text(json.dumps(lines[0]) + '\n{"prompt": "a dog"}\n')
     refused = draw("--prompt-file", "p.jsonl")
     assert (refused.code, "others have none: draw them apart" in refused.err) == (2, True)
+    Path("p.jsonl").write_text('{"prompt": "a dog", "image": 5}')
+    refused = draw("--prompt-file", "p.jsonl")
+    assert (refused.code, "image: Input is not a valid path for Path" in refused.err) == (2, True)
 
 
 def test_beside_the_stock_sampler_and_at_several_gammas(draw):

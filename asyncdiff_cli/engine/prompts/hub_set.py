@@ -215,7 +215,7 @@ class HubSet(BaseModel):
             return USUAL_COLUMN if USUAL_COLUMN in texts else texts[0]
         if self.column in texts:
             return self.column
-        there = f"of text there are {', '.join(texts)}" if texts else "none of its columns does"
+        there = f"of text there are {', '.join(texts)}" if texts else "no column holds text"
         what = f"the column {self.column} holds no text" if self.column else "name a column"
         raise InputError(f"{self}: {what}; {there}")
 
