@@ -71,7 +71,14 @@ def pipeline(
     )
     with Replacing(target) as partial:
         pipe.to("cpu", torch.float16).save_pretrained(partial)
+        for config in partial.glob("text_encoder*/config.json"):
+            _load_in_fp32(config)
         write_vocabulary(scenes, partial / "vocabulary.json")
+
+
+def _load_in_fp32(config: Path) -> None:
+    """Name fp32 as the dtype: transformers loads in that, and diffusers all else in fp32."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2))
 
 
 def absent_t5(width: int) -> tuple[T5EncoderModel, TokenizersBackend]:
@@ -82,8 +89,9 @@ def absent_t5(width: int) -> tuple[T5EncoderModel, TokenizersBackend]:
     """
     tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0}, merges=[]))  # drops what it does not know
     config = T5Config(
-        vocab_size=1, d_model=width, d_kv=1, d_ff=1, num_layers=1, num_heads=1, pad_token_id=0
-    )
+        vocab_size=1, d_model=width, d_kv=1, d_ff=1, num_layers=1, num_heads=1, pad_token_id=0,
+        eos_token_id=None,
+    )  # fmt: skip
     encoder = T5EncoderModel(config)
     for parameter in encoder.parameters():
         torch.nn.init.zeros_(parameter)

@@ -44,6 +44,9 @@ def plan(work: Path, out: Path, deadline: float | None = None) -> stages.Plan:
 def test_all_stages(work: Path) -> None:
     out, settings = work / "out", Settings.smoke()
     plain = StableDiffusion3Pipeline.from_pretrained(out / "mini")
+    assert {plain.transformer.dtype, plain.text_encoder.dtype, plain.text_encoder_3.dtype} == {
+        torch.float32
+    }
     assert plain.transformer.config.num_layers == 2
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["trained"]["transformer"]["step"] == 2

@@ -35,7 +35,7 @@ def heeded() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.WARNING - 1)  # at WARNING transformers reports on its sharding
         logger.propagate = False
         logger.addHandler(records)
     try:

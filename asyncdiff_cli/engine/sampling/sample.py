@@ -90,7 +90,7 @@ def sample(
         >>> noise = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
         >>> result = sample(
         ...     backbone,
-        ...     ["a cat", "a red rose"],
+        ...     ["a cat", "a rose"],
         ...     FixedDeviation(0.5),
         ...     gamma=1.5,
         ...     num_inference_steps=3,
