@@ -30,6 +30,8 @@ def export(
     planned = plan_export(Store(store), layout, data_dir, prompts)
     with render.status("Writing the images"):
         folders = write_export(planned, out)
+    for note in planned.notes:
+        render.warning(note)
     if planned.partial:
         render.warning(f"{planned.partial} prompts are not drawn by all policies yet: left out")
     if json:

@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.evaluation.layouts.base import (
 from asyncdiff_cli.engine.evaluation.layouts.table import find_layout
 from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.summary import complete_rows, distinct_settings
+from asyncdiff_cli.engine.evaluation.summary import complete_rows, distinct_settings, unpaired
 from asyncdiff_cli.engine.files import temporary
 from asyncdiff_cli.engine.pictures import opened, read_picture
 from asyncdiff_cli.engine.prompts.benchmarks import BenchmarkPrompt, benchmark_set
@@ -41,12 +41,14 @@ class Export:
     Attributes:
         trees: what each setting has drawn, by the name of its folder.
         partial: the prompts that are left out, for some setting has not drawn them yet.
+        notes: what to know of the prompts that are written.
     """
 
     store: Store
     layout: Layout
     trees: Mapping[str, Sequence[DrawnPrompt]]
     partial: int
+    notes: Sequence[str] = ()
 
     @cached_property
     def pictures(self) -> dict[str, list[ExportedPicture]]:
@@ -100,7 +102,7 @@ def plan_export(
         ]
         for tree, drawn in trees.items()
     }
-    return Export(store, found, ordered, lacking)
+    return Export(store, found, ordered, lacking, unpaired(table, whole))
 
 
 def _places(store: Store, layout: str, known: list[BenchmarkPrompt]) -> list[int]:

@@ -83,7 +83,7 @@ class Summary:
     prompts: int
     """The prompts that every row has, and that the means are over."""
     partial: int
-    """The prompts that some row lacks."""
+    """The other prompts, of which some row lacks what these have."""
     set_metrics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What to know about the values of set metrics."""
@@ -174,13 +174,13 @@ def _summarize(
         prompts,
         partial,
         tuple(sets),
-        (*notes, *lacking),
+        (*notes, *lacking, *unpaired(table, complete)),
         tuple(imported),
     )
 
 
 def complete_rows(table: pa.Table, settings: int) -> tuple[np.ndarray, int, int]:
-    """Which rows are compared, and how many prompts they are of; and how many some row lacks.
+    """Which rows are compared, and how many prompts they are of; and how many others there are.
 
     A noise of a prompt is complete where all settings have it, and all prompts that are compared
     have equally many.
@@ -192,7 +192,19 @@ def complete_rows(table: pa.Table, settings: int) -> tuple[np.ndarray, int, int]
     images = np.bincount(prompt_of[whole], minlength=len(prompts))
     kept = (images == images.max()) & (images > 0)
     whole &= kept[prompt_of]
-    return whole[which.ravel()], int(kept.sum()), len(np.unique(noises[~whole, 0]))
+    return whole[which.ravel()], int(kept.sum()), int((~kept).sum())
+
+
+def unpaired(table: pa.Table, complete: np.ndarray) -> list[str]:
+    """What to say of the noises that are left out of prompts that are compared, if there are any.
+
+    Args:
+        complete: as `complete_rows` returns it.
+    """
+    prompt_ids = table["prompt_id"].to_numpy()
+    images = int((np.isin(prompt_ids, prompt_ids[complete]) & ~complete).sum())
+    said = "images of the compared prompts are left out, for some policy has not drawn their noise"
+    return [f"{said}: {images:,}"] if images else []
 
 
 def _add_imported(

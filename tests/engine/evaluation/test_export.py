@@ -137,7 +137,7 @@ def test_only_prompts_that_all_policies_have_drawn(benchmark, tmp_path):
     other = {**first, "prompt_id": 2, "seed": 0, "policy": "baseline"}
     store.write([row(2, prompt=other["prompt"], seed=0, image=other["image"])])
     planned = plan_export(store, "geneval", prompts=prompts)
-    assert (planned.prompts, planned.partial) == (2, 1)
+    assert (planned.prompts, planned.partial, planned.notes) == (2, 1, [])
 
 
 def test_a_store_of_other_prompts_says_how_to_make_one(benchmark, tmp_path):
