@@ -293,3 +293,8 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, measure: bool, j
         render.fields({"settings": render.pairs({**settings, **groups})})
     for file in found["files"]:
         render.line(file)
+    if found["taken"]:
+        render.warning(
+            f"{len(found['taken'])} of these files are there: where other settings drew one, the"
+            " new one's name gets a number"
+        )

@@ -252,6 +252,15 @@ def test_a_dry_run_writes_nothing_and_names_what_a_run_writes(draw):
     assert all(file in text for file in found["files"])
 
 
+def test_a_dry_run_tells_of_names_that_are_taken(draw):
+    Path("outputs").mkdir()
+    Path("outputs/0001-a-dog-seed1.png").touch()
+    outcome = draw("a cat", "a dog", "--dry-run")
+    assert "1 of these files are there: where other settings drew one" in outcome.err
+    found = draw("a cat", "a dog", "--dry-run", "--json").json
+    assert found["taken"] == [found["files"][1]] == ["outputs/0001-a-dog-seed1.png"]
+
+
 def test_a_dry_run_says_why_it_does_not_know(asyncdiff, monkeypatch):
     from huggingface_hub import HfApi
 

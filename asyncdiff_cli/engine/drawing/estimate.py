@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,13 @@ class Forecast:
     seconds: Estimate
 
     def to_dict(self, out: Path) -> dict[str, Any]:
-        """The run as JSON values."""
+        """The run as JSON values; `taken` are those of its files that are there already."""
+        files = [out / file for file in self.plan.files]
         return {
             "dry_run": True,
             "images": self.plan.images,
-            "files": [str(out / file) for file in self.plan.files],
+            "files": [str(file) for file in files],
+            "taken": [str(file) for file in files if os.path.lexists(file)],
             "backbone": self.model.name,
             "device": self.model.device,
             "dtype": self.model.dtype,
