@@ -52,7 +52,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def drawn(canvas, text, seeds, policy, num_inference_steps, clock, gamma=1.0):
+def drawn(canvas, text, seeds, policy, num_inference_steps, clock, gamma=1.0, on_step=None):
     """Pictures of noise, in place of a model's."""
     pixels = [np.random.default_rng(s).integers(256, size=(SIDE, SIDE, 3)) for s in seeds]
     images = [Image.fromarray(values.astype(np.uint8)) for values in pixels]

@@ -13,7 +13,7 @@ from asyncdiff_cli.engine.backbones.choice import NEUTRAL, ModelChoice, Recorded
 from asyncdiff_cli.engine.backbones.setup import Setup
 from asyncdiff_cli.engine.drawing import measured
 from asyncdiff_cli.engine.drawing.provenance import Provenance, read_provenance
-from asyncdiff_cli.engine.drawing.settings import BatchSettings
+from asyncdiff_cli.engine.drawing.settings import FROM_IMAGES, BatchSettings
 from asyncdiff_cli.engine.evaluation import start as evaluation_start
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.store import Store
@@ -78,7 +78,7 @@ def test_json_names_every_option_in_force(asyncdiff, pipelines):
         assert found["model"].keys() == set(ModelChoice.options())
         assert {name: found["model"][name] for name in RECORDED} == RECORDED
         (own,) = found["settings"]
-        assert own.keys() == {field.name for field in fields(BatchSettings)}
+        assert own.keys() == {field.name for field in fields(BatchSettings)} - {*FROM_IMAGES}
         assert (own["num_inference_steps"], own["negative_prompt"]) == (2, "a dog")
     assert drawn["model"] == dry["model"]
     usual = asyncdiff("sample", *given, "--dry-run").out

@@ -123,6 +123,7 @@ def test_what_a_file_holds_beside_the_weights_is_left_out_and_said_once(
     path = tmp_path / "weights.pt"
     torch.save({**weights, "queue": torch.zeros(2), "head.bias": torch.zeros(1)}, path)
     with warnings.catch_warnings():
+        render.quiet_imports()
         render.quiet_libraries()
         for _ in range(2):
             reward = load_reward(name, path, device="cpu")
