@@ -43,10 +43,8 @@ def _image(record: Provenance) -> dict[str, Any]:
     values = record.model_dump(exclude={"batch", "index"})
     for name in ("cond_sigmas", "deviations"):
         values[name] = _numbers(values[name])
-    for name in ("policy", "versions"):
+    for name in {"policy", "versions", "image", "control"} & values.keys():
         values[name] = render.pairs(values[name])
-    for name in ("image", "control"):
-        values[name] = values[name] and render.pairs(values[name])
     values["lora"] = ", ".join(record.lora) or None
     values["compile"] = "yes" if record.compile else None
     place = f"{record.index + 1} of {len(record.batch)}"

@@ -13,7 +13,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image, PngImagePlugin
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 import asyncdiff_cli
 from asyncdiff_cli.engine.backbones.choice import RecordedSettings
@@ -35,6 +43,21 @@ CHUNK = "asyncdiff"
 """The keyword of the PNG text chunk."""
 PANEL = '{"cells":'
 """How a panel's record starts, and no image's."""
+
+
+ADDED: Mapping[str, Any] = {"image": None, "control": None, "stepwise": False}
+"""Fields that a record has only where they differ from this: bytes stay those of records before."""
+
+
+class _Record(BaseModel):
+    """What is kept in an image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = serialize(self)
+        return {k: v for k, v in values.items() if k not in ADDED or v != ADDED[k]}
 
 
 class Drawn(BaseModel):
@@ -68,7 +91,7 @@ class _Drawing(BaseModel):
     max_sequence_length: int | None
 
 
-class Provenance(RecordedSettings, _Drawing):
+class Provenance(_Record, RecordedSettings, _Drawing):
     """Everything that an image depends on, and the times that it was conditioned on.
 
     There is no date in it: the same command writes the same bytes.
@@ -117,10 +140,8 @@ class Provenance(RecordedSettings, _Drawing):
 PanelRow = Annotated[tuple[Provenance, ...], Field(min_length=1)]
 
 
-class PanelProvenance(BaseModel):
+class PanelProvenance(_Record):
     """What a panel was put together from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cells: Annotated[tuple[PanelRow, ...], Field(min_length=1)]
     """A row per noise, a column per policy or γ."""

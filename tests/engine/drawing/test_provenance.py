@@ -34,6 +34,7 @@ def test_what_is_written_is_read_back(drawn, tmp_path):
         save_png(image, tmp_path / "new" / f"{i}.png", record)
         read = read_provenance(tmp_path / "new" / f"{i}.png")
         assert read == record
+        assert not {"image", "control"} & record.model_dump().keys()  # as in records before
         assert (read.prompt, read.seed) == (PROMPTS[i], i)
         assert read.cond_sigmas == tuple(result.cond_sigmas[i].tolist())
         assert read.scheduler == "euler"
