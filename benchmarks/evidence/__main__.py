@@ -25,7 +25,7 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.backbones.registry import provisional_entry
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.figures.style import save_figure
@@ -138,21 +138,19 @@ def main(
     rewards: Annotated[
         str | None, typer.Option(help="Beside the recipe's; default the backbone's usual ones.")
     ] = None,
-    set_metrics: Annotated[
-        str | None, typer.Option(help='As `asyncdiff eval`; "" for none.')
-    ] = None,
-    reference: Annotated[Path | None, typer.Option(help="As `asyncdiff eval`.")] = None,
+    set_metrics: options.SetMetrics = None,
+    reference: options.Reference = None,
     reward_path: Annotated[list[str] | None, typer.Option(help="As `asyncdiff eval`.")] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="ROW", help="Rows beside synchronous; repeatable.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
+    batch_size: options.BatchSize = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell the cost, no more.")] = False,
     json: options.Json = False,
 ) -> None:
     """Compare every cheap rival at equal denoiser calls, tuned on other prompts."""
     render.quiet_libraries()
-    try:
+    with options.errors_told():
         plan = parse_plan(
             recipe, steps, module or (), distilled, rewards, set_metrics, reward_path or (),
             limit=limit, tuning=tuning, searched=searched, search=Search() if searched else None,
@@ -162,9 +160,6 @@ def main(
             _show_cost([plan.cost(count) for count in plan.steps], json)
             return
         report = gather(plan, out)
-    except AsyncDiffError as error:
-        render.error(str(error))
-        raise typer.Exit(error.exit_code) from None
     if json:
         render.as_json(report)
     else:

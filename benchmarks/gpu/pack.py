@@ -30,6 +30,7 @@ from packaging.requirements import Requirement
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import AsyncDiffError, InputError
+from benchmarks import options
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -167,12 +168,9 @@ def main(
     proof: Annotated[bool, typer.Option(help="Run it on this CPU at toy size.")] = True,
 ) -> None:
     """Gather all that the benchmark needs, and prove that it runs by itself."""
-    try:
+    with options.errors_told():
         size = pack(folder, python, wheel or (), limit)
         rows = _proven(folder, python, wheel or ()) if proof else []
-    except AsyncDiffError as error:
-        render.error(str(error))
-        raise typer.Exit(error.exit_code) from None
     proven = f", and {len(rows)} rows of it on this CPU" if proof else ""
     render.line(
         f"{folder}: {size / MIB:.1f} MiB of {limit}{proven}; sh {folder / 'run.sh'} runs it"

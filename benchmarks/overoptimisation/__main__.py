@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.set_metrics import SHIPPED
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.figures.style import save_figure
@@ -57,19 +57,17 @@ def main(
     ] = "mini_judge=1",
     guard: Annotated[float, typer.Option(min=0, help="The weight of the noise guard.")] = 0.5,
     limit: Annotated[int, typer.Option(min=2, help="Held-out prompts to measure on.")] = 256,
-    set_metrics: Annotated[
-        str | None, typer.Option(help='As `asyncdiff eval`; "" for none.')
-    ] = None,
-    reference: Annotated[Path | None, typer.Option(help="As `asyncdiff eval`.")] = None,
+    set_metrics: options.SetMetrics = None,
+    reference: options.Reference = None,
     reward_path: Annotated[
         list[str] | None, typer.Option(help="Of set metrics; of rewards it is a setting.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
+    batch_size: options.BatchSize = None,
     json: options.Json = False,
 ) -> None:
     """Train with three mixes of rewards, and compare what each does to all metrics on the way."""
     render.quiet_libraries()
-    try:
+    with options.errors_told():
         name, _, weight = judge.partition("=")
         own = recipes(recipe, overrides or (), name, _weight(weight), guard)
         sets = None if set_metrics is None else parse_names(set_metrics) if set_metrics else ()
@@ -84,9 +82,6 @@ def main(
             batch_size=batch_size,
         )
         report = gather(Study(own, plan, out))
-    except AsyncDiffError as error:
-        render.error(str(error))
-        raise typer.Exit(error.exit_code) from None
     if json:
         render.as_json(report)
     else:

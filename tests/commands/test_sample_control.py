@@ -13,7 +13,7 @@ from PIL import Image
 from asyncdiff_cli.engine.drawing.input_image import ControlImage
 from asyncdiff_cli.engine.drawing.provenance import read_provenance
 from asyncdiff_cli.engine.errors import InputError
-from tests.helpers.flow_pipelines import picture, sd3_control
+from tests.helpers.flow_pipelines import picture, sd3_control, stock_image
 
 NAME = "0000-a-cat-seed0.png"
 
@@ -46,19 +46,10 @@ def test_without_deviations_it_is_the_stock_pipeline_s_to_the_bit(controlled, pi
     pipe = StableDiffusion3ControlNetPipeline.from_pretrained(
         pipelines["sd3"], controlnet=SD3ControlNetModel.from_pretrained(net)
     )
-    pipe.set_progress_bar_config(disable=True)
     torch.manual_seed(0)
-    stock = pipe(
-        prompt=["a cat"],
-        control_image=Image.open("edges.png"),
-        controlnet_conditioning_scale=0.7,
-        num_inference_steps=3,
-        guidance_scale=record.guidance_scale,
-        generator=[torch.Generator().manual_seed(0)],
-        height=16,
-        width=16,
-        max_sequence_length=record.max_sequence_length or 256,
-    ).images[0]
+    stock = stock_image(
+        pipe, record, control_image=Image.open("edges.png"), controlnet_conditioning_scale=0.7
+    )
     assert np.array_equal(np.asarray(stock), np.asarray(Image.open(f"o/{NAME}")))
 
 

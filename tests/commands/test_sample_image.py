@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from asyncdiff_cli.engine.drawing.parameters import parsed_parameters
 from asyncdiff_cli.engine.drawing.provenance import read_provenance, text_chunks
-from tests.helpers.flow_pipelines import picture
+from tests.helpers.flow_pipelines import picture, stock_image
 
 NAME = "0000-a-cat-seed0.png"
 
@@ -31,18 +31,7 @@ def test_without_deviations_it_is_the_stock_pipeline_s_to_the_bit(draw, pipeline
     pipe = StableDiffusion3Img2ImgPipeline.from_pretrained(
         pipelines["sd3"], torch_dtype=torch.float32
     )
-    pipe.set_progress_bar_config(disable=True)
-    stock = pipe(
-        prompt=["a cat"],
-        image=[image],
-        strength=0.7,
-        num_inference_steps=3,
-        guidance_scale=record.guidance_scale,
-        generator=[torch.Generator().manual_seed(0)],
-        height=16,
-        width=16,
-        max_sequence_length=record.max_sequence_length or 256,
-    ).images[0]
+    stock = stock_image(pipe, record, image=[image], strength=0.7)
     assert np.array_equal(np.asarray(stock), np.asarray(Image.open(f"o/{NAME}")))
 
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
+from asyncdiff_cli.engine.drawing.provenance import Provenance
 from tests.conftest import (
     FLUX,
     FLUX_BLOCKS,
@@ -44,6 +45,21 @@ class Drawing(NamedTuple):
 def picture(seed: int = 0, side: int = 16) -> Image.Image:
     values = np.random.default_rng(seed).integers(256, size=(side, side, 3), dtype=np.uint8)
     return Image.fromarray(values)
+
+
+def stock_image(pipe: Any, record: Provenance, **inputs: Any) -> Image.Image:
+    """What a pipeline draws by itself of a cat from seed 0, in 3 steps of 16 pixels."""
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        prompt=["a cat"],
+        num_inference_steps=3,
+        guidance_scale=record.guidance_scale,
+        generator=[torch.Generator().manual_seed(0)],
+        height=16,
+        width=16,
+        max_sequence_length=record.max_sequence_length or 256,
+        **inputs,
+    ).images[0]
 
 
 def mask() -> Image.Image:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +28,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import unused, write_atomically
 from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.pictures import opened
+from asyncdiff_cli.engine.policies.recorded import member_of
 from asyncdiff_cli.engine.reading import MAX_SETTINGS_BYTES, problem
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ class Provenance(_Record, RecordedSettings, _Drawing):
         """The description and the γ of the image's own policy, where its batch has several."""
         if "images" not in self.policy:
             return self.policy, self.gamma
-        place = bisect_right([*accumulate(self.policy["images"])], self.index)
+        place = member_of(self.policy["images"], self.index)
         return self.policy["policies"][place], self.policy["gammas"][place]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -16,7 +14,7 @@ from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.limits import MAX_BATCH
-from asyncdiff_cli.engine.policies.recorded import RecordedPolicy
+from asyncdiff_cli.engine.policies.recorded import RecordedPolicy, member_of
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.repository import is_pinned
@@ -110,7 +108,7 @@ def _source(record: Recorded) -> str | None:
         return None
     if not policy.policies:
         return policy.source
-    place = bisect_right([*accumulate(policy.images)], record.index)
+    place = member_of(policy.images, record.index)
     return policy.policies[place].source if place < len(policy.policies) else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -16,6 +18,11 @@ from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.policies.table import POLICIES
 from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.repository import Repository
+
+
+def member_of(images: Sequence[int], index: int) -> int:
+    """Which policy of a batch drew its image at ``index``, where each drew so many ``images``."""
+    return bisect_right([*accumulate(images)], index)
 
 
 class RecordedPolicy(Read):
