@@ -11,8 +11,7 @@ import numpy as np
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.evaluation.cells import has_best
 from asyncdiff_cli.engine.evaluation.set_metrics import NAMES as SET_METRICS
-from asyncdiff_cli.engine.figures.style import COMPOSITE
-from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards import COMPOSITE, GUARD
 from asyncdiff_cli.engine.statistics import Difference, all_paired
 from benchmarks.evidence.bench import Drawn
 from benchmarks.evidence.rows import NEEDS, SYNCHRONOUS

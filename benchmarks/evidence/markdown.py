@@ -7,7 +7,7 @@ from typing import Any
 
 from asyncdiff_cli.engine.evaluation.cells import digits_of, heading, signed
 from asyncdiff_cli.engine.evaluation.table_markup import escape_markdown
-from asyncdiff_cli.engine.figures.style import COMPOSITE
+from asyncdiff_cli.engine.rewards import COMPOSITE
 from benchmarks.evidence.comparison import ADDS, OPEN, TAKES
 from benchmarks.evidence.rows import MORE_STEPS, NOTHING, SYNCHRONOUS, TUNING
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import measure_sets
-from asyncdiff_cli.engine.figures.style import COMPOSITE
+from asyncdiff_cli.engine.rewards import COMPOSITE
 from benchmarks.evidence.bench import Bench, Drawn
 from benchmarks.evidence.comparison import Measured, SideBySide
 from benchmarks.evidence.plan import Plan, Prompts

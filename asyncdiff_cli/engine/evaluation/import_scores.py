@@ -17,6 +17,7 @@ from asyncdiff_cli.engine.evaluation.imported import (
 from asyncdiff_cli.engine.evaluation.layouts.base import ExportedPicture, Scored
 from asyncdiff_cli.engine.evaluation.set_metrics import NAMES as SET_METRICS
 from asyncdiff_cli.engine.evaluation.store_rows import Key
+from asyncdiff_cli.engine.rewards import COMPOSITE
 from asyncdiff_cli.engine.text import first_few
 
 Parts = tuple[str, ...]
@@ -44,7 +45,7 @@ def import_column(export: Export, results: Path, name: str) -> ImportedColumn:
         AsyncDiffError: if the column cannot be written.
     """
     store = export.store
-    check_column_name(name, [*store.schema.names, *SET_METRICS])
+    check_column_name(name, [*store.schema.names, *SET_METRICS, COMPOSITE])
     pictures = {
         (tree, *Path(picture.said).parts): picture
         for tree, own in export.pictures.items()

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from asyncdiff_cli.engine.evaluation.cells import heading
 from asyncdiff_cli.engine.figures.formats import FORMATS, check_suffix
 from asyncdiff_cli.engine.files import holds, unused, write_atomically, write_text
-from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards import COMPOSITE, GUARD
 
 COLUMN, PAGE = 3.35, 7.0
 """Inches: the width of a column, and of both."""
@@ -69,7 +69,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "asyncdiff",
     "pdf.fonttype": 42,
 }
-FIXED, LIFTED_BOUND, COMPOSITE = "fixed", "lifted", "composite"
+FIXED, LIFTED_BOUND = "fixed", "lifted"
 UNITS = {
     "hpsv2": "cosine",
     "hpsv2.1": "cosine",

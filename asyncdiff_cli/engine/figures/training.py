@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.figures.style import (
-    COMPOSITE,
     GREY,
     SERIES_COLOURS,
     SMALL_CHART,
@@ -24,6 +23,7 @@ from asyncdiff_cli.engine.figures.style import (
     legend_below,
     panel_axes,
 )
+from asyncdiff_cli.engine.rewards import COMPOSITE
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]], width: float | None = None) -> Figure:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.checks import check_choice, unknown
@@ -57,6 +57,8 @@ DEFAULT = ("mini_clip", "mini_quality", "noise", "sharpness")
 """What is scored with unless asked otherwise: nothing that is downloaded."""
 GUARD = "noise"
 """The reward that is always reported: a gain that comes with a fall of it was bought with noise."""
+COMPOSITE: Final = "composite"
+"""What a table calls the weighted mean of several rewards (Eq. 16), which is none of them."""
 
 
 def checked(name: str) -> str:

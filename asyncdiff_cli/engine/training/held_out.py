@@ -15,7 +15,7 @@ from asyncdiff_cli.engine.drawing.panel import LABEL, make_panel
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
 from asyncdiff_cli.engine.policies.base import Policy
-from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards import COMPOSITE, GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.sampling.sample import SampleResult
@@ -154,7 +154,7 @@ def compare(
     """Each metric and the composite beside the baseline's: means, paired differences, intervals."""
     pairs = {name: (values, baseline[name]) for name, values in scores.items()}
     relative = relative_composite(scores, baseline, weights)
-    pairs["composite"] = relative, relative_composite(baseline, baseline, weights)
+    pairs[COMPOSITE] = relative, relative_composite(baseline, baseline, weights)
     differences = all_paired(list(pairs.values()))
     return {
         name: {

@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.policies.given import Synchronous
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.specs import make_policy, read_policy
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
-from asyncdiff_cli.engine.rewards import GUARD
+from asyncdiff_cli.engine.rewards import COMPOSITE, GUARD
 from asyncdiff_cli.engine.rewards.composite import relative_composite
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.training import grpo
@@ -260,7 +260,7 @@ class Trainer:
         mean = float(composites.mean())
         if self.recipe.evaluation.every:
             self.state.composites.append(mean)
-        return {"composite": mean}
+        return {COMPOSITE: mean}
 
     def _held_out_scores(self, policy: Policy) -> tuple[dict[str, Tensor], list[HeldOutRecord]]:
         """All processes' scores of the held-out prompts, by reward, and their records."""

@@ -247,7 +247,9 @@ def test_answers_that_lie_elsewhere(exported, tmp_path):
         import_column(planned, tmp_path / "vqa_result.json", "compbench")
 
 
-@pytest.mark.parametrize("name", ["noise", "prompt", "steps", "fid", "x_low", "../x", "a b", ""])
+@pytest.mark.parametrize(
+    "name", ["noise", "composite", "prompt", "steps", "fid", "x_low", "../x", "a b", ""]
+)
 def test_names_that_no_column_can_have(exported, name):
     planned, out = exported("geneval")
     score_geneval(out)
