@@ -71,6 +71,11 @@ def not_empty(value: str) -> str:
     return value
 
 
+def path_not_empty(value: Any) -> Any:
+    """A path that says where: an empty one would be the current directory."""
+    return not_empty(value) if isinstance(value, str) else value
+
+
 def _bound(value: float) -> float:
     if value not in (0.5, 1.0):
         raise ValueError(f"the bound is 0.5 or 1, not {value:g}")
@@ -79,6 +84,7 @@ def _bound(value: float) -> float:
 
 Text = Annotated[str, AfterValidator(_text)]
 Prompt = Annotated[Text, AfterValidator(_prompt)]
+NotEmpty = Annotated[Text, AfterValidator(not_empty)]
 Numbers = Annotated[
     tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1, max_length=MAX_VALUES)
 ]

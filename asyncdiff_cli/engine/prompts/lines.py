@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     field_validator,
     model_validator,
@@ -18,6 +19,7 @@ from asyncdiff_cli.engine.fields import (
     ControlScale,
     Count,
     GuidanceScale,
+    NotEmpty,
     Numbers,
     Prompt,
     Seed,
@@ -26,7 +28,7 @@ from asyncdiff_cli.engine.fields import (
     Strength,
     Text,
     no_switch,
-    not_empty,
+    path_not_empty,
     validated,
 )
 from asyncdiff_cli.engine.files import existing
@@ -43,9 +45,11 @@ def _module(value: str) -> str:
     return value
 
 
-def existing_file(value: Path) -> Path:
-    """A file that is there."""
+def _existing_file(value: Path) -> Path:
     return existing(value, "file")
+
+
+PictureFile = Annotated[Path, BeforeValidator(path_not_empty), AfterValidator(_existing_file)]
 
 
 class Options(BaseModel):
@@ -64,19 +68,19 @@ class Options(BaseModel):
     """D in [-bound, bound], the same after every step."""
     schedule: Numbers | None = None
     """D after each step."""
-    tpm: Annotated[str, AfterValidator(not_empty), AfterValidator(_module)] | None = None
+    tpm: Annotated[NotEmpty, AfterValidator(_module)] | None = None
     """A learned policy: a module's directory or repository, or a backbone that ships one."""
     policy: str | None = None
     """A policy by name, `NAME[:VALUE]`; an `@GAMMA` behind it becomes `gamma`."""
     bound: Bound | None = None
     gamma: float | None = None
-    image: Annotated[Path, AfterValidator(existing_file)] | None = None
+    image: PictureFile | None = None
     """What is drawn from, in place of noise alone."""
     strength: Strength | None = None
     """How much of the image is drawn anew."""
-    controlnet: Annotated[str, AfterValidator(not_empty)] | None = None
+    controlnet: NotEmpty | None = None
     """A control net's directory, or its repository OWNER/NAME[@REVISION]."""
-    control_image: Annotated[Path, AfterValidator(existing_file)] | None = None
+    control_image: PictureFile | None = None
     """What it is shown."""
     control_scale: ControlScale | None = None
     """What its residuals are multiplied by."""

@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.fields import (
     Bound,
     Count,
     GuidanceScale,
+    NotEmpty,
     Seed,
     Steps,
     no_switch,
@@ -70,7 +71,6 @@ Weight = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=MAX_NUMBER)
 Every = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 NotNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
-NotEmpty = Annotated[str, AfterValidator(not_empty)]
 
 
 class _Settings(BaseModel):

@@ -149,6 +149,8 @@ def test_a_shells_pipe_is_read_and_a_named_one_is_not_waited_for(tmp_path):
         (b'{"prompt": "a", "policy": "fixed:1@2", "gamma": 2}', "p.jsonl:1: give gamma once"),
         (b'{"prompt": "a", "policy": 3}', "p.jsonl:1: policy: Input should be a valid string"),
         (b'{"prompt": " "}', "p.jsonl:1: prompt: a prompt is empty"),
+        (b'{"prompt": "a", "image": ""}', "p.jsonl:1: image: it is empty"),
+        (b'{"prompt": "a", "control_image": " "}', "p.jsonl:1: control_image: it is empty"),
         (b'{"prompt": "a", "gamma": NaN}', "p.jsonl:1: gamma: Input should be a finite"),
     ],
 )

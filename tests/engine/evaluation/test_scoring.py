@@ -97,6 +97,7 @@ ONE = '{"image": "1.png", "prompt": "a"}'
         ('{"image": "1.png"}', r"prompts\.txt:1: prompt: Field required"),
         ('{"image": "1.png", "prompt": "a"}\n{"image": ["2.png"], "prompt": "b"}', r":2: image: "),
         ('{"image": null, "prompt": "a"}', r":1: image: "),
+        ('{"image": " ", "prompt": "a"}', r":1: image: it is empty"),
         ('{"image": "1.png", "prompt": null}', r":1: prompt: "),
         ('{"image": "1.png", "prompt": 7}', r":1: prompt: "),
         ('{"image": "1.png", "prompt": "a"}\nnull', r":2: a line is an object"),
