@@ -153,12 +153,14 @@ def write_export(export: Export, out: Path) -> list[Path]:
         The folders.
 
     Raises:
-        InputError: for a directory that is not empty, or images that were not kept.
+        InputError: for a directory that is not empty, images that were not kept, or images of one
+            picture that differ in size.
         AsyncDiffError: if an image is missing, or nothing can be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already: give another --out")
     _check_kept(export)
+    _check_squares(export)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with temporary(out, directory=True) as directory:
@@ -177,6 +179,24 @@ def _check_kept(export: Export) -> None:
             f"{export.store.path} kept no image of {len(lacking):,} of {export.prompts:,} prompts:"
             f" evaluate into another --out with --images {max(r['prompt_id'] for r in rows) + 1}"
         )
+
+
+def _check_squares(export: Export) -> None:
+    """The images that are put into one picture are of one size."""
+    for picture in (picture for own in export.pictures.values() for picture in own):
+        if len(picture.rows) > 1:
+            first, *others = (_image(export.store, row["image"]) for row in picture.rows)
+            for image in others:
+                if _size(image) != _size(first):
+                    raise InputError(
+                        f"{image} has {_size(image)} pixels and {first} {_size(first)}, and one"
+                        " picture of equal ones is made of them: evaluate into another --out"
+                    )
+
+
+def _size(path: Path) -> str:
+    with opened(path) as image:
+        return f"{image.width}x{image.height}"
 
 
 def _write(export: Export, directory: Path) -> None:

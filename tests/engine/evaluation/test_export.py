@@ -199,6 +199,14 @@ def test_a_damaged_image_is_not_handed_on(benchmark, tmp_path, name):
     assert not (tmp_path / "again").exists()
 
 
+def test_images_of_two_sizes_make_no_square(benchmark, tmp_path):
+    _, store, prompts = benchmark("dpg")
+    Image.new("RGB", (6, 4)).save(store.image("images/1-2-0.png"))
+    with pytest.raises(InputError, match=r"1-2-0\.png has 6x4 pixels and .*1-0-0\.png 4x4,"):
+        write_export(plan_export(store, "dpg", prompts=prompts), tmp_path / "again")
+    assert not [path for path in tmp_path.iterdir() if "again" in path.name]
+
+
 def test_what_is_there_is_left_alone(benchmark, tmp_path):
     out, store, prompts = benchmark("geneval")
     with pytest.raises(InputError, match="out is there already: give another --out"):
