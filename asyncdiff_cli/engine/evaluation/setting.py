@@ -12,10 +12,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asyncdiff_cli.engine.policies.specs import in_repository, plain, takes_module
+from asyncdiff_cli.engine.policies.specs import (
+    in_repository,
+    is_schedule_file,
+    plain,
+    takes_module,
+)
 
 PLACE = 60
-"""Characters of a module's place that are a part of file names."""
+"""Characters of a policy's line that are a part of file names, where it names a place."""
 
 
 class Setting(NamedTuple):
@@ -36,7 +41,7 @@ class Setting(NamedTuple):
     def file(self) -> str:
         """Its part of the name of a file or folder, which is no other's."""
         label = re.sub(r"[^A-Za-z0-9.+-]+", "-", self.policy).strip("-")
-        if in_repository(self.policy) or (":" in self.policy and takes_module(self.policy)):
+        if _names_a_place(self.policy):
             digest = hashlib.sha256(self.policy.encode()).hexdigest()
             label = f"{label[:PLACE]}-{digest[:6]}"
         return f"{label}-gamma{plain(self.gamma)}-steps{self.steps}"
@@ -45,6 +50,12 @@ class Setting(NamedTuple):
     def label(self) -> str:
         """The policy, with γ where it is not 1: "learned", "learned, γ = 0.5"."""
         return self.policy if self.gamma == 1 else f"{self.policy}, γ = {self.gamma:g}"
+
+
+def _names_a_place(policy: str) -> bool:
+    """Whether a policy's line has the place of a module or of a file, not numbers."""
+    module = ":" in policy and takes_module(policy)
+    return module or is_schedule_file(policy) or in_repository(policy)
 
 
 SETTING = ("policy", "gamma", "bound", "num_inference_steps")

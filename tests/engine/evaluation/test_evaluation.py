@@ -637,6 +637,9 @@ def test_the_images_of_the_first_prompts_are_kept(opened, count):
     [
         (("learned:runs/a", 1.0), ("learned:runs-a", 1.0)),
         (("learned:größe", 1.0), ("learned:gr_sse", 1.0)),
+        (("schedule:a/b.json", 1.0), ("schedule:a-b.json", 1.0)),
+        (("spectral:a_b.json", 1.0), ("spectral:a-b.json", 1.0)),
+        ((f"calibrated:{'x' * 300}/a.json", 1.0), (f"calibrated:{'x' * 300}/b.json", 1.0)),
         (("fixed:-0.5", 1.0), ("fixed:0.5", 1.0)),
         (("schedule:1/-1", 1.0), ("schedule:-1/1", 1.0)),
         (("fixed:0.5", 1.0), ("fixed:0.5", 1.0000001)),
