@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.schedules.reliance import Reliance
 
 POLICIES = "baseline,fixed:0.5,fixed:1"
+MEANINGS = (
+    "error: mean square of what comes out less what is there, over all scales; 0 is exact",
+    "worth: the steps of synchronous Euler that come as near",
+    "noise left: what comes out where next to nothing is there, over that; 1 × is exact",
+    "t: the time of the latent; t*: the time that the model is told",
+)
+"""What the columns of the tables are."""
 
 
 @in_panel(options.SAMPLING)
@@ -100,11 +107,14 @@ def explain(
         ("t", *(f"t* of {one.policy}" for one in explanation.policies)),
         [[f"{time:.3f}" for time in (own, *others)] for own, others in rows],
     )
+    for said in MEANINGS:
+        render.line(said)
     if explanation.reliance:
         render.table(
             ("t", "t* told", "x̂0 changes by", "the exact field's", "share"),
             [_change(one) for one in explanation.reliance],
         )
+        render.line("share: of the exact field's change; 0 is a model that sees the time by itself")
     for file in written:
         render.line(str(file))
 

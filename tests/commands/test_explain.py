@@ -70,6 +70,8 @@ def test_it_prints_a_table_of_times(asyncdiff):
     assert outcome.code == 0
     assert "t* of fixed:0.5" in outcome.out
     assert "0.625" in outcome.out  # of 1 and 0.75
+    said = [line.partition(":")[0] for line in outcome.out.splitlines()]
+    assert {"error", "worth", "noise left", "t"} <= {*said}
 
 
 def test_a_backbones_reliance_on_the_time_is_measured(explain, pipelines, tmp_path, asyncdiff):
