@@ -48,8 +48,8 @@ LIGHT = {
     " readiness redraw request seeds settings source_image",
     "training": "recipe recipe_files run run_options",
     "schedules": "distill_request journal request search",
-    "evaluation": "comparison contender export import_scores imported layouts.table merge paper"
-    " reproduce scoring set_metrics.__init__ set_metrics.reference store summary sweep_axis"
+    "evaluation": "comparison contender dry_run export import_scores imported layouts.table merge"
+    " paper reproduce scoring set_metrics.__init__ set_metrics.reference store summary sweep_axis"
     " table_data table_files table_markup table_terminal tables",
     "publishing": "destination material upload",
     "figures": "distributions explain_request formats gallery report tiles",

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.dry_run import DryRunOptions
 from asyncdiff_cli.commands.groups import in_panel
-from asyncdiff_cli.commands.stores import draw, show
+from asyncdiff_cli.commands.stores import draw, show, tell
 from asyncdiff_cli.engine.policies.table import usages
 
 
@@ -38,6 +39,7 @@ def evaluate(
         Path | None,
         options.directory_out("The store. What is there is kept. (default: in evals/)"),
     ] = None,
+    dry_run: DryRunOptions,
     json: options.Json = False,
 ) -> None:
     """Compare policies on the same prompts and noise: the paper's Tables 1 and 2.
@@ -56,6 +58,9 @@ def evaluate(
         **vars(prompts), **vars(sampling), **vars(scoring), **vars(kept),
     )  # fmt: skip
     out = out or wanted.default_out
+    if dry_run.asked:
+        tell(wanted, out, dry_run.measure, json)
+        return
     processes.launch(model.device)
     drawn = draw(wanted, out)
     if drawn is not None:

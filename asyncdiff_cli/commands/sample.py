@@ -11,6 +11,7 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.dry_run import DryRunOptions, needs_shown
 from asyncdiff_cli.commands.groups import in_panel
 from asyncdiff_cli.engine.collector import collector_at_rest
 from asyncdiff_cli.engine.policies.table import usages
@@ -201,23 +202,7 @@ def sample(
             " (default: yes; with --from as the image has it)",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=options.OUT,
-            help="Write nothing; tell what would be drawn.",
-        ),
-    ] = False,
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure",
-            rich_help_panel=options.OUT,
-            help="As --dry-run, and tell the memory and, of a small model, the time that it needs,"
-            " which takes about as long as a small model draws.",
-        ),
-    ] = False,
+    dry_run: DryRunOptions,
     json: options.Json = False,
 ) -> None:
     """Draw images of PROMPTs. The paths of the files are printed as they are written.
@@ -234,8 +219,8 @@ def sample(
 
     request = parse_request(**vars(prompts), **vars(image), **vars(deviations), **vars(sampling))
     check_request(request, model, out)
-    if dry_run or measure:
-        _forecast(request, model, out, measure, json)
+    if dry_run.asked:
+        _forecast(request, model, out, dry_run.measure, json)
         return
 
     with hold(out):
@@ -273,17 +258,12 @@ def _forecast(request: Request, choice: ModelChoice, out: Path, measure: bool, j
     if json:
         render.as_json(found)
         return
-    size, peak, seconds = (found[name] for name in ("weights_bytes", "memory_bytes", "seconds"))
+    seconds = f"{found['seconds']:.1f} s" if found["seconds"] else "unknown"
     render.fields(
         {
             "images": found["images"],
-            "backbone": f"{found['backbone']}, {found['dtype']} on {found['device']}",
-            "model": render.pairs(
-                {k: v for k, v in found["model"].items() if v and k not in found}
-            ),
-            "weights": f"{render.size(size) if size else 'unknown'} ({found['weights_reason']})",
-            "memory": f"{render.size(peak) if peak else 'unknown'} ({found['memory_reason']})",
-            "time": f"{f'{seconds:.1f} s' if seconds else 'unknown'} ({found['seconds_reason']})",
+            **needs_shown(found),
+            "time": f"{seconds} ({found['seconds_reason']})",
         }
     )
     if found["advice"]:

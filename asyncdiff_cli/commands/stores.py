@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli import render
+from asyncdiff_cli.commands.dry_run import needs_shown
 from asyncdiff_cli.engine.collector import collector_at_rest
 
 if TYPE_CHECKING:
@@ -40,6 +41,36 @@ def _draw(wanted: Comparison, out: Path) -> tuple[Store, int, Mapping[str, Any]]
         render.warning(text)
     drawn = evaluation.finish(len(cells))
     return None if drawn is None else (evaluation.store, drawn, evaluation.options)
+
+
+def tell(wanted: Comparison, out: Path, measure: bool, json: bool) -> None:
+    """Print what would be drawn into `out`, and what is there."""
+    from asyncdiff_cli.engine.evaluation.dry_run import evaluation_cost
+
+    with render.status("Looking at the model"):
+        wanted = wanted.going_on(out)
+        found = evaluation_cost(wanted, out, measure, render.quiet_libraries)
+    if json:
+        render.as_json(found)
+        return
+    rows = [
+        [row["policy"], *(f"{row[name]:,}" for name in ("gamma", "steps", "images", "stored"))]
+        for row in found["policies"]
+    ]
+    render.table(("policy", "γ", "steps", "images", "in the store"), rows)
+    told = ("store", "dataset", "prompts", "num_images", "seed", "denoiser_calls")
+    named = {name: ", ".join(found[name]) for name in ("rewards", "set_metrics")}
+    drawn = {name: found[name] for name in ("guidance", "size", "batch_size")}
+    render.fields(
+        {
+            **{name.replace("_", " "): found[name] for name in told},
+            **{name.replace("_", " "): value for name, value in named.items()},
+            "settings": render.pairs(drawn),
+            **needs_shown(found),
+        }
+    )
+    if found["advice"]:
+        render.warning(found["advice"])
 
 
 def show(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from asyncdiff_cli.engine.backbones.registry import GUIDED_ABOVE, BackboneEntry, provisional_entry
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry, branches, provisional_entry
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.set_metrics import SHIPPED
@@ -182,7 +182,7 @@ class Plan:
 
     def cost(self, steps: int) -> dict[str, int]:
         """Pictures and denoiser calls of K at most, without those of more steps."""
-        branches = _branches(self.recipe, self.entry)
+        calls_each = branches(self.entry, self.recipe.guidance_scale)
         deviations = (0.0,) * (steps - 1)
         solvers = searched_solvers() if self.search else ()
         schedules = Schedules(
@@ -200,7 +200,7 @@ class Plan:
             "steps": steps,
             "rows": len(own),
             "pictures": sum(tuned) + self.limit * len(own),
-            **{f"calls_{name}": branches * count for name, count in calls.items()},
+            **{f"calls_{name}": calls_each * count for name, count in calls.items()},
         }
 
     def _searching(self, steps: int, solvers: int) -> int:
@@ -237,13 +237,6 @@ def rung_pictures(candidates: int, prompts: int) -> int:
 def searched_solvers() -> tuple[str, ...]:
     """The solvers that a schedule can be calibrated for: those of one evaluation a step."""
     return (EULER, *(solver for solver in SOLVERS if solver != HEUN))
-
-
-def _branches(recipe: Recipe, entry: BackboneEntry) -> int:
-    """Denoiser calls for each evaluation: two with classifier-free guidance."""
-    above = GUIDED_ABOVE.get(entry.family)
-    scale = entry.guidance_scale if recipe.guidance_scale is None else recipe.guidance_scale
-    return 1 if above is None or scale <= above else 2
 
 
 def _has_reference(backbone: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.table import POLICIES
+from asyncdiff_cli.engine.training.recipe import evaluations
 from benchmarks.policies import GRID
 
 NOTHING, TUNING, TRAINING = "nothing", "tuning", "training"
@@ -63,7 +64,7 @@ class Candidate:
     @property
     def evaluations(self) -> int:
         """How often it asks the denoiser for a picture, without guidance."""
-        return 2 * self.steps - 1 if self.solver == HEUN else self.steps
+        return evaluations(self.solver, self.steps)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "eval --dataset dpg": "dpg is not downloaded: give --prompts",
         "eval --dataset geneval --prompts prompt.txt": "prompt.txt:1: tag: Field required",
         "eval --num-images 0": "--num-images",
+        "eval --dataset geneval --dry-run": "not known before it is downloaded: give --limit",
+        "eval --out store --seed 7 --dry-run": "was evaluated with other settings, seed",
         "export nowhere --layout geneval --out new": "nowhere",
         "export store --layout genevl --out new": "did you mean 'geneval'",
         "export store --layout geneval --out junk": "give --out a directory",
@@ -218,6 +220,8 @@ def test_a_dry_run_of_a_known_backbone_needs_no_torch(tmp_path, monkeypatch):
         "sample cat --backbone flux --steps 7": "line fixed:0.499, gamma 1.0, num_infer",
         "sample cat --backbone z-image": "name synchronous, gamma 1.0, num_inference_steps 50",
         "sample --from dog.png --gamma 2 --out new": "new/dog-gamma2.png",
+        "eval --limit 3": "denoiser calls  90\n",  # of three policies in five guided steps
+        "eval --backbone flux --policies baseline,fixed:1 --steps 7,10": "denoiser calls  69632\n",
     }
     done = python("-c", RUN, "0", *(f"{line} --device cpu --dry-run" for line in lines))
     assert (done.returncode, done.stderr) == (0, "")

@@ -51,6 +51,27 @@ def test_eval_reports_every_row_beside_the_baseline(evaluated, tmp_path):
     assert r"\begin{tabular}" in (tmp_path / "store" / "table.tex").read_text()
 
 
+@pytest.mark.parametrize("how", ["--dry-run", "--measure"])
+def test_a_dry_run_tells_what_is_yet_to_be_drawn(asyncdiff, evaluated, tmp_path, how):
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    policies = "baseline,fixed:0.5,fixed:0.5@2,fixed:1"
+    given = ("--policies", policies, *FAST, "--limit", 4, "--num-images", 2, "--out", "store", how)
+    outcome = asyncdiff("eval", *given, "--json")
+    found = outcome.json
+    assert (outcome.code, outcome.err, found["dry_run"]) == (0, "", True)
+    assert [row["stored"] for row in found["policies"]] == [3, 3, 3, 0]
+    assert {row["images"] for row in found["policies"]} == {8}
+    assert (found["prompts"], found["images"], found["stored"]) == (4, 32, 9)
+    assert found["denoiser_calls"] == 2 * 2 * (32 - 9)  # of two guided steps
+    assert found["rewards"] == ["sharpness", "noise"]
+    assert (found["memory_bytes"] is None) == (how == "--dry-run")
+    half = asyncdiff("eval", *given, "--shard", "1/2")
+    assert (half.code, "in the store" in half.out) == (0, True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    refused = asyncdiff("eval", *given, "--seed", 7)
+    assert (refused.code, "was evaluated with other settings, seed" in refused.err) == (2, True)
+
+
 def test_eval_compares_the_modules_of_the_backbone_by_default(asyncdiff):
     outcome = asyncdiff("eval", *FAST, "--limit", 1, "--out", "store", "--json")
     assert [row["policy"] for row in outcome.json["rows"]] == ["baseline", "learned", "lifted"]

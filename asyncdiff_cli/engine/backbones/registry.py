@@ -231,6 +231,17 @@ REGISTRY: dict[str, BackboneEntry] = {
 }
 
 
+def branches(entry: BackboneEntry, guidance: float | None) -> int:
+    """Count the denoiser calls of an evaluation: two with classifier-free guidance, else one.
+
+    Args:
+        guidance: its scale; None for the backbone's own.
+    """
+    above = GUIDED_ABOVE.get(entry.family)
+    scale = entry.guidance_scale if guidance is None else guidance
+    return 1 if above is None or scale <= above else 2
+
+
 def anonymous_entry(name: str, family: str) -> BackboneEntry:
     """A pipeline without a name: the settings of the first backbone of its family, and its own
     size, licence and negative prompt.

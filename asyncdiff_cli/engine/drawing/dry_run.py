@@ -6,6 +6,7 @@ Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from asyncdiff_cli.engine.backbones import weights
@@ -18,7 +19,13 @@ from asyncdiff_cli.engine.backbones.registry import (
     BackboneEntry,
 )
 from asyncdiff_cli.engine.collector import collector_at_rest
-from asyncdiff_cli.engine.drawing.estimate import UNKNOWN, Estimate, Forecast, stored_on_the_hub
+from asyncdiff_cli.engine.drawing.estimate import (
+    UNKNOWN,
+    Estimate,
+    Forecast,
+    ModelNeeds,
+    stored_on_the_hub,
+)
 from asyncdiff_cli.engine.drawing.planning import check_source_is_kept, from_images, make_plan
 from asyncdiff_cli.engine.drawing.request import Request
 from asyncdiff_cli.engine.drawing.settings import TOLD
@@ -30,6 +37,54 @@ from asyncdiff_cli.engine.reading import read_json
 
 UNTRACED = Estimate(None, "--measure traces it")
 UNTIMED = Estimate(None, "--measure times models of up to 1 GiB")
+
+
+@dataclass(frozen=True)
+class ToldModel:
+    """A model that is known by name, as far as it is told of without torch.
+
+    Attributes:
+        choice: what a user asks for.
+        directory: where it is; None for one that is not on this disk.
+    """
+
+    choice: ModelChoice
+    entry: BackboneEntry
+    device: str
+    dtype: str
+    directory: Path | None
+
+    @classmethod
+    def of(cls, choice: ModelChoice) -> ToldModel | None:
+        """Look a model up; None for one that only its own configuration tells of.
+
+        Raises:
+            InputError: for settings that a run refuses.
+        """
+        entry = REGISTRY.get(choice.name)
+        if entry is None or entry.size_multiple is None or choice.model_path is not None:
+            return None
+        device, dtype = resolve_names(choice.device, choice.dtype, entry, count_gpus())
+        _check_settings(choice, device, dtype)
+        return cls(choice, entry, device, dtype, weights.snapshot(entry, choice.revision))
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels unless asked otherwise; 0 while they are not known."""
+        if self.entry.size is not None:
+            return self.entry.size
+        return 0 if self.directory is None else weights.default_size(self.directory)
+
+    def needs(self) -> ModelNeeds:
+        """What it needs; its memory takes a trace."""
+        choice, place = self.choice, self.directory
+        if place is not None:
+            choice = choice.changed(scheduler=choice.scheduler or _own_scheduler(place))
+        return ModelNeeds(
+            choice.filled(self.entry.name, self.device, self.dtype),
+            _weights(self.entry, place, choice.quantize, self.dtype),
+            UNKNOWN if place is None else UNTRACED,
+        )
 
 
 def forecast(
@@ -51,29 +106,20 @@ def forecast(
         AsyncDiffError: for a repository that is neither known by name nor on the disk.
     """
     recorded, choice = read_source(request, choice)
-    entry = REGISTRY.get(choice.name)
-    is_known = entry is not None and entry.size_multiple is not None and choice.model_path is None
-    if measure or entry is None or not is_known:
+    told = None if measure else ToldModel.of(choice)
+    if told is None:
         with collector_at_rest():
             from asyncdiff_cli.engine.drawing.measured import measured
 
             on_import()
         return measured(request, recorded, choice, out)
-    device, dtype = resolve_names(choice.device, choice.dtype, entry, count_gpus())
-    _check_settings(choice, device, dtype)
-    directory = weights.snapshot(entry, choice.revision)
-    size = entry.size or (0 if directory is None else weights.default_size(directory))
-    plan = make_plan(request, recorded, entry, size, TOLD)
+    entry = told.entry
+    plan = make_plan(request, recorded, entry, told.size, TOLD)
     for settings in {batch.settings for batch in plan.batches}:
         check_known_size(choice, settings.height, settings.width)
     plan = from_images(plan, choice.scheduler, entry.family in EDITING_FAMILIES)
     check_source_is_kept(request, plan, out)
-    if directory is not None:
-        choice = choice.changed(scheduler=choice.scheduler or _own_scheduler(directory))
-    model = choice.filled(entry.name, device, dtype)
-    held = _weights(entry, directory, choice.quantize, dtype)
-    peak, seconds = (UNKNOWN, UNKNOWN) if directory is None else (UNTRACED, UNTIMED)
-    return Forecast(plan, model, held, peak, None, seconds)
+    return Forecast(plan, told.needs(), UNKNOWN if told.directory is None else UNTIMED)
 
 
 def _check_settings(choice: ModelChoice, device: str, dtype: str) -> None:

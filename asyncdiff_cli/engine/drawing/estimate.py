@@ -27,18 +27,39 @@ UNKNOWN = Estimate(None, "its configuration is not on this disk")
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """A plan, and what it needs."""
+class ModelNeeds:
+    """A model, and what it needs."""
 
-    plan: Plan
     model: ModelChoice
     """Every option of the model, as far as it is known what is in force."""
     weights: Estimate
     """Bytes of all weights."""
     memory: Estimate
     """Bytes on the device at most, the weights among them."""
-    advice: str | None
+    advice: str | None = None
     """What to change if it does not fit."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "backbone": self.model.name,
+            "device": self.model.device,
+            "dtype": self.model.dtype,
+            "model": self.model.to_dict(),
+            "weights_bytes": self.weights.value,
+            "weights_reason": self.weights.reason,
+            "memory_bytes": self.memory.value,
+            "memory_reason": self.memory.reason,
+            "advice": self.advice,
+        }
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, and what it needs."""
+
+    plan: Plan
+    needs: ModelNeeds
     seconds: Estimate
 
     def to_dict(self, out: Path) -> dict[str, Any]:
@@ -49,16 +70,8 @@ class Forecast:
             "images": self.plan.images,
             "files": [str(file) for file in files],
             "taken": [str(file) for file in files if os.path.lexists(file)],
-            "backbone": self.model.name,
-            "device": self.model.device,
-            "dtype": self.model.dtype,
-            "model": self.model.to_dict(),
             "settings": self.plan.settings,
-            "weights_bytes": self.weights.value,
-            "weights_reason": self.weights.reason,
-            "memory_bytes": self.memory.value,
-            "memory_reason": self.memory.reason,
-            "advice": self.advice,
+            **self.needs.to_dict(),
             "seconds": self.seconds.value and round(self.seconds.value, 2),
             "seconds_reason": self.seconds.reason,
         }

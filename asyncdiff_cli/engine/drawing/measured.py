@@ -12,6 +12,7 @@ from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.loading import check_checkpoint
 from asyncdiff_cli.engine.backbones.memory.advice import advise
 from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL, footprint
+from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from asyncdiff_cli.engine.backbones.outline import Outline
 from asyncdiff_cli.engine.backbones.presence import find_checkpoint, find_pipeline
 from asyncdiff_cli.engine.backbones.registry import GGUF, BackboneEntry
@@ -23,6 +24,7 @@ from asyncdiff_cli.engine.drawing.estimate import (
     UNKNOWN,
     Estimate,
     Forecast,
+    ModelNeeds,
     stored,
     stored_on_the_hub,
 )
@@ -39,26 +41,47 @@ def measured(request: Request, recorded: Record | None, choice: ModelChoice, out
     Raises:
         InputError, AsyncDiffError: as `forecast`.
     """
-    entry, outline = _look_up(choice)
-    device, dtype = resolve_device(choice.device, choice.dtype, entry)
+    entry, outline = find_outline(choice)
     plan = make_plan(request, recorded, entry, outline.size if outline else entry.size or 0)
     check_source_is_kept(request, plan, out)
-    if outline is None:
-        size, peak, advised = stored_on_the_hub(entry, _file_size(choice)), UNKNOWN, None
-    else:
-        plan, outline = opened_for(plan, outline)
-        check_sizes(plan, outline)
-        check_checkpoint(outline.source)
-        size, peak, advised = _estimate_memory(plan, outline)
-        choice = choice.changed(scheduler=outline.scheduler)
     reason = f"a dry run times models on this disk, up to {SMALL_MODEL >> 20} MiB of weights"
     seconds = Estimate(None, reason)
-    if outline is not None and size.value is not None and size.value <= SMALL_MODEL:
+    if outline is None:
+        return Forecast(plan, needs_unseen(choice, entry), seconds)
+    plan, outline = opened_for(plan, outline)
+    check_sizes(plan, outline)
+    needs = needs_traced(choice, outline, largest(plan.batches, outline.entry))
+    if needs.weights.value is not None and needs.weights.value <= SMALL_MODEL:
         seconds = _time(plan, load_outline(outline))
-    return Forecast(plan, choice.filled(entry.name, device, dtype), size, peak, advised, seconds)
+    return Forecast(plan, needs, seconds)
 
 
-def _look_up(choice: ModelChoice) -> tuple[BackboneEntry, Outline | None]:
+def needs_unseen(choice: ModelChoice, entry: BackboneEntry) -> ModelNeeds:
+    """What a model needs that is not on this disk."""
+    where = resolve_device(choice.device, choice.dtype, entry)
+    held = stored_on_the_hub(entry, _file_size(choice))
+    return ModelNeeds(choice.filled(entry.name, *where), held, UNKNOWN)
+
+
+def needs_traced(
+    choice: ModelChoice, outline: Outline, work: Work, encode_first: bool = False
+) -> ModelNeeds:
+    """What a model needs for some work, by tracing it.
+
+    Args:
+        encode_first: whether the text encoders are gone before the rest is loaded.
+
+    Raises:
+        InputError: for what cannot be drawn, or a file that is none of its family's.
+    """
+    check_checkpoint(outline.source)
+    choice = choice.changed(scheduler=outline.scheduler)
+    where = resolve_device(choice.device, choice.dtype, outline.entry)
+    held, peak, advice = _estimate_memory(outline, work, encode_first)
+    return ModelNeeds(choice.filled(outline.entry.name, *where), held, peak, advice)
+
+
+def find_outline(choice: ModelChoice) -> tuple[BackboneEntry, Outline | None]:
     """What is known of a model without a download; no outline of one that is not on this disk."""
     checkpoint = find_checkpoint(choice.model_path, choice.quantize)
     entry, place, directory = find_pipeline(choice.name, None if checkpoint else choice.model_path)
@@ -85,12 +108,12 @@ def _file_size(choice: ModelChoice) -> int | None:
     return path.stat().st_size if path is not None and path.is_file() else None
 
 
-def _estimate_memory(plan: Plan, outline: Outline) -> tuple[Estimate, Estimate, str | None]:
-    """Bytes of the weights, those that the largest batch needs, and what to do if they are not
-    there."""
+def _estimate_memory(
+    outline: Outline, work: Work, encode_first: bool
+) -> tuple[Estimate, Estimate, str | None]:
+    """Bytes of the weights, those that some work needs, and what to do if they are not there."""
     setup, checkpoint = outline.setup, outline.source.checkpoint
-    work, directory = largest(plan.batches, outline.entry), outline.configuration
-    held = setup.quantize, setup.offload
+    directory, held = outline.configuration, (setup.quantize, setup.offload, encode_first)
     try:
         found = footprint(directory, outline.dtype, work, *held, device=outline.device)
     except InputError:  # what cannot be drawn needs no estimate
@@ -104,7 +127,7 @@ def _estimate_memory(plan: Plan, outline: Outline) -> tuple[Estimate, Estimate, 
     return (
         Estimate(found.weights, "as they are held"),
         Estimate(found.peak, f"for {work.batch} at once, by tracing; libraries come on top"),
-        advise(outline, work),
+        advise(outline, work, encode_first),
     )
 
 

@@ -60,6 +60,10 @@ REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
 DEFAULT_REWARDS = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
 """The rewards of the paper, and the guard: of every backbone that is not in `REWARDS`."""
 KEPT_IMAGES = 16
+BATCH_SIZES = {"cpu": 8}
+"""Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
+DEFAULT_BATCH_SIZE = 32
+"""Images that are drawn at once on any other device."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,11 @@ class Comparison:
         """
         check_asked(self.choice.changed(backbone=self.choice.name))
         entry = provisional_entry(self.choice.name)
-        for spec, *_ in self._rows(entry):
+        for spec, *_ in self.rows(entry):
             check_policy_of(spec, entry)
         if self.size is not None:
             check_known_size(self.choice, self.size, self.size)
-        if self.texts is not None or self.prompts is not None or self.source not in DOWNLOADED:
+        if not self._downloads:
             self.load_prompts()
         given = {"seed": self.seed, "guidance_scale": self.guidance, "size": self.size}
         reference = self.reference_set
@@ -185,11 +189,15 @@ class Comparison:
         """
         return [
             Contender(ChosenPolicy(spec.label, make_policy(spec, entry), gamma), steps)
-            for spec, gamma, steps in self._rows(entry)
+            for spec, gamma, steps in self.rows(entry)
         ]
 
-    def _rows(self, entry: BackboneEntry) -> list[tuple[PolicySpec, float, int]]:
-        """The policy, γ and number of steps of each row, as `contenders`."""
+    def rows(self, entry: BackboneEntry) -> list[tuple[PolicySpec, float, int]]:
+        """The policy, γ and number of steps of each row, the baseline first.
+
+        Raises:
+            InputError: as `contenders`, but for modules.
+        """
         found = []
         for spec in map(read_policy, self.policies.split(",")):
             gammas = (1.0,) if spec.label == BASELINE else self.gammas
@@ -221,6 +229,30 @@ class Comparison:
             InputError: if it is not said, and the backbone has no set of its own.
         """
         return self.dataset or default_source(self.choice.name)
+
+    @property
+    def _downloads(self) -> bool:
+        """Whether the prompts may have to be downloaded."""
+        return self.texts is None and self.prompts is None and self.source in DOWNLOADED
+
+    def count_prompts(self) -> int:
+        """Count the prompts that are drawn; no benchmark is downloaded to tell.
+
+        Raises:
+            InputError, AsyncDiffError: as `load_prompts`; and for all of what would be downloaded.
+        """
+        if not self._downloads:
+            return len(self.load_prompts()[1])
+        if (count := self.limit or EVALUATED.get(self.source)) is None:
+            raise InputError(
+                f"how many prompts {self.source} has is not known before it is downloaded: give"
+                " --limit N, or --prompts with a copy"
+            )
+        return count
+
+    def batch_on(self, device: str) -> int:
+        """Images that are drawn at once on a kind of device, such as "cuda"."""
+        return self.batch_size or BATCH_SIZES.get(device, DEFAULT_BATCH_SIZE)
 
     @property
     def num_kept(self) -> int:

@@ -64,8 +64,12 @@ class EvaluationCell:
 
 def key(seed: int, cell: EvaluationCell) -> Key:
     """The key of an image's row in an evaluation with this seed."""
-    noise = seed_of_noise(seed, cell.prompt_id, cell.number)
-    return Key(cell.prompt_id, noise, *cell.contender.setting)
+    return key_of(seed, cell.prompt_id, cell.number, cell.contender.setting)
+
+
+def key_of(seed: int, prompt_id: int, number: int, setting: Setting) -> Key:
+    """The key of an image of a prompt, the first of which has the number 0."""
+    return Key(prompt_id, seed_of_noise(seed, prompt_id, number), *setting)
 
 
 def seed_of_noise(seed: int, prompt_id: int, number: int) -> int:

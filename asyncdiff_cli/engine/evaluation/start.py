@@ -39,11 +39,6 @@ from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards import check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
-BATCH_SIZES = {"cpu": 8}
-"""Images that are drawn at once unless asked otherwise; on a CPU larger batches are slower."""
-DEFAULT_BATCH_SIZE = 32
-"""Images that are drawn at once on any other device."""
-
 
 def open_evaluation(
     wanted: Comparison,
@@ -80,7 +75,7 @@ def open_evaluation(
         scorers, set_metrics = _scorers(wanted, accelerator, out)
     store = _open_store(out, shared, scorers, set_metrics, reference, accelerator)
     check_descriptions(store, contenders)
-    batch_size = wanted.batch_size or BATCH_SIZES.get(accelerator.device.type, DEFAULT_BATCH_SIZE)
+    batch_size = wanted.batch_on(accelerator.device.type)
     sizes = *scorers.sizes.values(), *set_metrics.sizes.values()
     canvas = open_canvas(
         outline,

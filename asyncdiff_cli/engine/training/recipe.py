@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.backbones.choice import (
     ModelChoice,
     ModelSettings,
 )
-from asyncdiff_cli.engine.backbones.registry import GUIDED_ABOVE, REGISTRY
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, branches
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.fields import (
     Bound,
@@ -443,11 +443,7 @@ def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
     """
     if guidance_calls is None:
         entry = REGISTRY.get(recipe.backbone)
-        scale = recipe.guidance_scale
-        if scale is None and entry:
-            scale = entry.guidance_scale
-        above = GUIDED_ABOVE.get(entry.family) if entry else None
-        guidance_calls = 1 if above is None or scale is None or scale <= above else 2
+        guidance_calls = branches(entry, recipe.guidance_scale) if entry else 1
     images = recipe.iterations * recipe.prompts_per_iteration * recipe.group_size
     ends = recipe.step_range or (recipe.num_inference_steps,) * 2
     looked = sum(evaluations(recipe.scheduler, k) for k in ends)
