@@ -46,7 +46,7 @@ LIGHT = {
     "sampling": "arguments",
     "drawing": "checked_request dry_run estimate input_image panel plan planning provenance"
     " readiness redraw request seeds settings source_image",
-    "training": "recipe recipe_files run run_options",
+    "training": "dry_run recipe recipe_files run run_options",
     "schedules": "distill_request journal request search",
     "evaluation": "comparison contender dry_run export import_scores imported layouts.table merge"
     " paper reproduce scoring set_metrics.__init__ set_metrics.reference store summary sweep_axis"

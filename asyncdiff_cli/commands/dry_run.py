@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -34,6 +34,26 @@ class DryRunOptions:
     def asked(self) -> bool:
         """Whether either is given."""
         return self.dry_run or self.measure
+
+
+def show_cost(found: Mapping[str, Any], names: Sequence[str], **said: str) -> None:
+    """Print a dry run of what draws many images.
+
+    Args:
+        names: the values that are printed as they are.
+        said: what is said of others.
+    """
+    drawn = {name: found[name] for name in ("guidance", "size", "batch_size")}
+    render.fields(
+        {
+            **{name.replace("_", " "): found[name] for name in names},
+            **said,
+            "settings": render.pairs(drawn),
+            **needs_shown(found),
+        }
+    )
+    if found["advice"]:
+        render.warning(found["advice"])
 
 
 def needs_shown(found: Mapping[str, Any]) -> dict[str, str]:

@@ -59,6 +59,7 @@ def evaluate(
     )  # fmt: skip
     out = out or wanted.default_out
     if dry_run.asked:
+        processes.check()
         tell(wanted, out, dry_run.measure, json)
         return
     processes.launch(model.device)

@@ -142,6 +142,12 @@ class Processes:
         int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")
     ] = 1
 
+    def check(self) -> None:
+        """Refuse a number that there cannot be."""
+        from asyncdiff_cli.engine.launching import must_launch
+
+        must_launch(self.processes)
+
     def launch(self, device: str | None) -> None:
         """Leave the command to its processes, if it is to have several, and exit as they do."""
         from asyncdiff_cli.engine.launching import launch, must_launch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncdiff_cli import render
-from asyncdiff_cli.commands.dry_run import needs_shown
+from asyncdiff_cli.commands.dry_run import show_cost
 from asyncdiff_cli.engine.collector import collector_at_rest
 
 if TYPE_CHECKING:
@@ -58,19 +58,9 @@ def tell(wanted: Comparison, out: Path, measure: bool, json: bool) -> None:
         for row in found["policies"]
     ]
     render.table(("policy", "γ", "steps", "images", "in the store"), rows)
-    told = ("store", "dataset", "prompts", "num_images", "seed", "denoiser_calls")
-    named = {name: ", ".join(found[name]) for name in ("rewards", "set_metrics")}
-    drawn = {name: found[name] for name in ("guidance", "size", "batch_size")}
-    render.fields(
-        {
-            **{name.replace("_", " "): found[name] for name in told},
-            **{name.replace("_", " "): value for name, value in named.items()},
-            "settings": render.pairs(drawn),
-            **needs_shown(found),
-        }
-    )
-    if found["advice"]:
-        render.warning(found["advice"])
+    names = "store", "dataset", "prompts", "num_images", "seed", "denoiser_calls"
+    measured = ", ".join([*found["rewards"], *found["set_metrics"]])
+    show_cost(found, names, rewards=measured)
 
 
 def show(

@@ -9,10 +9,12 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import callbacks, options
+from asyncdiff_cli.commands.dry_run import DryRunOptions, show_cost
 from asyncdiff_cli.commands.groups import in_panel
 from asyncdiff_cli.engine.collector import collector_at_rest
 
 if TYPE_CHECKING:
+    from asyncdiff_cli.engine.training.recipe import Recipe
     from asyncdiff_cli.engine.training.trainer import Trainer
 
 
@@ -65,6 +67,7 @@ def train(
             help="What to log to: tensorboard, wandb, trackio, or any that accelerate knows.",
         ),
     ] = None,
+    dry_run: DryRunOptions,
     json: Annotated[
         bool,
         typer.Option(
@@ -95,6 +98,10 @@ def train(
     changes += overrides or ()
     chosen, path = find_run(recipe, model.backbone, changes, resume, out, prompts)
 
+    if dry_run.asked:
+        processes.check()
+        _tell(chosen, path, model.device, dry_run.measure, json)
+        return
     processes.launch(model.device)
     with hold(path):
         with render.status("Loading the models") as downloading:
@@ -114,6 +121,20 @@ def train(
                 downloading,
             )
         _run(trainer, json)
+
+
+def _tell(recipe: Recipe, path: Path, device: str | None, measure: bool, json: bool) -> None:
+    """Print what a run would draw."""
+    from asyncdiff_cli.engine.training.dry_run import training_cost
+
+    with render.status("Looking at the model"):
+        found = training_cost(recipe, path, device, measure, render.quiet_libraries)
+    if json:
+        render.as_json(found)
+        return
+    names = "run", "iterations", "done", "dataset", "prompts", "group_size", "steps", "seed"
+    more = "images", "denoiser_calls", "held_out_prompts"
+    show_cost(found, [*names, *more], rewards=render.pairs(found["rewards"]))
 
 
 def _run(trainer: Trainer, json: bool) -> None:

@@ -143,6 +143,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "eval --set-metrics spectrum --reference folder": "no pictures",
         "eval --shard 3/2": "a shard is I/N",
         "eval --processes 0": "number of processes",
+        "eval --processes 0 --dry-run": "number of processes",
         "eval --device cdua": "use cpu, cuda or cuda:N",
         "eval --out folder/..": "no evaluation: give another --out",
         "eval --out store --seed 7": "was evaluated with other settings, seed (42, now 7)",
@@ -221,6 +222,7 @@ def test_a_dry_run_of_a_known_backbone_needs_no_torch(tmp_path, monkeypatch):
         "sample cat --backbone z-image": "name synchronous, gamma 1.0, num_inference_steps 50",
         "sample --from dog.png --gamma 2 --out new": "new/dog-gamma2.png",
         "eval --limit 3": "denoiser calls  90\n",  # of three policies in five guided steps
+        "train iterations=3 group_size=4": "held out prompts  ",
         "eval --backbone flux --policies baseline,fixed:1 --steps 7,10": "denoiser calls  69632\n",
     }
     done = python("-c", RUN, "0", *(f"{line} --device cpu --dry-run" for line in lines))

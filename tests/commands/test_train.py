@@ -202,6 +202,10 @@ def test_a_finished_run_says_so_and_can_be_extended(train, tmp_path):
     train(iterations=1)
     line = one_line(train("--resume", "r"), 2)
     assert "all 1 iterations are done: add iterations=N to go on" in line
+    told = train("--resume", "r", "iterations=3", "--dry-run", "--json").json
+    drawn = 2 * told["group_size"] * told["prompts"] // 2
+    assert (told["run"], told["done"], told["images"]) == ("r", 1, drawn)
+    assert told["memory_bytes"] > told["weights_bytes"]
     outcome = train("--resume", "r", "iterations=3")
     assert outcome.code == 0
     assert [line.split(":")[0] for line in outcome.err.splitlines()] == [

@@ -23,6 +23,7 @@ from asyncdiff_cli.engine.drawing.estimate import (
     UNKNOWN,
     Estimate,
     Forecast,
+    LookedAt,
     ModelNeeds,
     stored_on_the_hub,
 )
@@ -71,9 +72,9 @@ class ToldModel:
     @property
     def size(self) -> int:
         """Height and width in pixels unless asked otherwise; 0 while they are not known."""
-        if self.entry.size is not None:
-            return self.entry.size
-        return 0 if self.directory is None else weights.default_size(self.directory)
+        if self.entry.size is not None or self.directory is None:
+            return self.entry.size or 0
+        return weights.default_size(self.directory)
 
     def needs(self) -> ModelNeeds:
         """What it needs; its memory takes a trace."""
@@ -85,6 +86,34 @@ class ToldModel:
             _weights(self.entry, place, choice.quantize, self.dtype),
             UNKNOWN if place is None else UNTRACED,
         )
+
+
+def look_up_model(
+    choice: ModelChoice,
+    size: int | None,
+    guidance: float | None,
+    batch_on: Callable[[str], int],
+    measure: bool,
+    on_import: Callable[[], None],
+) -> LookedAt:
+    """Look up the model of an evaluation or a training, without torch if it is known by name.
+
+    Args:
+        size, guidance: of what is drawn; None is the backbone's.
+        batch_on: a kind of device, such as "cuda", to the images that are drawn at once on it.
+        measure, on_import: as of `forecast`.
+
+    Raises:
+        InputError, AsyncDiffError: for settings that a run refuses.
+    """
+    told = None if measure else ToldModel.of(choice)
+    if told is not None:
+        return LookedAt(told.entry, told.size, told.needs())
+    with collector_at_rest():
+        from asyncdiff_cli.engine.drawing.measured import look_at
+
+        on_import()
+    return look_at(choice, size, guidance, batch_on)
 
 
 def forecast(

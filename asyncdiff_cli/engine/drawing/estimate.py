@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncdiff_cli.engine.backbones import weights
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
@@ -52,6 +52,15 @@ class ModelNeeds:
             "memory_reason": self.memory.reason,
             "advice": self.advice,
         }
+
+
+class LookedAt(NamedTuple):
+    """A model before it is loaded."""
+
+    entry: BackboneEntry
+    size: int
+    """Height and width in pixels unless asked otherwise; 0 while they are not known."""
+    needs: ModelNeeds
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from asyncdiff_cli.engine.backbones import weights
 from asyncdiff_cli.engine.backbones.backbone import Backbone, load_outline
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.loading import check_checkpoint
-from asyncdiff_cli.engine.backbones.memory.advice import advise
+from asyncdiff_cli.engine.backbones.memory.advice import advise, evaluation_work
 from asyncdiff_cli.engine.backbones.memory.footprint import SMALL_MODEL, footprint
 from asyncdiff_cli.engine.backbones.memory.tracing import Work
 from asyncdiff_cli.engine.backbones.outline import Outline
@@ -24,6 +25,7 @@ from asyncdiff_cli.engine.drawing.estimate import (
     UNKNOWN,
     Estimate,
     Forecast,
+    LookedAt,
     ModelNeeds,
     stored,
     stored_on_the_hub,
@@ -79,6 +81,25 @@ def needs_traced(
     where = resolve_device(choice.device, choice.dtype, outline.entry)
     held, peak, advice = _estimate_memory(outline, work, encode_first)
     return ModelNeeds(choice.filled(outline.entry.name, *where), held, peak, advice)
+
+
+def look_at(
+    choice: ModelChoice, size: int | None, guidance: float | None, batch_on: Callable[[str], int]
+) -> LookedAt:
+    """Look at the model of an evaluation or a training, which encode their prompts first.
+
+    Raises:
+        InputError, AsyncDiffError: as `find_outline`, `Outline.check_side` and `needs_traced`.
+    """
+    entry, outline = find_outline(choice)
+    if outline is None:
+        return LookedAt(entry, entry.size or 0, needs_unseen(choice, entry))
+    outline.check_side(size)
+    work = evaluation_work(outline, batch_on(outline.device.type), size, guidance)
+    needs = needs_traced(choice, outline, work, encode_first=True)
+    if (peak := needs.memory).value is not None:
+        needs = replace(needs, memory=replace(peak, reason=f"{peak.reason}, as rewards do"))
+    return LookedAt(entry, outline.size, needs)
 
 
 def find_outline(choice: ModelChoice) -> tuple[BackboneEntry, Outline | None]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry, branches
-from asyncdiff_cli.engine.collector import collector_at_rest
-from asyncdiff_cli.engine.drawing.dry_run import ToldModel
+from asyncdiff_cli.engine.drawing.dry_run import look_up_model
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.contender import key_of
 from asyncdiff_cli.engine.evaluation.setting import Setting
@@ -35,20 +34,14 @@ def evaluation_cost(
         on_import: called once torch and diffusers are imported, if they are.
 
     Raises:
-        InputError, AsyncDiffError: as `Comparison.check` and `count_prompts`, and for settings of
-            the model that a run refuses; where it is traced, also as `Comparison.contenders`.
+        InputError, AsyncDiffError: as `Comparison.check`, `Comparison.count_prompts` and
+            `look_up_model`.
     """
     wanted.check(out)
     count = wanted.count_prompts()
-    told = None if measure else ToldModel.of(wanted.choice)
-    if told is not None:
-        entry, size, needs = told.entry, told.size, told.needs()
-    else:
-        with collector_at_rest():
-            from asyncdiff_cli.engine.evaluation.measured import look_at
-
-            on_import()
-        entry, size, needs = look_at(wanted)
+    entry, size, needs = look_up_model(
+        wanted.choice, wanted.size, wanted.guidance, wanted.batch_on, measure, on_import
+    )
     device = str(needs.model.device).partition(":")[0]
     return {
         "dry_run": True,
