@@ -84,7 +84,7 @@ def _bound(value: float) -> float:
 
 Text = Annotated[str, AfterValidator(_text)]
 Prompt = Annotated[Text, AfterValidator(_prompt)]
-NotEmpty = Annotated[Text, AfterValidator(not_empty)]
+NotEmpty = Annotated[str, AfterValidator(not_empty)]
 Numbers = Annotated[
     tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1, max_length=MAX_VALUES)
 ]

@@ -9,16 +9,16 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from asyncdiff_cli.engine.checks import check_count
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, is_panel, read_provenance
 from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
-from asyncdiff_cli.engine.fields import NotEmpty, Prompt, validated
+from asyncdiff_cli.engine.fields import Prompt, Text, not_empty, validated
 from asyncdiff_cli.engine.files import expanded, write_apart
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.prompts.files import Entry, read_entries
@@ -119,7 +119,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 class Pairing(BaseModel):
     """A line of JSON Lines that gives a picture its prompt."""
 
-    image: NotEmpty
+    image: Annotated[Text, AfterValidator(not_empty)]
     """A path from the current directory or from that of the file, or the end of one."""
     prompt: Prompt
 
