@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from asyncdiff_cli.engine.backbones.registry import evaluations
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.table import POLICIES
-from asyncdiff_cli.engine.training.recipe import evaluations
 from benchmarks.policies import GRID
 
 NOTHING, TUNING, TRAINING = "nothing", "tuning", "training"

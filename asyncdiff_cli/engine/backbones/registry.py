@@ -231,6 +231,11 @@ REGISTRY: dict[str, BackboneEntry] = {
 }
 
 
+def evaluations(solver: str | None, steps: int) -> int:
+    """Count the evaluations of K steps of a solver; None is the backbone's own, which makes K."""
+    return 2 * steps - 1 if solver == "heun" else steps
+
+
 def branches(entry: BackboneEntry, guidance: float | None) -> int:
     """Count the denoiser calls of an evaluation: two with classifier-free guidance, else one.
 

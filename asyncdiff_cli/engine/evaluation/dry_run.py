@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry, branches
+from asyncdiff_cli.engine.backbones.registry import BackboneEntry, branches, evaluations
 from asyncdiff_cli.engine.drawing.dry_run import look_up_model
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.contender import key_of
 from asyncdiff_cli.engine.evaluation.setting import Setting
 from asyncdiff_cli.engine.evaluation.shards import places
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.training.recipe import evaluations
 
 
 def evaluation_cost(

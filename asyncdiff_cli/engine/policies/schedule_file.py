@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES
+from asyncdiff_cli.engine.backbones.registry import SCHEDULER_CLASSES, evaluations
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.limits import MAX_GUIDANCE, MAX_SIDE, MAX_STEPS
 from asyncdiff_cli.engine.reading import AS_TUPLE, Saved
@@ -71,10 +71,10 @@ class Schedule(Saved):
     def _fits(self) -> Self:
         if self.solver not in SCHEDULER_CLASSES:
             raise ValueError(unknown("solver", self.solver, SCHEDULER_CLASSES))
-        evaluations = 2 * self.steps - 1 if self.solver == "heun" else self.steps
-        if len(self.deviations) != evaluations - 1:
+        needed = evaluations(self.solver, self.steps) - 1
+        if len(self.deviations) != needed:
             raise ValueError(
-                f"{self.steps} steps of {self.solver} need {evaluations - 1} deviations, not"
+                f"{self.steps} steps of {self.solver} need {needed} deviations, not"
                 f" {len(self.deviations)}"
             )
         return self

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asyncdiff_cli.engine.training.recipe import Recipe, evaluations
+from asyncdiff_cli.engine.backbones.registry import evaluations
+from asyncdiff_cli.engine.training.recipe import Recipe
 
 
 def returns(rewards: Tensor, decay: float) -> Tensor:

@@ -22,7 +22,7 @@ from asyncdiff_cli.engine.backbones.choice import (
     ModelChoice,
     ModelSettings,
 )
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, branches
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, branches, evaluations
 from asyncdiff_cli.engine.checks import unknown
 from asyncdiff_cli.engine.fields import (
     Bound,
@@ -426,11 +426,6 @@ class Cost:
     forward_passes: int
     """Forward passes of the denoiser, for one image each, where images of one prompt and noise are
     in one batch and share the first."""
-
-
-def evaluations(scheduler: str | None, steps: int) -> int:
-    """The evaluations of K steps of a solver; None is the backbone's own, which makes K."""
-    return 2 * steps - 1 if scheduler == "heun" else steps
 
 
 def cost(recipe: Recipe, guidance_calls: int | None = None) -> Cost:
