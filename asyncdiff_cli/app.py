@@ -37,9 +37,10 @@ from asyncdiff_cli.engine.interrupts import OutputClosed, as_interrupts, exit_co
 DEBUG = "ASYNCDIFF_DEBUG"
 BEGIN = """
 Begin with:
-  asyncdiff doctor                        whether all is there
-  asyncdiff sample "a cat" --compare 0,1  a picture by the stock sampler, and beside it ours
-  asyncdiff ui                            the same on a page, with the schedule to drag
+  asyncdiff doctor                       whether all is there
+  asyncdiff sample "a fox" --deviation 0.5 --compare 0,1
+                                         a picture by the stock sampler, and beside it ours
+  asyncdiff ui                           the same on a page, with the schedule to drag
 """
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ white noise; it is in the table because it is what a sampler that stops early le
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import numpy as np
@@ -31,11 +31,14 @@ Change = Callable[[int], Image.Image]
 
 
 def draw(backbone: Backbone, count: int) -> list[Image.Image]:
-    """Pictures of different things, from different noise."""
+    """Pictures of different things on plain grounds, from different noise."""
     vocabulary = Vocabulary.load(backbone.directory)
     assert vocabulary is not None
-    names = list(vocabulary.objects)
-    prompts = [f"a {names[i * len(names) // count]}" for i in range(count)]
+    names, colours = list(vocabulary.objects), vocabulary.colours
+    prompts = [
+        f"a {names[i * len(names) // count]} on a {colours[i % len(colours)]} background"
+        for i in range(count)
+    ]
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
     return [
         image
@@ -102,8 +105,13 @@ def interval(values: np.ndarray) -> dict[str, float]:
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
+def _cell(found: Mapping[str, float]) -> str:
+    return "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**found)
+
+
 def main(
     count: Annotated[int, typer.Option(min=4, help="Pictures.")] = 24,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a page.")] = False,
     json: options.Json = False,
 ) -> None:
     """Add noise and detail to clean pictures and report the paired change of the scores."""
@@ -121,12 +129,16 @@ def main(
     if json:
         print(json_module.dumps({"count": count, "clean": clean, "changes": rows}))
         return
+    if markdown:
+        print(f"| added | `{'` | `'.join(MEASURES)}` |", "| --- | --- | --- | --- |", sep="\n")
+        for title, row in rows.items():
+            print(f"| {title} |" + "".join(f" {_cell(row[name])} |" for name in MEASURES))
+        return
     table = Table(title=f"change of the score, {count} pictures of mini")
     for heading in ("what is done", *MEASURES):
         table.add_column(heading)
     for title, row in {"clean (score)": clean, **rows}.items():
-        cells = ("{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**row[name]) for name in MEASURES)
-        table.add_row(title, *cells)
+        table.add_row(title, *(_cell(row[name]) for name in MEASURES))
     render.tables([table])
 
 

@@ -4,7 +4,8 @@
 
 Every round draws the same batch with each method, in an order of its own, and each method's time
 is divided by the stock pipeline's of that round, so that a machine whose speed drifts does not
-favour any. Printed are the medians of these ratios, with 95 % bootstrap confidence intervals.
+favour any. Printed are the medians of these ratios, with 95 % bootstrap confidence intervals. The
+module is an untrained one: it costs what a trained one does.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from asyncdiff_cli.engine import (
     LearnedDeviation,
     Policy,
     Synchronous,
+    TimestepPredictionModule,
     attach,
     load_backbone,
     sample,
@@ -39,6 +41,8 @@ from benchmarks import options
 
 TARGET = 1.02
 STOCK = "stock pipeline"
+FIXED = 0.5
+"""The deviation that is timed where a backbone's own is 0."""
 LEAST = 3
 """Rounds that a measurement takes, however long they last."""
 
@@ -75,9 +79,7 @@ def methods(
         with attach(backbone.pipe, policy):
             return stock()
 
-    fixed = FixedDeviation(backbone.entry.deviation)
-    if learned is None and backbone.entry.tpm is not None:
-        learned = LearnedDeviation.load(backbone.entry.tpm)
+    fixed = FixedDeviation(backbone.entry.deviation or FIXED)
     policies = {"synchronous": Synchronous(), "fixed": fixed, "learned": learned}
     ways = {
         f"{way}, {name}": partial(draw, policy)
@@ -143,7 +145,8 @@ def main(
     render.quiet_libraries()
     loaded = load_backbone(backbone)
     steps = steps or loaded.entry.num_inference_steps
-    seconds = measure(methods(loaded, batch, steps), rounds)
+    module = TimestepPredictionModule(**loaded.adapter.channels).to(loaded.device)
+    seconds = measure(methods(loaded, batch, steps, LearnedDeviation(module)), rounds)
     ratios = {n: median_interval(s / seconds[STOCK]) for n, s in seconds.items() if n != STOCK}
     stock = float(np.median(seconds[STOCK]))
     setting = {

@@ -1,9 +1,9 @@
-"""What the learned policies are worth: paired against the synchronous sampler and fixed deviations.
+"""What fixed and learned deviations are worth, paired against the synchronous sampler.
 
     python -m benchmarks.policies [--learned DIR] [--lifted DIR] [--prompts 640] [--json]
 
 Every policy draws the same held-out prompts from the same noise. They are validation prompts which
-the training never evaluated on; the best fixed deviation is chosen on training prompts. Printed are
+trainings never evaluate on; the best fixed deviation is chosen on training prompts. Printed are
 means, and paired differences to the synchronous sampler with 95 % bootstrap intervals; "composite"
 is the recipe's weighted mean of z-scores, in standard deviations of the synchronous images.
 """
@@ -117,7 +117,7 @@ def measure(
 
 def main(
     recipe: Annotated[str, typer.Option(help="Whose steps, rewards and prompts.")] = "mini",
-    learned: Annotated[Path | None, typer.Option(help="A module; default the shipped one.")] = None,
+    learned: Annotated[Path | None, typer.Option(help="A module.")] = None,
     lifted: Annotated[Path | None, typer.Option(help="One trained with the lifted bound.")] = None,
     prompts: Annotated[int, typer.Option(min=2, help="Held-out prompts.")] = 640,
     selection: Annotated[int, typer.Option(min=2, help="Prompts to choose D on.")] = 128,
@@ -130,13 +130,10 @@ def main(
     canvas = Canvas(load_backbone(settings.backbone), settings.guidance_scale, settings.size)
     scorers = RewardGroup({**settings.rewards})
     fixed, composites = best_fixed(chosen_among(settings, canvas, scorers, selection), batch)
-    policies: dict[str, Policy] = {
-        SYNCHRONOUS: Synchronous(),
-        FIXED: FixedDeviation(fixed),
-        "learned": LearnedDeviation.load(learned or settings.backbone),
-    }
-    if lifted is not None:
-        policies["learned, lifted"] = LearnedDeviation.load(lifted)
+    policies: dict[str, Policy] = {SYNCHRONOUS: Synchronous(), FIXED: FixedDeviation(fixed)}
+    for name, module in (("learned", learned), ("learned, lifted", lifted)):
+        if module is not None:
+            policies[name] = LearnedDeviation.load(module)
     test = held_out(settings, canvas, scorers, prompts)
     report = {
         "recipe": recipe,

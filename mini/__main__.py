@@ -51,7 +51,7 @@ def main() -> None:
     if options.stage == "pack":
         from mini import pack
 
-        size = pack.gather(sprites, options.out, options.python)
+        size = pack.gather(sprites, options.out, options.python, options.complete)
         print(f"{options.out}: {size / 2**20:.1f} MiB")
     if options.stage in ("sprites", "pack"):
         return
@@ -82,6 +82,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where the models go; default WORK/out")
     parser.add_argument("--only", nargs="+", help="files and directories of WORK to split")
     parser.add_argument("--python", help="pack wheels too, for this version of Python")
+    parser.add_argument(
+        "--complete", nargs="+", default=[], metavar="STAGE", help="complete stages to pack too"
+    )
     parser.add_argument("--minutes", type=float, help="time for all stages")
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="STAGE", help="complete stages to train for longer"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asyncdiff_cli.engine.evaluation.set_metrics.reference import find_reference
 from asyncdiff_cli.engine.rewards.world.vocabulary import THINGS
 from mini.art import LABELS, PACKAGES
 from mini.settings import Settings
@@ -19,7 +20,7 @@ def write(metrics: dict, settings: Settings, out: Path) -> None:
         "labels": f"`{LABELS}`",
         "padding": settings.transformer.padding,
         "tokens": settings.text.tokens,
-        "pictures": settings.evaluation.pictures,
+        "pictures": find_reference(out / "mini_judge").images,
         "steps": settings.sampling.steps,
         "guidance": settings.sampling.guidance,
         "trained": _table(("part", "steps", "last losses"), _trained(metrics["trained"])),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from mini.scenes import Batch, Scene, Scenes
 from mini.settings import Settings
 
 NOISY = 128  # pictures whose residual noise is estimated
-FIGURE_PROMPTS = ("a cat on grass", "a red car left of a dog on bricks")
+FIGURE_PROMPTS = ("a rocket under a starry sky", "a red car left of a fox on bricks")
 FIGURE_DEVIATIONS = (0.0, 0.5, 1.0)
 SHEET = 10  # pictures on its side
 
@@ -45,6 +46,8 @@ class Evaluation:
     Attributes:
         out: where the models were exported to.
         deadline: of `time.monotonic()`; what has not begun by then is left out.
+        measured: what an earlier run has measured, which is not measured again.
+        save: is called whenever more is measured.
     """
 
     out: Path
@@ -53,6 +56,8 @@ class Evaluation:
     settings: Settings
     deadline: float = float("inf")
     measured: dict = field(default_factory=dict)
+    save: Callable[[], None] = lambda: None
+    _plain: dict[int, _Looked] = field(default_factory=dict)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -103,10 +108,34 @@ class Evaluation:
         """All measures by name, in order of importance until the deadline."""
         self.measured["steps"] = self.settings.sampling.steps
         self.measured["guidance"] = self.settings.sampling.guidance
-        for part in (self._categories, self._sets, self._guidances, self._deviations):
-            if not self.late:
+        for name, part in (("categories", self._categories), ("vae", self._real)):
+            if name not in self.measured and not self.late:
                 part()
+                self.save()
+        own = self.settings.evaluation
+        self._rows("by_steps", own.steps, lambda steps: self._compare(self._synchronous(steps)))
+        self._rows("by_guidance", own.guidances, self._guided)
+        table = self.measured.setdefault("deviations", {})
+        for steps in own.deviated:
+            deviations = sorted(own.deviations, key=abs)
+            measure = partial(self._deviated, steps)
+            self._rows(str(steps), deviations, measure, table, "{:+g}")
         return self.measured
+
+    def _rows(
+        self,
+        name: str,
+        values: Sequence[Any],
+        measure: Callable[[Any], dict],
+        tables: dict | None = None,
+        key: str = "{}",
+    ) -> None:
+        """Fill a table's rows that are not there, until the deadline."""
+        rows = (self.measured if tables is None else tables).setdefault(name, {})
+        for value in values:
+            if key.format(value) not in rows and not self.late:
+                rows[key.format(value)] = measure(value)
+                self.save()
 
     def _categories(self) -> None:
         """The share of questions that the judge finds answered, in real scenes and drawn ones."""
@@ -140,8 +169,8 @@ class Evaluation:
             RadialSpectrum.name: RadialSpectrum.statistics(looked.spectrum),
         }
 
-    def _sets(self) -> None:
-        """Real scenes against others and against themselves through the VAE; then by step count."""
+    def _real(self) -> None:
+        """Real scenes against others, and against themselves through the VAE."""
         own = self.settings.evaluation
         others = self.render([scene for _, scene in self._world[own.pictures :]])
         first = self.render([scene for _, scene in self._world[: own.pictures]])
@@ -149,45 +178,34 @@ class Evaluation:
         self.measured["vae_psnr"] = summary(psnr)
         self.measured["real"] = self._compare(self._look(others, own.pictures))
         self.measured["vae"] = self._compare(self._look(decoded))
-        self.measured["by_steps"] = {}
-        for steps in own.steps:
-            if not self.late:
-                looked = self._look(self.draw(self._prompts, steps))
-                self.measured["by_steps"][steps] = self._compare(looked)
 
-    def _guidances(self) -> None:
-        """Guidance on prompts apart, to choose the default by."""
+    def _synchronous(self, steps: int) -> _Looked:
+        """Pictures without a deviation, which are drawn once."""
+        if steps not in self._plain:
+            self._plain[steps] = self._look(self.draw(self._prompts, steps))
+        return self._plain[steps]
+
+    def _guided(self, guidance: float) -> dict:
+        """A row of pictures of prompts apart, to choose the default by."""
         own, steps = self.settings.evaluation, self.settings.sampling.steps
         apart = self._world[own.pictures :][: own.guided]
-        prompts = [say(request) for request, _ in apart]
-        self.measured["by_guidance"] = {}
-        for guidance in own.guidances:
-            if not self.late:
-                pictures = self.draw(prompts, steps, guidance=guidance)
-                row = self._compare(self._look(pictures, own.pictures))
-                self.measured["by_guidance"][guidance] = row
+        pictures = self.draw([say(request) for request, _ in apart], steps, guidance=guidance)
+        return self._compare(self._look(pictures, own.pictures))
 
     @cached_property
     def _prompts(self) -> list[str]:
         return [say(request) for request, _ in self._world[: self.settings.evaluation.pictures]]
 
-    def _deviations(self) -> None:
-        """Fixed deviations on the same prompts and noise, with paired changes to D = 0."""
-        own = self.settings.evaluation
-        table: dict[int, dict[str, dict]] = {}
-        for steps in own.deviated:
-            plain = None
-            for deviation in sorted(own.deviations, key=abs):
-                if self.late:
-                    break
-                looked = self._look(self.draw(self._prompts, steps, deviation))
-                row = self._compare(looked)
-                plain = plain or looked
-                for name in ("scores", "noise"):
-                    change = np.array(getattr(looked, name)) - np.array(getattr(plain, name))
-                    row[f"{name}_change"] = summary(change)
-                table.setdefault(steps, {})[f"{deviation:+g}"] = row
-        self.measured["deviations"] = table
+    def _deviated(self, steps: int, deviation: float) -> dict:
+        """A row of a fixed deviation, with its changes to D = 0 of the same prompts and noise."""
+        plain = looked = self._synchronous(steps)
+        if deviation:
+            looked = self._look(self.draw(self._prompts, steps, deviation))
+        row = self._compare(looked)
+        for name in ("scores", "noise"):
+            change = np.array(getattr(looked, name)) - np.array(getattr(plain, name))
+            row[f"{name}_change"] = summary(change)
+        return row
 
     def _look(self, pictures: Tensor, first: int = 0) -> _Looked:
         """Pictures of what is asked for from the ``first`` scene on."""
@@ -239,12 +257,13 @@ class Evaluation:
 
         counts = self.settings.evaluation.figure_steps
         for number, prompt in enumerate(FIGURE_PROMPTS):
-            figure = Figure(figsize=(1.5 * len(counts), 1.6 * len(FIGURE_DEVIATIONS)))
+            size = 1.5 * len(counts), 1.6 * len(FIGURE_DEVIATIONS)
+            figure = Figure(figsize=size, layout="compressed")
             axes = figure.subplots(len(FIGURE_DEVIATIONS), len(counts), squeeze=False)
             for row, deviation in enumerate(FIGURE_DEVIATIONS):
                 for column, steps in enumerate(counts):
                     picture = to_images(self.draw([prompt], steps, deviation))[0]
-                    axes[row, column].imshow(picture)
+                    axes[row, column].imshow(picture, interpolation="nearest")
                     axes[row, column].set_title(f"K = {steps}, D = {deviation:g}", fontsize=7)
                     axes[row, column].axis("off")
             figure.suptitle(prompt, fontsize=9)

@@ -30,7 +30,9 @@ from mini.art import Drawing
 
 MOST = 4  # things in a scene
 NEAR = 25.0  # degrees of hue within which a natural colour may be called by a name
-OUTLINED = 0.4  # how often outlined drawings are chosen, against others
+STYLE_WEIGHTS = {"3d": 1.0, "flat": 0.5, "noto": 0.4, "contrast": 0.15}
+MIRRORED = 0.25  # share of the things that are
+TURN = 5.0  # degrees that a thing may be turned by, either way
 NUMBERS_PER_GROUND = 12  # random numbers in [0, 1) that a ground is made from
 
 
@@ -138,7 +140,7 @@ class Scenes:
             while second.thing == first.thing:
                 second = self._phrase(rng)
             phrases = (first, second) if rng.random() < 0.5 else (second, first)
-        place = rng.choice(list(PLACE_AREAS)) if kind == "place" else ""
+        place = rng.choice(list(PLACE_CENTRES)) if kind == "place" else ""
         relation = rng.choice(list(OPPOSITE)) if kind in ("pair", "relation") else ""
         return SceneRequest(phrases, place, relation)
 
@@ -187,8 +189,8 @@ class Scenes:
         )
 
     def _drawing(self, drawings: Sequence[int], rng: random.Random) -> int:
-        outlined = (self.drawings[index].style == "contrast" for index in drawings)
-        return rng.choices(drawings, [OUTLINED if each else 1.0 for each in outlined])[0]
+        weights = [STYLE_WEIGHTS[self.drawings[index].style] for index in drawings]
+        return rng.choices(drawings, weights)[0]
 
     def facts(self, scene: Scene, rng: random.Random) -> SceneRequest:
         """What a caption of ``scene`` says: the things, and a random part of the rest."""
@@ -215,46 +217,48 @@ class Scenes:
         )
 
 
-PLACE_AREAS = {
-    "left": ((0.2, 0.27), (0.4, 0.6)),
-    "right": ((0.73, 0.8), (0.4, 0.6)),
-    "top": ((0.4, 0.6), (0.2, 0.27)),
-    "bottom": ((0.4, 0.6), (0.73, 0.8)),
-    "middle": ((0.47, 0.53), (0.47, 0.53)),
+PLACE_CENTRES = {
+    "left": (0.27, 0.5),
+    "right": (0.73, 0.5),
+    "top": (0.5, 0.27),
+    "bottom": (0.5, 0.73),
+    "middle": (0.5, 0.5),
 }
-"""Where the centre (x, y) of a thing at a named place may lie."""
+"""Where the centre (x, y) of a thing at a named place lies."""
 
 Spot = tuple[float, float, float]
 """A centre (x, y) and the largest side that fits there."""
 
+JITTER = 0.015  # of a centre, either way
+ALONE_JITTER = 0.04  # of the centre of a thing that has the picture to itself
+
 
 def _spots(request: SceneRequest, count: int, rng: random.Random) -> list[Spot]:
-    """A place and a room for each of ``count`` things, in the order of the phrases."""
+    """A place and a room for each of ``count`` things, in the order of the phrases.
+
+    Few places with a little jitter: a transformer with absolute positions learns what a thing looks
+    like at each of them by itself.
+    """
     if request.place:
-        across, down = PLACE_AREAS[request.place]
-        room = 0.85 if request.place == "middle" else 0.42
-        return [(rng.uniform(*across), rng.uniform(*down), room)]
-    if count == 1:
-        return [(rng.random(), rng.random(), 0.9)]  # `_place` keeps it inside the picture
-    if count == 2:
+        spots = [(*PLACE_CENTRES[request.place], 0.85 if request.place == "middle" else 0.52)]
+    elif count == 1:
+        spots = [(0.5, 0.5, 0.9)]
+    elif count == 2:
         relation = request.relation or rng.choice(list(OPPOSITE))
-        near, far = rng.uniform(0.24, 0.28), rng.uniform(0.72, 0.76)
-        across = (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6))
-        ends = (near, far) if relation in ("left", "above") else (far, near)
-        places = zip(ends, across, strict=True)
+        ends = (0.26, 0.74) if relation in ("left", "above") else (0.74, 0.26)
         flat = relation in ("left", "right")
-        return [(a, b, 0.48) if flat else (b, a, 0.48) for a, b in places]
-    if count == 3 and rng.random() < 0.3:
-        cells = [(0.18, 0.5), (0.5, 0.5), (0.82, 0.5)]
-        return [(x, y + rng.uniform(-0.2, 0.2), 0.32) for x, y in cells]
-    cells = [(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)]
-    if count == 3:
-        cells = rng.choice(([(0.5, 0.25), *cells[2:]], [*cells[:2], (0.5, 0.75)]))
-    rng.shuffle(cells)
-    return [(x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.03, 0.03), 0.44) for x, y in cells]
+        spots = [(end, 0.5, 0.48) if flat else (0.5, end, 0.48) for end in ends]
+    else:
+        cells = [(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)]
+        if count == 3:
+            cells = rng.choice(([(0.5, 0.26), *cells[2:]], [*cells[:2], (0.5, 0.74)]))
+        rng.shuffle(cells)
+        spots = [(x, y, 0.46) for x, y in cells]
+    most = ALONE_JITTER if count == 1 and not request.place else JITTER
+    return [(x + rng.uniform(-most, most), y + rng.uniform(-most, most), r) for x, y, r in spots]
 
 
-SHARES = {"small": (0.42, 0.55), "": (0.68, 0.85), "big": (0.94, 1.0)}
+SHARES = {"small": (0.5, 0.56), "": (0.76, 0.84), "big": (0.96, 1.0)}
 """How much of its room a thing fills."""
 
 
@@ -270,8 +274,8 @@ def _place(phrase: Phrase, drawing: int, looks: str, spot: Spot, rng: random.Ran
         phrase.size,
         side,
         *inside,
-        angle=rng.uniform(-12, 12),
-        mirrored=rng.random() < 0.5,
+        angle=rng.uniform(-TURN, TURN),
+        mirrored=rng.random() < MIRRORED,
     )
 
 

@@ -6,9 +6,12 @@ import json
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.hashes import sha256_of_files
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 from mini import card, clip, export, judge, quality, reference, rewards, transformer, vae
@@ -17,7 +20,7 @@ from mini.compose import Composer
 from mini.evaluate import Evaluation
 from mini.scenes import Scenes
 from mini.settings import SIZE, Settings
-from mini.training import pick_device
+from mini.training import is_complete, pick_device
 
 TRAINED = ("judge", "vae", "transformer", "reward_clip", "reward_quality")
 MODELS = ("mini", "mini_judge", "mini_clip", "mini_quality")
@@ -59,15 +62,19 @@ class Plan:
     def seconds(self, stage: str) -> float | None:
         """What ``stage`` may train: its share of what is left for it and for those after it.
 
-        Time that one stage saves or loses is shared by the stages after it. Zero loads checkpoints
-        as they are.
+        Time that one stage saves or loses is shared by the stages after it, and what is complete
+        takes none. Zero loads checkpoints as they are.
         """
         if self.stage not in TRAINED:
             return 0.0
         if self.deadline is None:
             return None
         shares = self.settings.shares
-        later = sum(shares[name] for name in TRAINED[TRAINED.index(stage) :])
+        later = sum(
+            shares[name]
+            for name in TRAINED[TRAINED.index(stage) :]
+            if name == stage or not is_complete(self.work / name)
+        )
         rest = 1 - sum(shares.values())
         return max(0.0, (self.deadline - time.monotonic()) * shares[stage] / (later + rest))
 
@@ -118,26 +125,45 @@ class Plan:
         print(f"export: {megabytes:.1f} MB", flush=True)
 
     def evaluate(self) -> None:
-        """Measure the directories that were exported, as the package reads them."""
+        """Measure the directories that were exported, as the package reads them.
+
+        It goes on with what an earlier run has measured of the same weights.
+        """
+        path = self.out / "metrics.json"
+        measured = self._measured(path)
+
+        def save() -> None:
+            write_text(path, json.dumps(measured, indent=1) + "\n")
+
         evaluation = Evaluation(
             self.out,
             self.scenes,
             self.composer,
             self.settings,
             self.deadline or float("inf"),
+            measured.setdefault("mini", {}),
+            save,
         )
-        picture, prompts = evaluation.sheet()
-        picture.save(self.out / "sheet.png")
-        evaluation.figure(self.out / "steps-deviation.png")
-        measured = {"trained": self.trained(), "prompts": prompts}
+        if "prompts" not in measured:
+            picture, measured["prompts"] = evaluation.sheet()
+            picture.save(self.out / "sheet.webp", quality=90)
+            evaluation.figure(self.out / "steps-deviation.png")
+        evaluation.run()
         for name, part in (
-            ("mini", evaluation.run),
             ("clip", self._measure_clip),
             ("quality", lambda: self._measure_quality(evaluation.backbone.pipe.vae)),
         ):
-            measured[name] = part()
-            text = json.dumps(measured, indent=1)
-            (self.out / "metrics.json").write_text(text + "\n")
+            if name not in measured:
+                measured[name] = part()
+            save()
+
+    def _measured(self, path: Path) -> dict[str, Any]:
+        """What `path` has of these exports, and nothing of others."""
+        weights = sorted(self.out.rglob("*.safetensors"))
+        exported = sha256_of_files([(p.relative_to(self.out).as_posix(), p) for p in weights])
+        of = {"weights": exported, "settings": repr(self.settings)}
+        found = json.loads(path.read_text()) if path.exists() else {}
+        return found if found.get("of") == of else {"of": of, "trained": self.trained()}
 
     def _measure_clip(self) -> dict:
         reward = MiniClip.from_directory(self.out / "mini_clip")

@@ -95,12 +95,14 @@ def fill_cache(
 ) -> Cache:
     """Draw and encode the scenes in parts, so that an interrupted run goes on.
 
-    The directory is named after the weights: a VAE that was trained further has its own.
+    The directory is named after the weights and the first scenes: a VAE that was trained further,
+    or another world, has its own.
     """
     own, device = settings.transformer, composer.device
     weights = torch.cat([vae.encoder.conv_out.weight.flatten(), judge.lateral.weight.flatten()])
-    digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()[:8]
-    directory = work / f"latents-{digest}-{own.cache}"
+    digest = hashlib.sha256(weights.cpu().numpy().tobytes())
+    digest.update(repr([scene_of(scenes, own.seed, index) for index in range(16)]).encode())
+    directory = work / f"latents-{digest.hexdigest()[:8]}-{own.cache}"
     directory.mkdir(parents=True, exist_ok=True)
     projection = aligned_projection(settings, device)
 

@@ -39,6 +39,8 @@ def backbones(
             render.table(headings, [_row(e, p) for e, p in found.items()])
         return
 
+    from asyncdiff_cli.engine.prompts.mini import EXAMPLES
+
     check_choice("backbone", name, REGISTRY)
     values = _values(REGISTRY[name], where := presence(REGISTRY[name], ask_hub=True))
     vocabulary = Vocabulary.load(where.directory)
@@ -50,6 +52,7 @@ def backbones(
     values["bytes"] = _size(where)
     render.fields(values)
     if vocabulary:
+        render.fields({name: ", ".join(several) for name, several in EXAMPLES.items()})
         things = (f"{n} ({', '.join(o)})" if o else n for n, o in vocabulary.objects.items())
         render.fields({"objects": ", ".join(things), "colours": ", ".join(vocabulary.colours)})
 

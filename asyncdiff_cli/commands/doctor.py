@@ -16,7 +16,7 @@ def doctor(json: options.Json = False) -> None:
     """Say whether pictures can be drawn here: libraries, devices, memory, models, the hub.
 
     Beside what is missing is the command that gets it. The exit code is 1 if what `asyncdiff
-    sample "a cat"` needs is not there or does not load.
+    sample "a fox"` needs is not there or does not load.
     """
     with render.status("Looking at this machine"):
         from asyncdiff_cli.engine.drawing.readiness import examine

@@ -23,7 +23,7 @@ def evaluate(
         str | None,
         options.policies(
             f"{usages()}; each with @γ if not 1. (default: baseline, and the modules that"
-            " the backbone ships)"
+            " the backbone ships, or fixed:0.5)"
         ),
     ] = None,
     gammas: Annotated[
@@ -48,7 +48,7 @@ def evaluate(
     with more policies or prompts: what is there is not drawn again. The table is printed, and
     written as DIR/table.md, .csv and .tex.
 
-    asyncdiff eval --policies baseline,learned,fixed:0.5,detail-daemon --limit 64
+    asyncdiff eval --policies baseline,spectral,fixed:0.5,detail-daemon --limit 64
     """
     from asyncdiff_cli.engine.evaluation.comparison import parse_comparison
 

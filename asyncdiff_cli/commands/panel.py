@@ -36,8 +36,8 @@ def panel(
     policies: Annotated[
         str | None,
         options.policies(
-            "The columns, as in eval. (default: baseline, learned at γ = 0.5, 1 and 2, and lifted"
-            " where there is one)"
+            "The columns, as in eval. (default: baseline; the backbone's module, or fixed:0.5, at"
+            " γ = 0.5, 1 and 2; and lifted where there is one)"
         ),
     ] = None,
     sampling: options.SamplingOptions,
@@ -48,7 +48,7 @@ def panel(
 ) -> None:
     """Draw PROMPTs with several policies from the same noise: the paper's Figures 5 and 6.
 
-    asyncdiff panel "a cat" "a dog" --policies baseline,learned,velocity-scale
+    asyncdiff panel "a fox" "a castle" --policies baseline,fixed:0.5,velocity-scale
     """
     from asyncdiff_cli.engine.drawing.provenance import save_apart
     from asyncdiff_cli.engine.evaluation.store import Store

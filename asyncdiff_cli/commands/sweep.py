@@ -31,8 +31,8 @@ def sweep(
     policies: Annotated[
         str | None,
         options.policies(
-            "What γ or the steps are swept of, as in eval. (default: learned, and lifted beside it"
-            " where there is one)"
+            "What γ or the steps are swept of, as in eval. (default: the backbone's modules, or"
+            " fixed:0.5)"
         ),
     ] = None,
     sampling: options.SamplingOptions,

@@ -80,7 +80,7 @@ def train(
     """Train the module that chooses the conditioning times, by GRPO around a frozen backbone.
 
     The run's directory holds its recipe, metrics, checkpoints, sample grids and, at the end, the
-    module: `asyncdiff sample "a cat" --tpm runs/mini/tpm`.
+    module: `asyncdiff sample "a fox" --tpm runs/mini/tpm`.
 
     asyncdiff train --recipe mini iterations=200 evaluation.every=20
     """

@@ -21,7 +21,7 @@ LOCALHOST, PORT = "127.0.0.1", 7860
 class _Start:
     """What the page begins with, as fields of a request."""
 
-    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What to draw.")] = "a cat"
+    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What to draw.")] = "a fox"
     seed: Annotated[int, typer.Option(metavar="SEED", help="Draws the noise.")] = 0
 
 
@@ -34,7 +34,7 @@ class _Deviations:
         str | None,
         typer.Option(
             metavar="NAME[:VALUE][@γ]",
-            help=f"Whose deviations: {usages()}. (default: the backbone's)",
+            help=f"Whose deviations: {usages()}. (default: the backbone's, or fixed:0.5)",
         ),
     ] = None
     gamma: options.Gamma = None
@@ -75,7 +75,7 @@ def ui(
     It draws PROMPT with and without deviations from the same noise, and saves pictures and
     schedules. ctrl-C ends it. It needs gradio: pip install 'asyncdiff-cli[ui]'
 
-    asyncdiff ui "an octopus on a yellow background" --policy fixed:0.5
+    asyncdiff ui "a rocket under a starry sky" --steps 5 --policy fixed:1
     """
     from asyncdiff_cli.engine.drawing.checked_request import check_request
     from asyncdiff_cli.engine.drawing.request import parse_request

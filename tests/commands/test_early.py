@@ -4,6 +4,7 @@ import json
 
 from PIL import Image
 
+from asyncdiff_cli.engine import TimestepPredictionModule
 from asyncdiff_cli.engine.drawing.provenance import save_png
 from tests.helpers.interpreter import python
 from tests.helpers.reporting import make_store, provenance
@@ -128,7 +129,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "sample x --num-images 1000000": "ask for fewer",
         "sample x --policy schedule:junk.json": "junk.json is damaged: deviations",
         "sample x --policy learned --backbone flux": "no learned module is shipped for flux",
-        "sample x --policy lifted:mini": "has the bound 0.5",
+        "sample x --policy lifted:mini": "no module is shipped for mini",
         "sample x --dry-run --out junk": "junk is a file",
         "sample --prompt-file folder": "cannot read folder",
         "sample --prompt-file prompts.jsonl": "prompts.jsonl:1: prompt",
@@ -178,7 +179,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "calibrate --out new.txt": "ends in .json",
         "spectrum --out new.json --size 100": "a multiple of 16",
         "distill folder --out new.json": "no timestep prediction module",
-        "distill mini --out new.json --size 512": "at most 128",
+        "distill mini --out new.json": "no module is shipped for mini",
         "merge store store --out folder/..": "is there already",
         "push junk.json alice": "write USER/NAME",
         "push junk.json alice/s": "neither a schedule nor a spectrum",
@@ -211,17 +212,18 @@ def test_a_dry_run_of_a_known_backbone_needs_no_torch(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     record = provenance("a dog", policy={"name": "fixed", "deviation": 0.5})
     save_png(Image.new("RGB", (128, 128)), "dog.png", record)
+    TimestepPredictionModule(16, 256, 256, width=16, layers=1, heads=2).save_pretrained("tpm")
     lines = {
         "sample cat": "mini, float32 on cpu",
         "sample cat --stepwise --dtype bf16": "mini, bfloat16 on cpu",
         "sample cat dog --deviation 0.3 --compare 0,1": "line fixed:0.3, gamma 0.0",
         "sample cat --schedule 0,0.5 --negative dog": "line schedule:0/0.5",
         "sample cat --policy spectral@2": "line spectral, gamma 2.0",
-        "sample cat --tpm mini:lifted": "line learned:mini:lifted",
+        "sample cat --tpm tpm": "line learned:tpm",
         "sample cat --backbone flux --steps 7": "line fixed:0.499, gamma 1.0, num_infer",
         "sample cat --backbone z-image": "name synchronous, gamma 1.0, num_inference_steps 50",
         "sample --from dog.png --gamma 2 --out new": "new/dog-gamma2.png",
-        "eval --limit 3": "denoiser calls  90\n",  # of three policies in five guided steps
+        "eval --limit 3": "denoiser calls  120\n",  # of two policies in ten guided steps
         "train iterations=3 group_size=4": "held out prompts  ",
         "eval --backbone flux --policies baseline,fixed:1 --steps 7,10": "denoiser calls  69632\n",
     }
@@ -229,7 +231,7 @@ def test_a_dry_run_of_a_known_backbone_needs_no_torch(tmp_path, monkeypatch):
     assert (done.returncode, done.stderr) == (0, "")
     for text in lines.values():
         assert text in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["dog.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.png", "tpm"]
 
 
 def test_what_is_shown_of_a_store_needs_no_torch(tmp_path, monkeypatch):

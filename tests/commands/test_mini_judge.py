@@ -1,13 +1,10 @@
 """`mini_judge` in the commands: from a directory, for prompts that it can read."""
 
-import json
-
 import pytest
 from PIL import Image
 
-from asyncdiff_cli.engine.prompts import load, mini
+from asyncdiff_cli.engine.evaluation.comparison import REWARDS
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS
-from asyncdiff_cli.engine.rewards.world.vocabulary import THINGS
 
 
 @pytest.fixture
@@ -73,22 +70,23 @@ def test_prompts_that_it_cannot_read_are_refused_before_anything_is_drawn(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_evaluation_by_category_on_the_second_worlds_prompts(
-    asyncdiff, pipelines, judge_directory, tmp_path, monkeypatch
-):
-    objects = {thing.name: list(thing.others) for thing in THINGS}
-    vocabulary = {"objects": objects, "colours": [], "words": [], "colourable": list(objects)}
-    (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary))
-    monkeypatch.setattr(mini, "MINI_DIRECTORY", tmp_path)
-    monkeypatch.setattr(mini, "EACH", {"validation": 4})
-    monkeypatch.setattr(load, "MINI", mini.second_edition)
+def test_an_evaluation_has_a_column_per_category(asyncdiff, pipelines, judge_directory):
     found = asyncdiff(
         *("eval", "--backbone", pipelines["sd3"], "--dataset=mini", "--limit=28", "--size=16"),
         *("--steps=1", "--policies=baseline", "--rewards=mini_judge", "--images=0", "--json"),
         *(f"--reward-path=mini_judge={judge_directory}", "--guidance=1", "--out", "out"),
     ).json
-    categories = found["rows"][0]["categories"]
-    assert list(categories) == list(NEEDS)
-    assert all(own["mini_judge"]["n"] == 4 for own in categories.values())
-    means = [own["mini_judge"]["mean"] for own in categories.values()]
-    assert sum(means) / 7 == pytest.approx(found["rows"][0]["metrics"]["mini_judge"]["mean"])
+    (row,) = found["rows"]
+    judged = {name: own["mini_judge"] for name, own in row["categories"].items()}
+    assert set(judged) == set(NEEDS)
+    assert sum(own["n"] for own in judged.values()) == 28
+    weighted = sum(own["mean"] * own["n"] for own in judged.values())
+    assert weighted / 28 == pytest.approx(row["metrics"]["mini_judge"]["mean"])
+
+
+def test_the_shipped_judge_is_asked_first_on_mini(asyncdiff, draw, tmp_path):
+    draw("a cat", "two red cars", "--out", "pictures")
+    found = asyncdiff("score", "pictures", "--rewards=mini_judge", "--json").json
+    assert [len(image["details"]["mini_judge"]) for image in found["images"]] == [2, 3]
+    assert all(0 <= image["scores"]["mini_judge"] <= 1 for image in found["images"])
+    assert REWARDS["mini"][0] == "mini_judge"

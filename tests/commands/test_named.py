@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from asyncdiff_cli.engine import TimestepPredictionModule
 from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
 from asyncdiff_cli.engine.training.run_options import find_run
+from tests.helpers.modules import randomised
 from tests.helpers.pictures import with_record
 
 
@@ -68,7 +70,9 @@ def test_what_a_run_names(asyncdiff, tmp_path):
 
 
 def test_a_module_is_found_from_another_directory(asyncdiff, picture, tmp_path, monkeypatch):
-    Path("mine").symlink_to(Path(asyncdiff("backbones", "mini", "--json").json["tpm"]))
+    tpm = TimestepPredictionModule(16, 256, 256, width=16, layers=1, heads=2)  # mini's channels
+    randomised(tpm).save_pretrained("real")
+    Path("mine").symlink_to("real")
     drawn = asyncdiff("sample", "a cat", "--steps", 2, "--tpm", "mine", "--json").json
     path = tmp_path / drawn["images"][0]["path"]
     source = asyncdiff("inspect", path, "--json").json["policy"]["source"]

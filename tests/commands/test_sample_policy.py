@@ -85,6 +85,9 @@ def test_a_module_is_learned_or_lifted(draw, tmp_path):
     other = draw("a cat", "--tpm", half, "--out", "other").out.strip()
     assert Path(one).read_bytes() == Path(other).read_bytes()
     assert draw("a cat", "--policy", f"lifted:{lifted}").code == 0
+    both = draw("a cat", "--policy", "fixed:0.5", "--tpm", half)
+    assert (both.code, both.err.count("\n")) == (2, 1)
+    assert "give one of a deviation, a schedule" in both.err
 
 
 def test_images_of_several_policies_are_drawn_again(draw, pipelines):
@@ -121,7 +124,6 @@ def test_images_of_several_policies_are_drawn_again(draw, pipelines):
         (["fixed:0.5@nan"], "gamma is a finite number, not nan"),
         (["fixed:0.5", "--deviation", 0.5], "give one of a deviation, a schedule"),
         (["fixed:0.5", "--schedule", "0.5"], "give one of a deviation, a schedule"),
-        (["fixed:0.5", "--tpm", "mini"], "give one of a deviation, a schedule"),
         (["fixed:0.5", "--bound", 1], "a bound is for a deviation or a schedule"),
     ],
 )

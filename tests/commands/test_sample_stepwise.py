@@ -84,7 +84,7 @@ def test_without_deviations_there_is_one_row(draw):
 
 
 def test_a_dry_run_names_what_a_run_writes(asyncdiff):
-    given = "sample", "a cat", "a dog", "--stepwise", "--steps", 1, "--size", 32
+    given = "sample", "a cat", "a dog", "--deviation", 0.5, "--stepwise", "--steps", 1, "--size", 32
     found = asyncdiff(*given, "--dry-run", "--json").json
     assert (found["dry_run"], found["images"]) == (True, 4)
     written = asyncdiff(*given).out.split()

@@ -16,14 +16,14 @@ from asyncdiff_cli.ui.server import serve
 from asyncdiff_cli.ui.studio import Studio
 from tests.helpers.browser import start_browser
 
-PROMPT, POLICY = "an octopus on a yellow background", "schedule:0.25/0.6/0.75/0.4/-0.1"
+PROMPT, POLICY = "a rocket under a starry sky", "schedule:0.3/0.8/1/0.6"
 WINDOW = {"width": 1280, "height": 834}
 
 
 def main(path):
     """Write a picture of the page as it opens, with a point that is chosen."""
     render.quiet_libraries()
-    request = parse_request(prompts=(PROMPT,), policy=POLICY)
+    request = parse_request(prompts=(PROMPT,), policy=POLICY, steps=5)
     page = Page(Studio.open(request, ModelChoice(device="cpu"), Path("outputs")), request)
     with serve(page, "127.0.0.1", free_port()) as url, contextmanager(start_browser)() as browser:
         tab = browser.new_page(viewport=WINDOW)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import LearnedDeviation
-from asyncdiff_cli.engine.policies.modules import find_module
 from asyncdiff_cli.engine.policies.tpm import mode
 from tests.conftest import PROMPTS, make_case
 from tests.helpers.by_hand import noise, places
@@ -60,11 +59,12 @@ def test_a_module_decides_to_the_bit_as_in_the_project(pack, tmp_path, options, 
     assert len(set(expected.tolist())) == 2
 
 
-def test_mini_with_its_module_draws_what_sample_draws(pack):
+def test_mini_with_a_module_draws_what_sample_draws(pack, tmp_path):
     case, gamma = make_case("mini"), 1.5
-    expected = case.draw(LearnedDeviation.load("mini"), gamma, output_type="latent")
+    tpm = randomised(tpm_for(case))
+    expected = case.draw(LearnedDeviation(tpm), gamma, output_type="latent")
     embeds = case.pipe.encode_prompt(PROMPTS, None, None, max_sequence_length=8)
-    sd3_draws(pack, case, embeds, find_module("mini"), gamma, expected)
+    sd3_draws(pack, case, embeds, saved(tpm, tmp_path), gamma, expected)
 
 
 def test_each_image_has_times_of_its_own(pack, tmp_path):
@@ -293,7 +293,6 @@ def test_a_module_that_another_node_gives_is_read_when_it_runs(pack):
     assert node.IS_CHANGED(sampler=None, gamma=1.0)
 
 
-def test_the_sizes_that_a_configuration_names_are_those_of_the_module():
-    assert set(SIZE) | {"latent_channels", "prompt_channels", "pooled_channels", "bound"} == set(
-        json.loads((find_module("mini") / "config.json").read_text())
-    )
+def test_the_sizes_that_a_configuration_names_are_those_of_the_module(folder):
+    others = {"latent_channels", "prompt_channels", "pooled_channels", "bound", "actions"}
+    assert set(SIZE) | others == set(json.loads((folder / "config.json").read_text()))

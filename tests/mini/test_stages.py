@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from mini import pack, stages
 from mini.__main__ import main
 from mini.art import Sprites
+from mini.evaluate import Evaluation
 from mini.settings import Settings
 from mini.text import tokens
 
@@ -59,7 +63,7 @@ def test_all_stages(work: Path) -> None:
         text = (out / name / "README.md").read_text()
         assert "## Measured" in text
         assert "| --- |" in text
-    assert Image.open(out / "sheet.png").size == (1280, 1280)
+    assert Image.open(out / "sheet.webp").size == (1280, 1280)
     known = Vocabulary.load(out / "mini")
     assert known.unknown(["two sheep left of a huge fire engine under a starry sky"]) == []
     backbone = load_backbone("mini", model_path=out / "mini")
@@ -69,6 +73,30 @@ def test_all_stages(work: Path) -> None:
     assert backbone.pipe.vae.config.latent_channels == settings.vae.latent_channels
 
 
+def test_an_evaluation_goes_on_with_what_is_missing(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(work / "out", out)
+    path, drawn = out / "metrics.json", []
+    whole = json.loads(path.read_text())
+    del (cut := json.loads(path.read_text()))["mini"]["deviations"]["2"]["+0.5"], cut["quality"]
+    path.write_text(json.dumps(cut))
+    draw = Evaluation.draw
+
+    def counted(self: Evaluation, *arguments: Any, **options: Any) -> torch.Tensor:
+        drawn.append(arguments[1:])
+        return draw(self, *arguments, **options)
+
+    monkeypatch.setattr(Evaluation, "draw", counted)
+    plan(work, out).run("evaluate")
+    assert drawn == [(2,), (2, 0.5)]
+    assert json.loads(path.read_text()) == whole
+    (out / "mini" / "vae" / "other.safetensors").write_bytes(b"")  # other weights: all of it again
+    plan(work, out).run("evaluate")
+    assert len(drawn) > 6
+
+
 def test_the_package_for_another_machine_holds_code_and_sprites(work: Path, tmp_path: Path) -> None:
     size = pack.gather(work / "sprites.webp", tmp_path / "pack")
     assert size < 8 * 2**20
@@ -76,6 +104,22 @@ def test_the_package_for_another_machine_holds_code_and_sprites(work: Path, tmp_
     assert {path.name for path in (tmp_path / "pack").iterdir()} == {
         *("mini", "asyncdiff_cli", "recipes", "work", "run.sh")
     }
+
+
+def test_complete_stages_travel_and_take_no_time(work: Path, tmp_path: Path) -> None:
+    target = tmp_path / "pack"
+    pack.gather(work / "sprites.webp", target, stages=("judge", "vae"))
+    there = target / "work"
+    assert {path.name for path in (there / "judge").iterdir()} == {"checkpoint.pt", "log.jsonl"}
+    assert (there / "tokenizer-31" / "tokenizer.json").exists()
+    own = plan(there, tmp_path / "out", deadline=time.monotonic() + 100)
+    own.stage, shares = "transformer", own.settings.shares
+    rest = 1 - shares["judge"] - shares["vae"]
+    assert own.seconds("transformer") == pytest.approx(100 * shares["transformer"] / rest, rel=0.05)
+    own.stage = "judge"
+    assert own.judge.training is False
+    with pytest.raises(ValueError, match="reward_clip is not complete in"):
+        pack.gather(there / "sprites.webp", tmp_path / "again", stages=("reward_clip",))
 
 
 @pytest.mark.slow
@@ -131,7 +175,8 @@ def test_an_export_again_gives_the_same_weights(work: Path, tmp_path: Path) -> N
 def test_the_minutes_are_shared_by_what_is_left(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = plan(work, tmp_path, deadline=1000.0)
+    sprites, out = work / "sprites.webp", tmp_path / "out"
+    own = stages.Plan(Settings.smoke(), sprites, tmp_path, out, deadline=1000.0)
     shares, now = own.settings.shares, [900.0]
     monkeypatch.setattr(stages.time, "monotonic", lambda: now[0])
     own.stage = "judge"

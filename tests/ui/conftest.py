@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from asyncdiff_cli.engine import TimestepPredictionModule
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.drawing.request import parse_request
 from asyncdiff_cli.ui.studio import Studio
+from tests.helpers.modules import SIZE, randomised
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,11 @@ def opened(wish):
 def studio(opened, tmp_path):
     """A studio that has drawn nothing."""
     return Studio(replace(opened.job, out=tmp_path / "outputs"))
+
+
+@pytest.fixture
+def module(opened, tmp_path):
+    """A small module for mini, moved away from the synchronous sampler."""
+    tpm = TimestepPredictionModule(**opened.job.backbone.adapter.channels, **SIZE)
+    randomised(tpm).save_pretrained(tmp_path / "tpm")
+    return tmp_path / "tpm"

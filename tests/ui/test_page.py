@@ -41,7 +41,7 @@ def test_it_opens_with_what_was_asked_for(page, values):
 def test_without_wishes_it_opens_with_the_backbones_own(opened, wish):
     page = Page(opened, wish(policy=None, steps=None, seed=None, gamma=None))
     entry = opened.job.backbone.entry
-    assert page.policy.value == "learned"
+    assert page.policy.value == "fixed:0.5"  # mini's own deviates by nothing
     assert (page.seed.value, page.gamma.value) == (0, 1)
     assert page.guidance.value == entry.guidance_scale
 
@@ -134,19 +134,18 @@ def test_a_schedule_of_the_browsers_machine_can_be_loaded(page, values):
     assert refused.keys() == {page.of_load, page.upload}
 
 
-def test_a_module_can_be_loaded(page, values):
-    shipped = page.studio.job.backbone.entry.tpm
-    shown = page._on_load({**values, page.place: str(shipped)}, ignore)
-    assert shown[page.policy] == f"learned:{shipped}"
+def test_a_module_can_be_loaded(page, values, module):
+    shown = page._on_load({**values, page.place: str(module)}, ignore)
+    assert shown[page.policy] == f"learned:{module}"
     assert (shown[page.of_load], len(shown[page.curve]["deviations"])) == ("", 2)
 
 
-def test_what_is_saved_is_what_the_editor_shows(page, values):
+def test_what_is_saved_is_what_the_editor_shows(page, values, module):
     dragged = {"deviations": [0.5, 0.1], "dragged": True}  # and not yet answered
     page._on_save_schedule({**values, page.curve: dragged, page.name: "mine"}, ignore)
     assert Schedule.load(page.studio.job.out / "mine.json").deviations == pytest.approx((0.5, 0.1))
-    loaded = page._on_load({**values, page.curve: dragged, page.place: "mini"}, ignore)
-    assert loaded[page.policy] == "learned:mini"
+    loaded = page._on_load({**values, page.curve: dragged, page.place: str(module)}, ignore)
+    assert loaded[page.policy] == f"learned:{module}"
     assert loaded[page.curve]["deviations"] != (0.5, 0.1)
 
 

@@ -107,7 +107,7 @@ def test_a_solver_of_two_evaluations_a_step_has_twice_the_points(wish, tmp_path)
 
 def test_rewards_are_those_that_are_here(studio, wish, pipelines, tmp_path):
     assert set(studio.scores(studio.draw(wish()))) == {
-        "mini_clip", "mini_quality", "sharpness", "noise"
+        "mini_judge", "mini_clip", "mini_quality", "sharpness", "noise"
     }  # fmt: skip
     other = Studio.open(
         wish(size=16), ModelChoice(backbone=str(pipelines["sd3"]), device="cpu"), tmp_path

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from asyncdiff_cli.engine import AsyncDiffError, InputError
-from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.ui import upload
 from asyncdiff_cli.ui.upload import MODULE_FILES, kept, received
@@ -72,21 +71,21 @@ def test_another_file_of_the_name_is_left_alone(tmp_path):
     assert len([*tmp_path.iterdir()]) == 2
 
 
-def test_what_draws_is_kept_and_what_does_not_leaves_nothing(studio):
+def test_what_draws_is_kept_and_what_does_not_leaves_nothing(studio, module):
     out = studio.job.out
     spectrum = SPECTRUM.model_dump_json(exclude_none=True).encode()
     assert studio.keep({"s.json": spectrum}) == (out / "s.json", f"spectral:{out / 's.json'}")
-    module = {name: (MINI_DIRECTORY / "tpm" / name).read_bytes() for name in MODULE_FILES}
-    place, line = studio.keep(module)
+    files = {name: (module / name).read_bytes() for name in MODULE_FILES}
+    place, line = studio.keep(files)
     assert (place.parent, line) == (out, f"learned:{place}")
-    assert {path.name: path.read_bytes() for path in place.iterdir()} == module
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == files
     before = sorted(out.rglob("*"))
     damaged = (
         {"bad.json": b'{"format": 1}'},
-        {**module, "model.safetensors": b"no tensors"},
-        {**module, "config.json": json.dumps({"width": 1}).encode()},
+        {**files, "model.safetensors": b"no tensors"},
+        {**files, "config.json": json.dumps({"width": 1}).encode()},
     )
-    for files in damaged:
+    for wrong in damaged:
         with pytest.raises(AsyncDiffError, match="damaged"):
-            studio.keep(files)
+            studio.keep(wrong)
     assert sorted(out.rglob("*")) == before

@@ -203,8 +203,8 @@ def load_backbone(
 
     Example:
         >>> backbone = load_backbone("mini", device="cpu", scheduler="dpmpp")
-        >>> backbone.entry.num_inference_steps, backbone.dtype, backbone.scheduler
-        (5, torch.float32, 'dpmpp')
+        >>> backbone.size, backbone.dtype, backbone.scheduler
+        (128, torch.float32, 'dpmpp')
     """
     check_choice("parts", parts, PARTS)
     choice = ModelChoice.parse(

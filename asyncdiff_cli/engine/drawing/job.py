@@ -21,6 +21,11 @@ from asyncdiff_cli.engine.drawing.request import Request
 from asyncdiff_cli.engine.drawing.source_image import Record, first, read_source
 from asyncdiff_cli.engine.files import check_directory
 from asyncdiff_cli.engine.policies.base import StepState
+from asyncdiff_cli.engine.policies.given import Synchronous
+
+NOTHING_TO_SCALE = (
+    "γ multiplies deviations, and this policy has none: give --deviation 0.5, or another --policy"
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,16 @@ class Job:
 
     @property
     def warnings(self) -> list[str]:
-        """One line about words that the backbone does not know."""
+        """A line about words that the backbone does not know, and one about a γ without effect."""
         vocabulary = Vocabulary.load(self.backbone.directory)
         prompts = [drawn.prompt for batch in self.plan.batches for drawn in batch.drawn]
         negatives = [batch.settings.negative_prompt or "" for batch in self.plan.batches]
         line = vocabulary and vocabulary.warning(self.backbone.name, [*prompts, *negatives])
-        return [line] if line else []
+        idle = any(
+            isinstance(batch.settings.policy, Synchronous) and batch.settings.gamma not in (0, 1)
+            for batch in self.plan.batches
+        )
+        return [*([line] if line else []), *([NOTHING_TO_SCALE] if idle else [])]
 
     def run(self, on_step: Callable[[StepState], None] | None = None) -> Iterator[Written]:
         """Run as `execute` does."""

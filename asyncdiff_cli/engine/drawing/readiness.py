@@ -146,7 +146,7 @@ def _backbone(entry: BackboneEntry) -> Finding:
     if where.directory is not None:
         says = f"{_size(where.bytes or 0)} in {where.directory}"
         return Finding("backbone", entry.name, True, says, needed=needed)
-    remedy = f'asyncdiff sample "a cat" --backbone {entry.name}'
+    remedy = f'asyncdiff sample "a fox" --backbone {entry.name}'
     if entry.gated:
         remedy = f"accept its licence at {entry.licence_url}; hf auth login; {remedy}"
     if needed:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice, RecordedSettings
 from asyncdiff_cli.engine.backbones.control_nets import check_control_net
+from asyncdiff_cli.engine.backbones.editions import check_edition
 from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, Provenance, read_provenance
 from asyncdiff_cli.engine.drawing.request import Request
@@ -28,12 +29,13 @@ def read_source(request: Request, choice: ModelChoice) -> tuple[Record | None, M
     Raises:
         InputError: for a record that cannot be read, names another backbone than the choice, or
             what is not on this machine and was not asked for, such as the image that it was drawn
-            from.
+            from, or is gone.
     """
     if request.source is None:
         return None, choice
     record = read_provenance(request.source)
     named = model_of(first(record), choice)
+    check_edition(request.source, first(record).fingerprint, named)
     check_model(request.source, named, choice)
     own_policy = bool(request.given().keys() & POLICY_OPTIONS)
     for cell in cells(record):

@@ -28,6 +28,7 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
+from asyncdiff_cli.engine.policies.modules import main_policy
 from asyncdiff_cli.engine.policies.specs import (
     ChosenPolicy,
     PolicySpec,
@@ -56,7 +57,7 @@ from asyncdiff_cli.engine.rewards import (
 )
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
-REWARDS = {"mini": ("mini_clip", "mini_quality", "sharpness", GUARD)}
+REWARDS = {"mini": ("mini_judge", "mini_clip", "mini_quality", "sharpness", GUARD)}
 DEFAULT_REWARDS = ("image_reward", "hpsv2", "clip", "pickscore", GUARD)
 """The rewards of the paper, and the guard: of every backbone that is not in `REWARDS`."""
 KEPT_IMAGES = 16
@@ -330,7 +331,7 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
 
 def table_policies(entry: BackboneEntry) -> str:
     """The rows of the paper's tables, with the modules that a backbone has."""
-    return ",".join([BASELINE, "learned", *(["lifted"] if entry.lifted else [])])
+    return ",".join([BASELINE, main_policy(entry), *(["lifted"] if entry.lifted else [])])
 
 
 def parse_comparison(

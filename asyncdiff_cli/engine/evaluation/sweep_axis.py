@@ -8,6 +8,7 @@ from typing import NamedTuple
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
+from asyncdiff_cli.engine.policies.modules import main_policy
 
 BY_BOUND = {0.5: "learned", 1.0: "lifted"}
 
@@ -55,6 +56,6 @@ def sweep_axis(
     modules = [BY_BOUND[bound] for bound in bounds]
     if not modules and policies is None:
         # the lifted module is the paper's comparison, and is not scaled
-        modules = ["learned", *(["lifted@1"] if entry.lifted else [])]
+        modules = [main_policy(entry), *(["lifted@1"] if entry.lifted else [])]
     chosen = policies or ",".join(modules)
     return Axis("gamma" if gammas or bounds else "steps", f"{BASELINE},{chosen}")

@@ -27,6 +27,7 @@ from asyncdiff_cli.engine.evaluation.setting import Setting, labels
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.pictures import read_picture
+from asyncdiff_cli.engine.policies.modules import main_policy
 from asyncdiff_cli.engine.text import shortened
 
 PANEL_ROWS = 6
@@ -112,8 +113,8 @@ def _open(store: Store, name: str) -> _Cell:
 
 def figure_5(entry: BackboneEntry) -> str:
     """The columns of the paper's Figure 5, as `eval --policies`, with what a backbone has."""
-    lifted = ["lifted"] if entry.lifted else []
-    return ",".join([BASELINE, "learned@0.5", "learned", "learned@2", *lifted])
+    name, lifted = main_policy(entry), ["lifted"] if entry.lifted else []
+    return ",".join([BASELINE, f"{name}@0.5", name, f"{name}@2", *lifted])
 
 
 def check_panel(

@@ -74,9 +74,9 @@ class LearnedDeviation(_Acting):
         source: where it was loaded from, for the provenance.
 
     Example:
-        >>> policy = LearnedDeviation.load("mini")  # or a directory that `asyncdiff train` made
-        >>> policy.bound
-        0.5
+        >>> tpm = TimestepPredictionModule(16, 256, 256, bound=1.0, width=32, layers=1, heads=2)
+        >>> LearnedDeviation(tpm).bound  # or LearnedDeviation.load("runs/mini/tpm")
+        1.0
     """
 
     name = "learned"
@@ -266,8 +266,12 @@ def load_tpm(source: str | Path) -> TimestepPredictionModule:
         AsyncDiffError: if it cannot be fetched or is damaged.
 
     Example:
-        >>> load_tpm("mini:lifted").bound
-        1.0
+        >>> from tempfile import TemporaryDirectory
+        >>> tpm = TimestepPredictionModule(16, 256, 256, width=32, layers=1, heads=2)
+        >>> with TemporaryDirectory() as directory:  # or runs/mini/tpm, as training makes it
+        ...     tpm.save_pretrained(directory)
+        ...     load_tpm(directory).bound
+        0.5
     """
     return _load(source, _locate(str(source))[0])
 

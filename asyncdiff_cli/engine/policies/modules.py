@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
@@ -22,6 +22,8 @@ LIBRARY = "asyncdiff"
 TAGS = (LIBRARY, "flow-matching", "text-to-image")
 MODULE_FILES = "model.safetensors", "config.json"
 """The files that a module is loaded from."""
+NO_MODULE = "fixed:0.5"
+"""What is compared where a backbone ships no module."""
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 
 
@@ -55,11 +57,10 @@ def find_module(source: str) -> Path | Repository:
     Raises:
         InputError: for a backbone that ships none, or a directory that is not there or holds none.
     """
-    entry = REGISTRY.get(source.removesuffix(LIFTED))
-    shipped = entry and (entry.lifted if source.endswith(LIFTED) else entry.tpm)
-    if entry is not None and shipped is None:
+    own = shipped(source)
+    if source.removesuffix(LIFTED) in REGISTRY and own is None:
         raise InputError(f"no module is shipped for {source}: train one with `asyncdiff train`")
-    path = shipped or expanded(source)
+    path = own or expanded(source)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{path} holds no timestep prediction module: it has no config.json")
@@ -106,3 +107,16 @@ def check_module(source: str) -> ModuleConfig | None:
     """
     found = find_module(source)
     return None if isinstance(found, Repository) else read_config(source, found)
+
+
+def shipped(source: str) -> Path | None:
+    """The directory of the module that a backbone ships; None for any other source."""
+    entry = REGISTRY.get(source.removesuffix(LIFTED))
+    if entry is None:
+        return None
+    return entry.lifted if source.endswith(LIFTED) else entry.tpm
+
+
+def main_policy(entry: BackboneEntry) -> str:
+    """The policy that a backbone's tables and figures are about: its module's, if it ships one."""
+    return "learned" if entry.tpm else NO_MODULE

@@ -15,6 +15,7 @@ from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.hub import is_cached
 from asyncdiff_cli.engine.limits import MAX_BATCH
+from asyncdiff_cli.engine.policies.modules import shipped
 from asyncdiff_cli.engine.policies.table import POLICIES
 from asyncdiff_cli.engine.reading import Read, parse_json
 from asyncdiff_cli.engine.repository import Repository
@@ -65,7 +66,14 @@ def _check_modules(where: object, policy: RecordedPolicy) -> None:
     for member in policy.policies:
         _check_modules(where, member)
     source = policy.source
-    if source is None or source.partition(":")[0] in REGISTRY:
+    if source is None:
+        return
+    if source.partition(":")[0] in REGISTRY:
+        if shipped(source) is None:
+            raise InputError(
+                f"{where} names the module that came with {source}, which this version lacks: give"
+                " its place with --tpm DIR, or another policy"
+            )
         return
     if policy.name in POLICIES and not POLICIES[policy.name].takes_module:
         return  # its deviations are in the record

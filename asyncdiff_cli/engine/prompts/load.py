@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.prompts.coco import COCO_FILES, captions_of, fetch_coc
 from asyncdiff_cli.engine.prompts.compbench import fetch_compbench, read_compbench
 from asyncdiff_cli.engine.prompts.hub_set import HubSet, is_hub_set, pinned_source
 from asyncdiff_cli.engine.prompts.lines import read_prompts
-from asyncdiff_cli.engine.prompts.mini import first_edition
+from asyncdiff_cli.engine.prompts.mini import mini_captions
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
 from asyncdiff_cli.engine.prompts.split import FILE_HELD_OUT, SPLITS, is_held_out
 
@@ -33,9 +33,6 @@ DATASETS = dict.fromkeys(REGISTRY, "coco2014") | {"mini": "mini"}
 """What a backbone draws unless asked otherwise."""
 EVALUATED = {"mini": 256, "coco2014": 2048}
 """How many validation prompts an evaluation draws, unless asked otherwise; else all."""
-
-MINI = first_edition
-"""What composes mini's prompts: `second_edition` is for weights of that world."""
 
 
 def is_source(source: str) -> bool:
@@ -113,8 +110,8 @@ def load_prompts(
             f"{source!r} takes no local copy, as {', '.join(SOURCES[1:])} do: leave out {path}"
         )
     elif source == "mini":
-        texts, categories = MINI(split)
-        return PromptSet(source, split, tuple(texts), tuple(categories))
+        captions = mini_captions(split)
+        return PromptSet(source, split, tuple(captions), tuple(captions.values()))
     else:
         texts = _read_file(source, split, data_dir)
     return PromptSet(source, split, tuple(texts))

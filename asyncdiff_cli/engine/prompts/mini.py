@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
 
 from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.errors import AsyncDiffError
-from asyncdiff_cli.engine.prompts.split import SPLITS, is_held_out
+from asyncdiff_cli.engine.prompts.split import is_held_out
 from asyncdiff_cli.engine.rewards.world.grammar import SceneRequest, say
 from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
 from asyncdiff_cli.engine.rewards.world.questions import NEEDS, UNSEEN, Things, possible
-from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, MATERIALS, with_article
+from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS, MATERIALS
 
-SET_SIZES = {"train": 8192, "validation": 1024}
-TAG = 0.3
-"""The share of things in a pair that go by another name, if they have one."""
 VALIDATION_EVERY = 8
 """One in so many combinations of things and ground is for validation."""
 EACH = {"train": 1170, "validation": 146}
-"""Prompts of each category of the second edition."""
+"""Prompts of each category, in each split."""
+EXAMPLES = {
+    "prompts": ("a fox", "three apples", "a small red car", "a panda and a rose"),
+    "places": ("a rocket on the left", "an owl at the top", "a red car left of a fox"),
+    "grounds": ("a tiger on grass", "a rose on blue stripes", "a castle under a starry sky"),
+}
+"""What mini can be asked for."""
 TURNS = 200
 """How often what is asked for may come again, on another ground."""
 
-Captions = tuple[list[str], list[str]]
-"""Texts, and the category of each; none for a set without."""
 
-
-def second_edition(split: str) -> Captions:
-    """Captions of the second world, as many of each category of `NEEDS`.
+@lru_cache
+def mini_captions(split: str) -> Mapping[str, str]:
+    """Captions of mini's world with their categories, as many of each of `NEEDS`.
 
     Raises:
         AsyncDiffError: if mini's vocabulary is missing.
     """
     known = _vocabulary()
     found = compose({name: name in known.colourable for name in known.objects}, split, EACH[split])
-    texts = sorted(found, key=_digest)
-    return texts, [found[text] for text in texts]
+    return MappingProxyType({text: found[text] for text in sorted(found, key=_digest)})
 
 
 def compose(things: Things, split: str, count: int) -> dict[str, str]:
@@ -91,49 +93,3 @@ def _vocabulary() -> Vocabulary:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def first_edition(split: str) -> Captions:
-    """Captions of one thing or two on plain grounds, half of them with a ground and half without.
-
-    The splits are disjoint in what is shown, whatever it is called and in whichever order. There
-    are only some 2,900 ways to name one thing, so each half has all of them that it can, and is
-    filled up with pairs.
-    """
-    known = _vocabulary()
-    # of all of random's methods, only random() is promised to stay the same
-    rng = random.Random(0)
-    labels = list(known.objects)
-    texts: list[str] = []
-    for grounds in ([""], known.colours):
-        half = {
-            _caption([name], colour): None
-            for label, others in known.objects.items()
-            for name in (label, *others)
-            for colour in grounds
-            if _split([label], colour) == split
-        }
-        while len(half) < SET_SIZES[split] // 2:
-            pair, colour = [_pick(labels, rng), _pick(labels, rng)], _pick(grounds, rng)
-            if pair[0] != pair[1] and _split(pair, colour) == split:
-                half[_caption([_name(label, known, rng) for label in pair], colour)] = None
-        texts += half
-    return sorted(texts, key=_digest), []
-
-
-def _split(labels: Sequence[str], colour: str) -> str:
-    return SPLITS[is_held_out("|".join((*sorted(labels), colour)), VALIDATION_EVERY)]
-
-
-def _pick(items: Sequence[str], rng: random.Random) -> str:
-    return items[int(rng.random() * len(items))]
-
-
-def _name(label: str, known: Vocabulary, rng: random.Random) -> str:
-    others = known.objects[label]
-    return _pick(others, rng) if others and rng.random() < TAG else label
-
-
-def _caption(names: Sequence[str], colour: str) -> str:
-    ground = f" on {with_article(colour)} background" if colour else ""
-    return " and ".join(map(with_article, names)) + ground

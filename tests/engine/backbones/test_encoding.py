@@ -73,5 +73,5 @@ def test_each_command_tells_it_once(tmp_path, capsys):
     for error in (first, capsys.readouterr().err):
         lines = [line for line in error.splitlines() if "are cut" in line]
         assert len(lines) == 1, error
-        assert lines[0].startswith("warning: CLIP takes 16 tokens: the last 10 of 'a red cat a red")
-        assert lines[0].endswith("are cut, from 'cat' on")
+        assert lines[0].startswith("warning: CLIP takes 24 tokens: the last 2 of 'a red cat a red")
+        assert lines[0].endswith("are cut, from 'red' on")

@@ -38,12 +38,14 @@ from asyncdiff_cli.engine.evaluation.comparison import (
     Comparison,
     comparison_of_run,
     parse_comparison,
+    table_policies,
 )
 from asyncdiff_cli.engine.evaluation.contender import Contender, EvaluationCell, key
 from asyncdiff_cli.engine.evaluation.evaluation import Evaluation
 from asyncdiff_cli.engine.evaluation.merge import merge
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
+from asyncdiff_cli.engine.figures.gallery import figure_5
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, load_learned
 from asyncdiff_cli.engine.prompts import load
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES
@@ -731,7 +733,7 @@ def test_bad_options_are_refused_in_one_line(options, message):
 @pytest.mark.parametrize(
     ("policies", "message"),
     [
-        ("learned", "there is nothing to compare with: add baseline to --policies"),
+        ("fixed:0.5", "there is nothing to compare with: add baseline to --policies"),
         ("baseline,lerned", "unknown policy 'lerned'; did you mean 'learned'?"),
         ("baseline,", "unknown policy ''"),
         ("baseline,fixed", "policy fixed needs a value, such as fixed:0.5"),
@@ -771,16 +773,26 @@ def test_the_baseline_comes_first_and_has_no_gamma():
         *(("fixed:0.5", gamma, steps) for steps in (2, 4) for gamma in (0.5, 2.0)),
         *(("fixed:0.1", 3.0, steps) for steps in (2, 4)),
     ]
-    assert settings_of(Comparison(MINI, "baseline,learned")) == [
-        ("baseline", 1.0, 5),
-        ("learned", 1.0, 5),
+    steps = REGISTRY["mini"].num_inference_steps
+    assert settings_of(Comparison(MINI, "baseline,spectral")) == [
+        ("baseline", 1.0, steps),
+        ("spectral", 1.0, steps),
     ]
+
+
+def test_a_backbone_is_compared_by_the_modules_that_it_ships():
+    entry = REGISTRY["mini"]
+    assert table_policies(entry) == "baseline,fixed:0.5"
+    both = replace(entry, tpm=Path("tpm"), lifted=Path("lifted"))
+    assert table_policies(both) == "baseline,learned,lifted"
+    assert figure_5(entry) == "baseline,fixed:0.5@0.5,fixed:0.5,fixed:0.5@2"
+    assert figure_5(both) == "baseline,learned@0.5,learned,learned@2,lifted"
 
 
 @pytest.mark.parametrize(
     ("backbone", "dataset", "rewards"),
     [
-        ("mini", "mini", ["mini_clip", "mini_quality", "sharpness", "noise"]),
+        ("mini", "mini", ["mini_judge", "mini_clip", "mini_quality", "sharpness", "noise"]),
         ("sd35", "coco2014", ["image_reward", "hpsv2", "clip", "pickscore", "noise"]),
         ("flux", "coco2014", ["image_reward", "hpsv2", "clip", "pickscore", "noise"]),
     ],
@@ -808,7 +820,7 @@ def test_how_many_prompts_are_drawn(tmp_path, monkeypatch):
     assert drawn() == list(load_prompts("mini", "validation").draw(256, 42))
     assert drawn(limit=3, seed=7) == drawn(limit=9, seed=7)[:3] != drawn(limit=3)
     assert drawn(texts=("b", "a", "b"))[0] == "b"
-    with pytest.raises(InputError, match=r"mini has 1,024 validation prompts: .* not 1,025"):
+    with pytest.raises(InputError, match=r"mini has 1,022 validation prompts: .* not 1,025"):
         drawn(limit=1025)
     write_lists(tmp_path)
     lists = {"dataset": "t2i-compbench", "prompts": tmp_path}

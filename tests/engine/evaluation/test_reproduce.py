@@ -1,15 +1,17 @@
 """The command that a report shows draws the rows that the report is of."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from asyncdiff_cli import app
 from asyncdiff_cli.commands import evaluate
-from asyncdiff_cli.engine.backbones.registry import provisional_entry
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, provisional_entry
 from asyncdiff_cli.engine.evaluation.reproduce import eval_commands, origins
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.policies.specs import read_policy
+from asyncdiff_cli.engine.policies.specs import load_learned, read_policy
+from tests.helpers.modules import save_module
 from tests.helpers.reporting import POLICIES, PROMPTS, SETTINGS, make_store, provenance, store_row
 
 
@@ -38,7 +40,17 @@ def asked(monkeypatch):
     return run
 
 
-def test_it_asks_for_the_rows_and_settings(tmp_path, asked):
+@pytest.fixture
+def shipped_module(tmp_path, monkeypatch):
+    """A module that mini ships."""
+    load_learned.cache_clear()
+    entry = replace(REGISTRY["mini"], tpm=save_module(tmp_path / "tpm"))
+    monkeypatch.setitem(REGISTRY, "mini", entry)
+    yield
+    load_learned.cache_clear()
+
+
+def test_it_asks_for_the_rows_and_settings(tmp_path, asked, shipped_module):
     store = make_store(tmp_path / "my store")
     (command,) = commands(store)
     wanted, out = asked(command)

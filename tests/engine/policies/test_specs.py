@@ -164,7 +164,7 @@ def test_a_lifted_module_has_the_bound_1(modules):
 
 
 def test_shipped_modules_are_found_again_by_their_backbones_name(modules, monkeypatch):
-    entry = replace(REGISTRY["mini"], lifted=modules / "l@1ifted")
+    entry = replace(REGISTRY["mini"], tpm=modules / "half", lifted=modules / "l@1ifted")
     monkeypatch.setitem(REGISTRY, "mini", entry)
     learned, lifted = (parse_policy(name, entry) for name in ("learned", "lifted"))
     assert (learned.label, learned.policy.source) == ("learned", "mini")

@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
-from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.prompts import coco, compbench
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES, COCO_SIZES
@@ -17,7 +15,6 @@ from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from tests.helpers.prompts import LISTS, needs_lists, write_captions, write_lists
 
 SPLITS = ("train", "validation")
-SIZES = {"mini": {"train": 8192, "validation": 1024}}
 
 
 def prompt_set(size):
@@ -72,62 +69,6 @@ def test_the_fingerprint_is_of_the_texts_and_their_order():
     assert of("a", "b") == of("a", "b", name="other")
     assert len({of("a", "b"), of("b", "a"), of("ab"), of('a", "b'), of("a\nb"), of("\ue000")}) == 6
     assert len(of("a")) == 64
-
-
-def parsed(text, words):
-    """What a caption of mini shows: its labels, sorted, and its ground."""
-    labels = {n: label for label, others in words.objects.items() for n in (label, *others)}
-    things, _, ground = text.partition(" on ")
-    names = [thing.split(" ", 1)[1] for thing in things.split(" and ")]
-    colour = ground.removesuffix(" background").partition(" ")[2]
-    assert colour in ("", *words.colours)
-    return (*sorted(labels[name] for name in names), colour)
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return {split: load_prompts("mini", split) for split in SPLITS}
-
-
-def test_minis_prompts_are_the_same_everywhere(mini):
-    for split, found in mini.items():
-        assert (found.name, found.split) == ("mini", split)
-        assert len(found) == len(set(found.texts)) == SIZES["mini"][split]
-    assert mini["train"].fingerprint == (
-        "e385c1b2586aa61d3fd9b1022cc5fc0da18f73099abc9414c18c0e1c99db2106"
-    )
-    assert mini["validation"].fingerprint == (
-        "0dde5ad4aab1c5cd63f8e5c8d99a666e9776fe2c02b71e673cf2c3011cdf0797"
-    )
-
-
-def test_minis_splits_show_nothing_in_common(mini):
-    words = Vocabulary.load(MINI_DIRECTORY)
-    shown = {split: {parsed(text, words) for text in mini[split].texts} for split in SPLITS}
-    assert shown["train"].isdisjoint(shown["validation"])
-    singles = [what for split in SPLITS for what in shown[split] if len(what) == 2]
-    assert len(singles) == len(words.objects) * (1 + len(words.colours))
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_what_minis_prompts_are_about(mini, split):
-    words = Vocabulary.load(MINI_DIRECTORY)
-    texts = mini[split].texts
-    assert words.unknown(texts) == []
-    assert sum(" background" in text for text in texts) == len(texts) / 2
-    shown = [parsed(text, words) for text in texts]
-    assert all(len(set(labels)) == len(labels) for *labels, _ in shown)
-    assert 0.25 < sum(len(what) == 2 for what in shown) / len(texts) < 0.5
-    assert 0.25 < sum(len(parsed(text, words)) == 2 for text in texts[:512]) / 512 < 0.5
-    tags = {name for others in words.objects.values() for name in others}
-    pairs = [text.partition(" on ")[0].split(" and ") for text in texts if " and " in text]
-    named = [thing.split(" ", 1)[1] in tags for pair in pairs for thing in pair]
-    assert 0.05 < sum(named) / len(named) < 0.15
-
-
-def test_minis_articles(mini):
-    starts = {text.split(" on ")[0] for text in mini["train"].texts if " and " not in text}
-    assert {"an octopus", "a cat", "a UFO", "a unicorn", "an umbrella", "a hot dog"} <= starts
 
 
 def test_captions_of_a_local_file(tmp_path):

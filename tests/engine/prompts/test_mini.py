@@ -1,13 +1,13 @@
-"""Prompts of mini's second world: as many of each category, and nothing shown in both splits."""
+"""Prompts of mini's world: as many of each category, and nothing shown in both splits."""
 
-import json
 from collections import Counter
 
 import pytest
 
-from asyncdiff_cli.engine.prompts import load, mini
+from asyncdiff_cli.engine.backbones.registry import MINI_DIRECTORY
+from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.prompts.load import load_evaluation_prompts, load_prompts
-from asyncdiff_cli.engine.prompts.mini import compose, second_edition
+from asyncdiff_cli.engine.prompts.mini import EACH, EXAMPLES, compose
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.world.grammar import parse, say
 from asyncdiff_cli.engine.rewards.world.held_out import is_unseen
@@ -16,23 +16,13 @@ from asyncdiff_cli.engine.rewards.world.vocabulary import THINGS
 
 ALL = {thing.name: thing.name != "sheep" for thing in THINGS}
 SIZES = {"train": 300, "validation": 60}
+FINGERPRINTS = {"train": "78e8f3f7b3d24c11", "validation": "13ddb706b38ca582"}
+"""The same on every machine."""
 
 
 @pytest.fixture(scope="module")
 def found():
     return {split: compose(ALL, split, count) for split, count in SIZES.items()}
-
-
-@pytest.fixture
-def second(tmp_path, monkeypatch):
-    """The vocabulary of the second world where mini's is, and the one line that switches to it."""
-    objects = {thing.name: list(thing.others) for thing in THINGS}
-    colourable = [name for name, takes_colour in ALL.items() if takes_colour]
-    vocabulary = {"objects": objects, "colours": [], "words": [], "colourable": colourable}
-    (tmp_path / "vocabulary.json").write_text(json.dumps(vocabulary))
-    monkeypatch.setattr(mini, "MINI_DIRECTORY", tmp_path)
-    monkeypatch.setattr(mini, "EACH", SIZES)
-    monkeypatch.setattr(load, "MINI", second_edition)
 
 
 def test_categories_have_as_many_prompts(found):
@@ -76,16 +66,20 @@ def test_few_things_have_fewer_prompts():
     assert all(parse(text).phrases[0].thing in ("cat", "dog", "car") for text in few)
 
 
-def test_the_set_has_categories_once_it_is_switched(second):
-    validation = load_evaluation_prompts("mini")
-    assert Counter(validation.categories) == dict.fromkeys(NEEDS, SIZES["validation"])
-    assert len(set(validation.texts)) == len(validation)
-    assert validation.fingerprint[:16] == "4b5193632cc23379"
-    assert len(load_prompts("mini", "train")) == len(NEEDS) * SIZES["train"]
-    few = [validation.categories[place] for place in validation.order(70, 42)]
+def test_the_set_has_as_many_prompts_of_each_category():
+    for split, each in EACH.items():
+        prompts = load_prompts("mini", split)
+        assert Counter(prompts.categories) == dict.fromkeys(NEEDS, each)
+        assert len(set(prompts.texts)) == len(prompts)
+        assert prompts.fingerprint[:16] == FINGERPRINTS[split]
+    assert load_evaluation_prompts("mini") == prompts
+    few = [prompts.categories[place] for place in prompts.order(70, 42)]
     assert set(few) == set(NEEDS)
 
 
-def test_the_shipped_world_is_the_first():
-    assert load.MINI is mini.first_edition
-    assert load_prompts("mini", "validation").categories == ()
+def test_it_speaks_the_words_of_the_shipped_weights():
+    words = Vocabulary.load(MINI_DIRECTORY)
+    assert set(words.objects) == set(ALL)
+    examples = [text for several in EXAMPLES.values() for text in several]
+    assert words.unknown([*load_prompts("mini", "validation").texts, *examples]) == []
+    assert not any(map(MiniJudge.refuses, examples))

@@ -74,13 +74,13 @@ def test_a_module_says_what_it_was_worth_while_it_was_trained(run):
         "validation",
     )
     assert found.metric_args == {"baseline": 2.0, "difference": 0.5, "low": 0.0, "high": 1.0}
-    assert found.dataset_args == {"prompts": 3, "num_inference_steps": 3, "guidance_scale": 5.0}
+    assert found.dataset_args == {"prompts": 3, "num_inference_steps": 3, "guidance_scale": 3.0}
     assert "| 1, best | " in text
     assert RECIPE.strip() in text
     assert "![" in text
     assert "(training.png)" in text
     assert 'LearnedDeviation.load("alice/thing")' in code
-    line = 'asyncdiff sample "a cat" --backbone mini --steps 3 --guidance 5 --tpm alice/thing'
+    line = 'asyncdiff sample "a cat" --backbone mini --steps 3 --guidance 3 --tpm alice/thing'
     assert line in text
     (lacking,) = card_of(find_material(run)).lacking
     assert lacking.endswith(f"no histogram of D: `asyncdiff histogram {run}` makes it")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from asyncdiff_cli.engine import (
+    REGISTRY,
     InputError,
     Schedule,
     ScheduledDeviation,
@@ -47,7 +48,8 @@ def test_it_comes_no_further_from_many_steps_than_without_deviations(mini, sched
 
 def test_the_schedule_knows_what_it_is_for(mini, schedule, tmp_path):
     assert (schedule.backbone, schedule.solver, schedule.steps) == ("mini", "euler", STEPS)
-    assert (schedule.grid, schedule.guidance_scale, schedule.height) == ("model", 5.0, 128)
+    guidance = REGISTRY["mini"].guidance_scale
+    assert (schedule.grid, schedule.guidance_scale, schedule.height) == ("model", guidance, 128)
     assert schedule.made["images"] == 3
     schedule.save(tmp_path / "s.json")
     assert Schedule.load(tmp_path / "s.json") == schedule
