@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from asyncdiff_cli.engine.evaluation.set_metrics.reference import find_reference
@@ -10,10 +11,12 @@ from mini.art import LABELS, PACKAGES
 from mini.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "cards"
+BESIDE = {"mini_clip": "clip", "mini_quality": "quality"}
+"""Models whose measures lie beside them as JSON; mini's would change what it is known by."""
 
 
 def write(metrics: dict, settings: Settings, out: Path) -> None:
-    """A ``README.md`` beside each model that ``metrics`` measures."""
+    """A ``README.md`` beside each model that ``metrics`` measures, and the rewards' numbers."""
     values = {
         "things": len(THINGS),
         "art": ", ".join(f"`{package}`" for package in PACKAGES.values()),
@@ -31,6 +34,9 @@ def write(metrics: dict, settings: Settings, out: Path) -> None:
         weights = sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
         text = template.read_text().format(megabytes=weights / 1e6, **values)
         (directory / "README.md").write_text(text)
+        if template.stem in BESIDE:
+            measured = json.dumps(metrics.get(BESIDE[template.stem], {}), indent=1)
+            (directory / "metrics.json").write_text(measured + "\n")
 
 
 def _tables(metrics: dict) -> dict[str, str]:

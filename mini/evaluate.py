@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -108,36 +107,28 @@ class Evaluation:
         """All measures by name, in order of importance until the deadline."""
         self.measured["steps"] = self.settings.sampling.steps
         self.measured["guidance"] = self.settings.sampling.guidance
-        for name, part in (("categories", self._categories), ("vae", self._real)):
-            if name not in self.measured and not self.late:
-                part()
-                self.save()
-        own = self.settings.evaluation
-        self._rows("by_steps", own.steps, lambda steps: self._compare(self._synchronous(steps)))
-        self._rows("by_guidance", own.guidances, self._guided)
-        table = self.measured.setdefault("deviations", {})
+        own, table = self.settings.evaluation, self.measured.setdefault
+        self._fill(self.measured, {"categories": self._categories})
+        if "vae" not in self.measured and not self.late:
+            self._real()
+            self.save()
+        self._fill(table("by_steps", {}), {str(k): partial(self._stepped, k) for k in own.steps})
+        guided = {str(guidance): partial(self._guided, guidance) for guidance in own.guidances}
+        self._fill(table("by_guidance", {}), guided)
         for steps in own.deviated:
+            rows = table("deviations", {}).setdefault(str(steps), {})
             deviations = sorted(own.deviations, key=abs)
-            measure = partial(self._deviated, steps)
-            self._rows(str(steps), deviations, measure, table, "{:+g}")
+            self._fill(rows, {f"{d:+g}": partial(self._deviated, steps, d) for d in deviations})
         return self.measured
 
-    def _rows(
-        self,
-        name: str,
-        values: Sequence[Any],
-        measure: Callable[[Any], dict],
-        tables: dict | None = None,
-        key: str = "{}",
-    ) -> None:
-        """Fill a table's rows that are not there, until the deadline."""
-        rows = (self.measured if tables is None else tables).setdefault(name, {})
-        for value in values:
-            if key.format(value) not in rows and not self.late:
-                rows[key.format(value)] = measure(value)
+    def _fill(self, rows: dict, parts: Mapping[str, Callable[[], dict]]) -> None:
+        """Measure the parts that the rows lack, until the deadline."""
+        for name, measure in parts.items():
+            if name not in rows and not self.late:
+                rows[name] = measure()
                 self.save()
 
-    def _categories(self) -> None:
+    def _categories(self) -> dict:
         """The share of questions that the judge finds answered, in real scenes and drawn ones."""
         own = self.settings.evaluation
         questions = make_questions(self.scenes.colourable, own.questions, own.seed)
@@ -149,7 +140,7 @@ class Evaluation:
             found, _ = look(self.judge, pictures)
             for category, rows in _by_category(questions, found).items():
                 table.setdefault(category, {})[source] = summary(rows)
-        self.measured["categories"] = table
+        return table
 
     @cached_property
     def _world(self) -> list[tuple[SceneRequest, Scene]]:
@@ -184,6 +175,9 @@ class Evaluation:
         if steps not in self._plain:
             self._plain[steps] = self._look(self.draw(self._prompts, steps))
         return self._plain[steps]
+
+    def _stepped(self, steps: int) -> dict:
+        return self._compare(self._synchronous(steps))
 
     def _guided(self, guidance: float) -> dict:
         """A row of pictures of prompts apart, to choose the default by."""

@@ -14,5 +14,5 @@ def test_noise_is_seen_and_detail_is_not():
     found = json.loads(result.stdout)["changes"]
     falls = [found[f"white noise, σ = {sigma}/255"]["noise"]["mean"] for sigma in noise.SIGMAS]
     assert falls == sorted(falls, reverse=True)
-    assert found["four pictures in one"]["noise"]["mean"] > falls[-1]
-    assert found["four pictures in one"]["sharpness"]["mean"] > 0
+    assert found["four pictures in one"]["noise"]["mean"] > 0.3 * falls[0]
+    assert found["four pictures in one"]["sharpness"]["mean"] > 0.5

@@ -1,5 +1,7 @@
 """The embedded models, as they are shipped, on pictures of mini's."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,15 +13,14 @@ from asyncdiff_cli.engine.rewards.embedded import ASSETS
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
 
-PROMPTS = ["a cat", "a red rose", "a rocket", "a pizza"]
+MEASURED = {"num_inference_steps": 8, "guidance_scale": 3.0}
+PROMPTS = ["a fox", "a red rose", "a rocket", "a pizza"]
 
 
 @pytest.fixture(scope="module")
 def pictures():
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
-    return sample(
-        load_backbone("mini"), PROMPTS, generator=generators, num_inference_steps=4
-    ).images
+    return sample(load_backbone("mini"), PROMPTS, generator=generators, **MEASURED).images
 
 
 def noisy(image, sigma):
@@ -31,15 +32,25 @@ def noisy(image, sigma):
 @pytest.mark.parametrize("name", ["mini_clip", "mini_quality", "mini_judge"])
 def test_a_batch_is_its_pairs_one_by_one(name, pictures):
     mixed = [*pictures, pictures[0].resize((200, 90)), pictures[1].convert("L")]
-    prompts = [*PROMPTS, "a cat", "a red rose"]
+    prompts = [*PROMPTS, "a fox", "a red rose"]
     singles = [score(name, *pair).item() for pair in zip(mixed, prompts, strict=True)]
     assert score(name, mixed, prompts).tolist() == pytest.approx(singles, abs=1e-5)
 
 
-def test_a_cosine_is_of_a_picture_and_its_prompt(pictures):
+def test_each_picture_prefers_its_prompt(pictures):
     table = torch.stack([score("mini_clip", pictures, prompt) for prompt in PROMPTS], dim=1)
+    assert table.argmax(1).tolist() == [0, 1, 2, 3]
     assert table.abs().max() <= 1
     assert len(set(table.flatten().tolist())) == table.numel()
+
+
+def test_the_ground_s_colour_is_read(pictures):
+    colours = ["white", "red", "yellow", "blue"]
+    prompts = [f"a cat on a {colour} background" for colour in colours]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    cats = sample(load_backbone("mini"), prompts, generator=generators, **MEASURED).images
+    table = torch.stack([score("mini_clip", cats, prompt) for prompt in prompts], dim=1)
+    assert table.argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_quality_falls_with_noise_and_blur(pictures):
@@ -61,6 +72,8 @@ def test_what_is_shipped_is_small_and_measured():
         files = [file for file in (ASSETS / name).rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < limit
         assert "## Measured" in (ASSETS / name / "README.md").read_text()
+    for name, measure in (("mini_clip", "order"), ("mini_quality", "latent")):
+        assert measure in json.loads((ASSETS / name / "metrics.json").read_text())
 
 
 def test_the_encoder_that_conditions_mini_is_another_model():

@@ -2,11 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from asyncdiff_cli.engine import InputError, score
+from asyncdiff_cli.engine import InputError, load_backbone, sample, score
 from asyncdiff_cli.engine.rewards.noise import DB2_HIGH, noise_level
 from asyncdiff_cli.engine.rewards.sharpness import detail
 
@@ -15,18 +16,10 @@ SIGMAS = (2, 4, 6, 8, 10)
 
 @pytest.fixture(scope="module")
 def clean():
-    """A disc, a square and a bar on shaded grounds, drawn at four times their size."""
-    return [shapes(number) for number in range(4)]
-
-
-def shapes(number):
-    canvas = Image.linear_gradient("L").resize((512, 512)).point(lambda v: 60 + v // 4)
-    canvas = canvas.rotate(90 * number).convert("RGB")
-    pen, colour = ImageDraw.Draw(canvas), (200 - 40 * number, 40 + 50 * number, 120)
-    pen.ellipse((60, 80, 240 + 10 * number, 260), fill=colour)
-    pen.rectangle((280, 90 + 20 * number, 440, 230), fill=colour[::-1])
-    pen.rectangle((80, 330, 430, 400 + 20 * number), fill=(220, 210, 60))
-    return canvas.resize((128, 128), Image.Resampling.LANCZOS)
+    things = ("a fox", "a red apple", "a castle", "a strawberry")
+    prompts = [f"{thing} on a gray background" for thing in things]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    return sample(load_backbone("mini"), prompts, generator=generators).images
 
 
 def with_noise(image, sigma, seed=0):
