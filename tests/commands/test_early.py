@@ -44,6 +44,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
     (tmp_path / "recipe.yaml").write_text("bound: 2")
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
     make_store(tmp_path / "store")
+    TimestepPredictionModule(16, 256, 256, width=16, layers=1, heads=2).save_pretrained("tpm")
     before = sorted(tmp_path.rglob("*"))
     lines = {
         "sample x --solver eular": "euler",
@@ -130,6 +131,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "sample x --policy schedule:junk.json": "junk.json is damaged: deviations",
         "sample x --policy learned --backbone flux": "no learned module is shipped for flux",
         "sample x --policy lifted:mini": "no module is shipped for mini",
+        "sample x --policy lifted:tpm": "has the bound 0.5",
         "sample x --dry-run --out junk": "junk is a file",
         "sample --prompt-file folder": "cannot read folder",
         "sample --prompt-file prompts.jsonl": "prompts.jsonl:1: prompt",
@@ -180,6 +182,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "spectrum --out new.json --size 100": "a multiple of 16",
         "distill folder --out new.json": "no timestep prediction module",
         "distill mini --out new.json": "no module is shipped for mini",
+        "distill tpm --backbone mini --out new.json --size 512": "at most 128",
         "merge store store --out folder/..": "is there already",
         "push junk.json alice": "write USER/NAME",
         "push junk.json alice/s": "neither a schedule nor a spectrum",
