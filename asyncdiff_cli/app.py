@@ -38,7 +38,7 @@ DEBUG = "ASYNCDIFF_DEBUG"
 BEGIN = """
 Begin with:
   asyncdiff doctor                       whether all is there
-  asyncdiff sample "a fox" --deviation 0.5 --compare 0,1
+  asyncdiff sample "a fox" --compare 0,1
                                          a picture by the stock sampler, and beside it ours
   asyncdiff ui                           the same on a page, with the schedule to drag
 """

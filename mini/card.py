@@ -23,6 +23,7 @@ def write(metrics: dict, settings: Settings, out: Path) -> None:
         "labels": f"`{LABELS}`",
         "padding": settings.transformer.padding,
         "tokens": settings.text.tokens,
+        "fitted": settings.judge.fitted,
         "pictures": find_reference(out / "mini_judge").images,
         "steps": settings.sampling.steps,
         "guidance": settings.sampling.guidance,

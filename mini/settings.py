@@ -23,6 +23,7 @@ class Judge:
     batch: int = 256
     steps: int = 4_000
     lr: float = 2e-3
+    fitted: int = 4_096  # scenes that its probabilities are fitted on
     seed: int = 1021
 
 
@@ -167,7 +168,7 @@ class Settings:
     def cpu(cls) -> Settings:
         base = cls()
         return cls(
-            judge=replace(base.judge, batch=32, steps=4_000, lr=2e-3),
+            judge=replace(base.judge, batch=32, steps=10_000),
             vae=replace(base.vae, crop=64, batch=16, steps=6_000, lr=1e-3),
             transformer=replace(base.transformer, cache=49_152, batch=32, steps=30_000, ema=0.998),
             clip=replace(base.clip, batch=96, steps=1_500),
@@ -197,7 +198,7 @@ class Settings:
     def smoke(cls) -> Settings:
         """Narrow networks and two steps of everything."""
         return cls(
-            judge=Judge(widths=(8, 8, 16, 16), batch=4, steps=2),
+            judge=Judge(widths=(8, 8, 16, 16), batch=4, steps=2, fitted=8),
             vae=Vae(channels=(8, 8, 16, 16), crop=64, batch=2, steps=2),
             text=Text(vocabulary=700, width=32, layers=1, projection=16),
             transformer=Transformer(

@@ -14,7 +14,18 @@ from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.hashes import sha256_of_files
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
-from mini import card, clip, export, judge, quality, reference, rewards, transformer, vae
+from mini import (
+    card,
+    clip,
+    export,
+    judge,
+    probabilities,
+    quality,
+    reference,
+    rewards,
+    transformer,
+    vae,
+)
 from mini.art import Sprites
 from mini.compose import Composer
 from mini.evaluate import Evaluation
@@ -116,7 +127,8 @@ class Plan:
 
     def export(self) -> None:
         target = {name: self.out / name for name in MODELS}
-        export.judge(self.judge, self.settings, target["mini_judge"])
+        judged = probabilities.scaled(self.judge, self.scenes, self.composer, self.settings)
+        export.judge(judged, self.settings, target["mini_judge"])
         reference.write(self.scenes, self.composer, self.settings, target["mini_judge"])
         export.clip(*self.reward_clip, target["mini_clip"])
         export.quality(self.reward_quality, self.settings, target["mini_quality"])

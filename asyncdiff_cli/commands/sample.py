@@ -211,7 +211,7 @@ def sample(
     `asyncdiff sample --from IMAGE` draws the same file again. The same command writes the same
     files; an image of other settings is never replaced, and the new one's name gets a number.
 
-    asyncdiff sample "a fox" "a rocket under a starry sky" --deviation 0.5 --compare 0,0.5,1,2
+    asyncdiff sample "a fox" "a rocket under a starry sky" --compare 0,0.5,1,2
     """
     from asyncdiff_cli.engine.drawing.checked_request import check_request
     from asyncdiff_cli.engine.drawing.request import parse_request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,31 +11,39 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.commands import options
+from asyncdiff_cli.commands.dry_run import DryRunOptions
 from asyncdiff_cli.commands.groups import in_panel
-from asyncdiff_cli.commands.stores import draw, show
+from asyncdiff_cli.commands.stores import draw, show, tell
 
 
 @in_panel(options.TIME)
-def sweep(
-    *,
-    prompts: options.PromptOptions,
+@dataclass(frozen=True)
+class SweptOptions:
+    """What is swept: one of these, or the steps."""
+
     gammas: Annotated[
         str | None, typer.Option(metavar="γ1,γ2,…", help="What deviations are multiplied by.")
-    ] = None,
+    ] = None
     deviations: Annotated[
         str | None, typer.Option(metavar="D1,D2,…", help="Fixed deviations, in [-1, 1].")
-    ] = None,
+    ] = None
     bounds: Annotated[
         str | None,
         typer.Option(metavar="B1,B2", help="0.5 for the module, 1 for the lifted one."),
-    ] = None,
+    ] = None
     policies: Annotated[
         str | None,
         options.policies(
             "What γ or the steps are swept of, as in eval. (default: the backbone's modules, or"
             " fixed:0.5)"
         ),
-    ] = None,
+    ] = None
+
+
+def sweep(
+    *,
+    prompts: options.PromptOptions,
+    swept: SweptOptions,
     sampling: options.SamplingOptions,
     scoring: options.ScoringOptions,
     model: options.Model,
@@ -44,6 +53,7 @@ def sweep(
         Path | None,
         options.directory_out("The store. What is there is kept. (default: in evals/)"),
     ] = None,
+    dry_run: DryRunOptions,
     json: options.Json = False,
 ) -> None:
     """Chart the metrics against γ, the deviation or the steps: the paper's Figures 2 and 5.
@@ -61,18 +71,22 @@ def sweep(
 
     start = time.perf_counter()
     axis = sweep_axis(
-        policies,
-        parse_numbers("--gammas", gammas, float),
-        parse_numbers("--deviations", deviations, float),
-        parse_numbers("--bounds", bounds, float),
+        swept.policies,
+        parse_numbers("--gammas", swept.gammas, float),
+        parse_numbers("--deviations", swept.deviations, float),
+        parse_numbers("--bounds", swept.bounds, float),
         parse_numbers("--steps", sampling.steps, int),
         provisional_entry(model.name),
     )
     wanted = parse_comparison(
-        model, axis.policies, gammas,
+        model, axis.policies, swept.gammas,
         **vars(prompts), **vars(sampling), **vars(scoring), **vars(kept),
     )  # fmt: skip
     out = out or wanted.default_out.with_name(f"{wanted.default_out.name}-{axis.name}")
+    if dry_run.asked:
+        processes.check()
+        tell(wanted, out, dry_run.measure, json)
+        return
     processes.launch(model.device)
     drawn = draw(wanted, out)
     if drawn is None:

@@ -29,7 +29,6 @@ from benchmarks.evidence.rows import (
     module_policy,
     rows,
 )
-from benchmarks.policies import unseen
 
 FIRST = 16
 """Prompts that all candidates of a row draw."""
@@ -117,13 +116,14 @@ class Plan:
             InputError: if there are not so many.
         """
         texts = load_prompts(self.recipe.prompts, "validation")
-        order = unseen(self.recipe, texts, self.limit)
+        seen, seed = self.recipe.evaluation.prompts, self.recipe.evaluation.seed
+        order = texts.order(min(seen + self.limit, len(texts)), seed)[seen:]
         if len(order) < self.limit:
             raise InputError(
                 f"{texts.name} has {len(texts):,} validation prompts, of which trainings look at"
-                f" {self.recipe.evaluation.prompts}: ask for at most {len(order):,}"
+                f" {seen}: ask for at most {len(order):,}"
             )
-        return Prompts("held-out", texts, order, self.recipe.evaluation.seed + 1)
+        return Prompts("held-out", texts, order, seed + 1)
 
     @cached_property
     def chosen_on(self) -> Prompts:

@@ -9,7 +9,6 @@ from asyncdiff_cli.engine.backbones.registry import evaluations
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.table import POLICIES
-from benchmarks.policies import GRID
 
 NOTHING, TUNING, TRAINING = "nothing", "tuning", "training"
 NEEDS = (NOTHING, TUNING, TRAINING)
@@ -18,6 +17,8 @@ SYNCHRONOUS, MORE_STEPS = "synchronous", "synchronous, more steps"
 EULER, HEUN = "euler", "heun"
 SOLVERS = {"dpmpp": "DPM++(2M)", "unipc": "UniPC", HEUN: "Heun"}
 """Rivals of Euler by name."""
+GRID = (-0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
+"""Fixed deviations to choose from, besides 0."""
 ENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """First and last deviation of the ramps."""
 RAMP = 7

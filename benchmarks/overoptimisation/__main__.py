@@ -2,11 +2,11 @@
 
     python -m benchmarks.overoptimisation --out DIR [--recipe mini] [iterations=240 …]
 
-Three trainings of one recipe and seed differ in their rewards alone: the recipe's with the judge;
-these with the residual-noise guard as one more; and without the judge. They go on to their last
-iteration, whatever their held-out reward says. The module of each checkpoint draws validation
-prompts that no training looks at, and is compared with synchronous sampling by every metric, of
-which each mix leaves some out. Told is also which module early stopping would have kept.
+Three trainings of one recipe and seed differ in their rewards alone: the recipe's own; these with
+the residual-noise guard as one more; and without the judge. They go on to their last iteration,
+whatever their held-out reward says. The module of each checkpoint draws validation prompts that no
+training looks at, and is compared with synchronous sampling by every metric, of which each mix
+leaves some out. Told is also which module early stopping would have kept.
 
 DIR/runs has the trainings, ordinary runs that `asyncdiff train --resume` takes too; each module's
 pictures are rows of a store. What was killed goes on. DIR then has overoptimisation.json, .md and
@@ -23,7 +23,6 @@ from typing import Annotated, Any
 import typer
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.set_metrics import SHIPPED
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.figures.style import save_figure
@@ -53,8 +52,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Where all of it goes.")] = Path("overoptimisation"),
     recipe: Annotated[str, typer.Option(help="What is trained.")] = "mini",
     judge: Annotated[
-        str, typer.Option(metavar="NAME=WEIGHT", help="The reward that one training leaves out.")
-    ] = "mini_judge=1",
+        str, typer.Option(metavar="NAME", help="The reward that one training leaves out.")
+    ] = "mini_judge",
     guard: Annotated[float, typer.Option(min=0, help="The weight of the noise guard.")] = 0.5,
     limit: Annotated[int, typer.Option(min=2, help="Held-out prompts to measure on.")] = 256,
     set_metrics: options.SetMetrics = None,
@@ -68,8 +67,7 @@ def main(
     """Train with three mixes of rewards, and compare what each does to all metrics on the way."""
     render.quiet_libraries()
     with options.errors_told():
-        name, _, weight = judge.partition("=")
-        own = recipes(recipe, overrides or (), name, _weight(weight), guard)
+        own = recipes(recipe, overrides or (), judge, guard)
         sets = None if set_metrics is None else parse_names(set_metrics) if set_metrics else ()
         paths = parse_reward_paths(reward_path or (), [*(sets or SHIPPED)])
         plan = Plan(
@@ -86,13 +84,6 @@ def main(
         render.as_json(report)
     else:
         render.line(to_markdown(report))
-
-
-def _weight(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"--judge is NAME=WEIGHT, and its weight no number: {text!r}") from None
 
 
 def gather(study: Study) -> dict[str, Any]:

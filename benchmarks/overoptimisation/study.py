@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli import render
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import GUARD
@@ -59,28 +60,28 @@ class Study:
         return sorted({*range(every, last + 1, every), last})
 
 
-def recipes(
-    recipe: str, overrides: Sequence[str], judge: str, weight: float, guard: float
-) -> dict[str, Recipe]:
+def recipes(recipe: str, overrides: Sequence[str], judge: str, guard: float) -> dict[str, Recipe]:
     """The recipes of the three trainings.
 
     Args:
-        judge: the reward that one of them leaves out, with its weight in the others.
+        judge: the reward of the recipe that one of them leaves out.
         guard: the weight of the residual noise in the one that has it.
 
     Raises:
-        InputError: as `load_recipe`.
+        InputError: as `load_recipe`, and for a judge that the recipe does not train on.
     """
-    every = load_recipe(recipe, overrides).evaluation.every
+    trained = load_recipe(recipe, overrides)
+    if not trained.rewards.get(judge):
+        raise InputError(f"{recipe} does not train on {judge}: set rewards.{judge}=1")
+    every = trained.evaluation.every
     shared = (
         *overrides,
         *("evaluation.patience=null", "samples.every=0"),
         *(f"checkpoint.every={every}", "checkpoint.keep=100000"),
     )
-    judged = f"rewards.{judge}={weight}"
     rewards = {
-        MIX: [judged],
-        GUARDED: [judged, f"rewards.{GUARD}={guard}"],
+        MIX: [],
+        GUARDED: [f"rewards.{GUARD}={guard}"],
         UNJUDGED: [f"rewards.{judge}=0"],
     }
     return {name: load_recipe(recipe, [*shared, *own]) for name, own in rewards.items()}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.plan import Plan
@@ -24,7 +25,7 @@ from tests.helpers.training import settings
 
 CHANGES = {
     **{"guidance_scale": 2.0, "size": 16, "iterations": 3},
-    **{"evaluation": {"every": 2, "prompts": 3}, "rewards": {"mini_quality": 1}},
+    **{"evaluation": {"every": 2, "prompts": 3}, "rewards": {"mini_quality": 1, "sharpness": 2}},
 }
 
 
@@ -32,7 +33,7 @@ CHANGES = {
 def own(pipelines):
     """The three recipes of a tiny pipeline, whose judge is the sharpness."""
     overrides = [f"backbone={pipelines['sd3']}", *settings(CHANGES)]
-    return recipes("mini", overrides, "sharpness", 2.0, 0.5)
+    return recipes("mini", overrides, "sharpness", 0.5)
 
 
 def test_recipes_differ_in_their_rewards_alone(own):
@@ -45,6 +46,11 @@ def test_recipes_differ_in_their_rewards_alone(own):
     assert rest[0] == rest[1] == rest[2]
     assert rest[0]["evaluation"]["patience"] is None
     assert rest[0]["checkpoint"]["every"] == 2
+
+
+def test_a_judge_that_is_not_trained_on_cannot_be_left_out():
+    with pytest.raises(InputError, match=r"mini does not train on noise: set rewards\.noise=1"):
+        recipes("mini", (), "noise", 0.5)
 
 
 def test_each_checkpoint_is_beside_synchronous_sampling(own, tmp_path):

@@ -165,13 +165,18 @@ def test_shards_merge_into_what_one_evaluation_is(asyncdiff, evaluated, tmp_path
 
 def test_sweep_charts_the_deviations_and_shows_the_images(asyncdiff, tmp_path):
     command = "sweep", "--deviations", "0.5,-0.5", *FAST, "--out", "swept", "--json"
+    told = asyncdiff(*command, "--dry-run")
+    assert (told.code, told.err, (tmp_path / "swept").exists()) == (0, "", False)
     outcome = asyncdiff(*command)
     assert (outcome.code, outcome.err) == (0, "")
-    assert [row["policy"] for row in outcome.json["rows"]] == [
-        "baseline",
-        "fixed:-0.5",
-        "fixed:0.5",
-    ]
+    policies = ["baseline", "fixed:-0.5", "fixed:0.5"]
+    assert [row["policy"] for row in outcome.json["rows"]] == policies
+    assert {row["policy"]: row["stored"] for row in told.json["policies"]} == dict.fromkeys(
+        policies, 0
+    )
+    assert told.json["images"] == outcome.json["drawn"]
+    again = asyncdiff(*command, "--dry-run").json
+    assert (again["stored"], again["denoiser_calls"]) == (outcome.json["drawn"], 0)
     for name in ("sweep.png", "sweep.svg", "noise.png", "noise.svg", "panel.png", "table.md"):
         assert f"swept/{name}" in outcome.json["files"]
         assert (tmp_path / "swept" / name).stat().st_size > 0

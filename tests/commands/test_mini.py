@@ -118,6 +118,5 @@ def test_a_gamma_that_scales_nothing_is_told(asyncdiff):
         "warning: γ multiplies deviations, and this policy has none: give --deviation 0.5, or"
         " another --policy\n"
     )
-    ahead = "--deviation", 0.5, "--compare", "0,2", "--steps", 1, "--out", "ahead"
-    quiet = asyncdiff("sample", "a cat", *ahead)
+    quiet = asyncdiff("sample", "a cat", "--compare", "0,2", "--steps", 1, "--out", "ahead")
     assert quiet.err == ""

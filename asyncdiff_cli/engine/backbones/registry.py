@@ -60,9 +60,9 @@ class BackboneEntry:
     size: int | None
     """Height and width in pixels; None for what its own configuration says."""
     deviation: float
-    """The default policy's where there is no module: for `flux` and `sd35` the paper's mean,
-    trained on COCO with the bound 0.5 (Tables 1 and 2), and 0, synchronous, for those that the
-    paper did not measure."""
+    """The default policy's where there is no module: for `mini` the best constant of its card, for
+    `flux` and `sd35` the paper's mean, trained on COCO with the bound 0.5 (Tables 1 and 2), and 0,
+    synchronous, for those that nobody has measured."""
     licence: str
     licence_url: str | None = None
     gated: bool = False
@@ -82,6 +82,10 @@ class BackboneEntry:
     largest_size: int | None = None
     """Height and width in pixels are at most this; None where that is not known, or has no end."""
 
+    def guidance(self, asked: float | None) -> float:
+        """The guidance scale that is asked for, or else its own."""
+        return self.guidance_scale if asked is None else asked
+
 
 REGISTRY: dict[str, BackboneEntry] = {
     entry.name: entry
@@ -93,7 +97,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=10,
             guidance_scale=3.0,
             size=None,
-            deviation=SYNCHRONOUS,
+            deviation=0.5,
             licence="Apache-2.0 (drawn from MIT- and Apache-licensed art)",
             max_sequence_length=8,
             size_multiple=16,
@@ -239,8 +243,7 @@ def branches(entry: BackboneEntry, guidance: float | None) -> int:
         guidance: its scale; None for the backbone's own.
     """
     above = GUIDED_ABOVE.get(entry.family)
-    scale = entry.guidance_scale if guidance is None else guidance
-    return 1 if above is None or scale <= above else 2
+    return 1 if above is None or entry.guidance(guidance) <= above else 2
 
 
 def anonymous_entry(name: str, family: str) -> BackboneEntry:

@@ -80,7 +80,7 @@ def _digest(outline: Outline, guidance_scale: float | None) -> str:
         InputError: for a LoRA that is not there.
     """
     source, choice, entry = outline.source, outline.choice, outline.entry
-    scale = entry.guidance_scale if guidance_scale is None else guidance_scale
+    scale = entry.guidance(guidance_scale)
     own = (
         source.location,
         source.revision,

@@ -48,7 +48,7 @@ def evaluation_cost(
         **_drawn(wanted, out, count, entry, needs.model.scheduler),
         "rewards": wanted.reward_names(),
         "set_metrics": [*wanted.set_metrics],
-        "guidance": entry.guidance_scale if wanted.guidance is None else wanted.guidance,
+        "guidance": entry.guidance(wanted.guidance),
         "size": wanted.size or size or None,
         "batch_size": wanted.batch_on(device),
         **needs.to_dict(),

@@ -169,7 +169,6 @@ def _undrawn(
 def settings(wanted: Comparison, backbone: Outline, prompts: PromptSet) -> dict[str, Any]:
     """What all rows of a store share but the rewards, as JSON values: on another of these they do
     not compare."""
-    own = wanted.guidance
     return {
         "backbone": backbone.name,
         "revision": backbone.revision,
@@ -177,7 +176,7 @@ def settings(wanted: Comparison, backbone: Outline, prompts: PromptSet) -> dict[
         "dtype": dtype_name(backbone.dtype),
         "scheduler": backbone.scheduler,
         **_unusual(backbone),
-        "guidance_scale": backbone.entry.guidance_scale if own is None else own,
+        "guidance_scale": backbone.entry.guidance(wanted.guidance),
         "size": wanted.size or backbone.size,
         "dataset": prompts.name,
         "split": prompts.split,

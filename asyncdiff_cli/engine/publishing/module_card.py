@@ -106,8 +106,7 @@ def _summary(backbone: str | None, decides: str) -> str:
 def _guidance(recipe: Recipe) -> float | None:
     """The guidance of the training; None where only the backbone itself knows it."""
     known = REGISTRY.get(recipe.backbone)
-    own = recipe.guidance_scale
-    return known.guidance_scale if own is None and known is not None else own
+    return recipe.guidance_scale if known is None else known.guidance(recipe.guidance_scale)
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[CardChart]:

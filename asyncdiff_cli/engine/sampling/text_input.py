@@ -25,7 +25,7 @@ from asyncdiff_cli.engine.sampling.arguments import (
 
 def guidance_of(backbone: Backbone, scale: float | None, true_cfg: float | None) -> Guidance:
     """The guidance that was asked for, else the backbone's."""
-    scale = backbone.entry.guidance_scale if scale is None else scale
+    scale = backbone.entry.guidance(scale)
     guidance = Guidance(scale, scale if true_cfg is None else true_cfg)
     check_number("guidance_scale", guidance.scale)
     check_number("true_cfg_scale", guidance.true_cfg)

@@ -290,7 +290,7 @@ def _settings(
 ) -> dict[str, Any]:
     """All that decides about a file, as JSON values; by its fields' names, where it has them."""
     side = request.side or outline.size
-    guidance = outline.entry.guidance_scale if request.guidance is None else request.guidance
+    guidance = outline.entry.guidance(request.guidance)
     return {
         "steps": request.steps_of(outline.entry.num_inference_steps),
         "guidance_scale": float(guidance),

@@ -39,7 +39,6 @@ def training_cost(
     done = max(by_iteration(path / "checkpoints", ".safetensors"), default=0)
     left = recipe.model_copy(update={"iterations": max(0, recipe.iterations - done)})
     amount = cost(left, branches(entry, recipe.guidance_scale))
-    own = recipe.guidance_scale
     return {
         "dry_run": True,
         "run": str(path),
@@ -54,7 +53,7 @@ def training_cost(
         "held_out_prompts": recipe.evaluation.prompts if recipe.evaluation.every else 0,
         "rewards": dict(recipe.rewards),
         "steps": recipe.num_inference_steps,
-        "guidance": entry.guidance_scale if own is None else own,
+        "guidance": entry.guidance(recipe.guidance_scale),
         "size": recipe.size or size or None,
         "batch_size": recipe.rollout_batch_size,
         **needs.to_dict(),

@@ -38,6 +38,7 @@ CELLS = {
     for suffix, bound in (("", 0.5), ("-lifted", 1.0))
 }
 """The trained rows of Tables 1 and 2."""
+FAST = ("flux-fast", "sd35-fast")
 
 
 def refused(*overrides, name="flux-coco"):
@@ -48,7 +49,7 @@ def refused(*overrides, name="flux-coco"):
 
 
 def test_there_is_a_recipe_for_every_cell_of_the_paper_and_for_mini():
-    assert names() == sorted([*CELLS, "mini", "mini-lifted"])
+    assert names() == sorted([*CELLS, *FAST, "mini", "mini-lifted"])
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -75,7 +76,7 @@ def test_the_header_tells_the_command_and_the_cost(name):
     assert found
     amounts = Cost(*(int(number.replace(",", "")) for number in found.groups()))
     assert amounts == cost(load_recipe(name))
-    if name in CELLS:
+    if name in (*CELLS, *FAST):
         assert f"asyncdiff train --recipe {name} --processes 8\n" in comment
         flux = name.startswith("flux")
         flops = 2.15e13 if flux else 2.44e12
@@ -105,6 +106,16 @@ def test_the_flops_of_a_pass_are_those_of_the_full_size_transformer(name, flops)
             )
     assert f"{counter.get_total_flops():.2e}".replace("e+", "e") == flops
     assert f"a pass is {flops} FLOPs" in " ".join(header(f"{name}-coco").split())
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_fast_recipes_are_the_paper_s_in_groups_like_mini_s(name):
+    paper, mini = load_recipe(name.replace("fast", "coco")), load_recipe("mini")
+    groups = {
+        key: getattr(mini, key) for key in ("group_size", "noises_per_prompt", "scale_rewards")
+    }
+    own = {"iterations": 1000, "prompts_per_iteration": 8, "mini_batch_size": 8}
+    assert load_recipe(name) == paper.model_copy(update=groups | own)
 
 
 def test_lifted_recipes_differ_in_the_bound_only():

@@ -227,7 +227,7 @@ def evaluation_work(
         InputError, AsyncDiffError: as `Outline.size`.
     """
     entry, side = outline.entry, pixels or outline.size
-    guidance = entry.guidance_scale if guidance_scale is None else guidance_scale
+    guidance = entry.guidance(guidance_scale)
     negative = entry.negative_prompt is not None
     return Work(batch, side, side, guidance, negative, entry.max_sequence_length)
 
