@@ -31,6 +31,7 @@ import typer
 
 from asyncdiff_cli import app, render
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
+from asyncdiff_cli.engine.files import write_text
 
 DOCUMENTS = ("README.md", "docs/results.md", "docs/rewards.md", "docs/theory.md")
 COMMENT = re.compile(
@@ -92,7 +93,7 @@ def main(
     """Make what depends on mini's weights again, in the root of a checkout."""
     for path in documents or map(Path, DOCUMENTS):
         try:
-            path.write_text(remake(path.read_text(), limit))
+            write_text(path, remake(path.read_text(), limit))
         except AsyncDiffError as error:
             render.error(f"{path}: {error}")
             raise typer.Exit(1) from None

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asyncdiff_cli.engine.rewards.world.judge import GRID, Found, JudgeNet, look
-from asyncdiff_cli.engine.rewards.world.vocabulary import COLOURS, GROUNDS
 from mini.compose import Composer
 from mini.scenes import Batch, Scenes
 from mini.settings import Settings
@@ -37,7 +36,7 @@ def scaled(judge: JudgeNet, scenes: Scenes, composer: Composer, settings: Settin
         observed += [observe(each, truth[n : n + 1]) for n, each in enumerate(found)]
     judge = copy.deepcopy(judge)
     here, thing, colour, _ = torch.arange(judge.cell.out_channels).split(judge.sizes)
-    ground, tint = torch.arange(judge.whole.out_features).split((len(GROUNDS), len(COLOURS)))
+    ground, tint = torch.arange(judge.whole.out_features).split(judge.whole_sizes)
     for kind, layer, rows in (
         ("presence", judge.cell, here),
         ("thing", judge.cell, thing),
@@ -58,11 +57,11 @@ def observe(found: Found, truth: Batch) -> dict[str, Pair]:
     shown = (truth.thing[0] >= 0).nonzero()[:, 0]
     across = (found.x[:, None] - truth.x[0, shown]).abs()
     down = (found.y[:, None] - truth.y[0, shown]).abs()
-    near = (torch.maximum(across, down) < NEAR) & (found.presence > 0)[:, None]
+    seen = found.presence > 0
+    near = (torch.maximum(across, down) < NEAR) & seen[:, None]
     stands = near & (near.cumsum(0) == 1)  # the strongest come first
     find, slot = stands.nonzero().unbind(1)
     item = shown[slot]
-    seen = found.presence > 0
     looks, tint = truth.looks[0, item], truth.ground_colour
     known, patterned = looks >= 0, tint >= 0
     return {
@@ -84,8 +83,8 @@ def fit(pairs: Iterable[Pair]) -> tuple[float, float]:
     def closure() -> Tensor:
         solver.zero_grad()
         if logits.ndim == 1:
-            scaled = values[0] * logits + values[1]
-            loss = functional.binary_cross_entropy_with_logits(scaled, truth.double())
+            yes = values[0] * logits + values[1]
+            loss = functional.binary_cross_entropy_with_logits(yes, truth.double())
         else:
             loss = functional.cross_entropy(values[0] * logits, truth)
         loss.backward()

@@ -60,9 +60,9 @@ class BackboneEntry:
     size: int | None
     """Height and width in pixels; None for what its own configuration says."""
     deviation: float
-    """The default policy's where there is no module: for `mini` the best constant of its card, for
-    `flux` and `sd35` the paper's mean, trained on COCO with the bound 0.5 (Tables 1 and 2), and 0,
-    synchronous, for those that nobody has measured."""
+    """The default policy's where there is no module: for `mini` the least constant that is as near
+    to real scenes as any (docs/mini.md), for `flux` and `sd35` the paper's mean, trained on COCO
+    with the bound 0.5 (Tables 1 and 2), and 0, synchronous, for those that nobody has measured."""
     licence: str
     licence_url: str | None = None
     gated: bool = False

@@ -82,7 +82,8 @@ class JudgeNet(nn.Module):
         self.cell = nn.Conv2d(third, sum(self.sizes), 1)
         assert self.cell.bias is not None
         nn.init.constant_(self.cell.bias[:1], -4.0)
-        self.whole = nn.Linear(last + third, len(GROUNDS) + len(COLOURS))
+        self.whole_sizes = (len(GROUNDS), len(COLOURS))
+        self.whole = nn.Linear(last + third, sum(self.whole_sizes))
 
     def levels(self, pictures: Tensor) -> list[Tensor]:
         """Feature maps [B, C, H/s, W/s] of pictures [B, 3, H, W]: s is 2, 4, 8 and 16."""
@@ -98,7 +99,7 @@ class JudgeNet(nn.Module):
         raised = functional.interpolate(self.lateral(coarse), scale_factor=2, mode="nearest")
         cells = self.cell(self.merge(fine + raised)).float()
         presence, thing, colour, centre = cells.split(self.sizes, 1)
-        ground, tint = self.whole(features).float().split((len(GROUNDS), len(COLOURS)), 1)
+        ground, tint = self.whole(features).float().split(self.whole_sizes, 1)
         return Seen(presence[:, 0], thing, colour, centre, ground, tint, features.float())
 
 
