@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -108,9 +109,8 @@ def run(args: Sequence[str] | None = None) -> int:
     render.quiet_imports()
     render.replace_what_cannot_be_encoded()
     try:
-        command = typer.main.get_command(app)
         with as_interrupts():
-            code = command(call.arguments, prog_name="asyncdiff", standalone_mode=False, obj=call)
+            code = _group()(call.arguments, prog_name="asyncdiff", standalone_mode=False, obj=call)
     except (KeyboardInterrupt, OutputClosed) as interrupt:
         return exit_code(interrupt)
     except typer.Abort as abort:  # which typer makes of an EOFError, as of Ctrl-D
@@ -118,6 +118,12 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _failed(error, call)
     return code if isinstance(code, int) else 0
+
+
+@cache
+def _group() -> Any:
+    """All commands, of which making the options takes longer than a short one of them."""
+    return typer.main.get_command(app)
 
 
 def _failed(error: Exception, call: Call) -> int:

@@ -36,6 +36,7 @@ STAGES = (
     "evaluate",
     "card",
 )
+MODELS = ("mini_judge", "mini_clip", "mini_quality", "mini")
 
 
 def main() -> None:
@@ -67,7 +68,10 @@ def main() -> None:
         training.reopen(options.work / stage)
     deadline = process_start() + 60 * options.minutes if options.minutes else None
     out = options.out or options.work / "out"
-    plan = stages.Plan(settings, sprites, options.work, out, deadline, options.threads)
+    plan = stages.Plan(
+        settings, sprites, options.work, out, deadline, options.threads, options.mini,
+        options.models,
+    )  # fmt: skip
     for stage in STAGES if options.stage == "all" else (options.stage,):
         plan.run(stage)
 
@@ -89,6 +93,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--more", nargs="+", default=[], metavar="STAGE", help="complete stages to train for longer"
     )
+    parser.add_argument(
+        "--mini", type=Path, metavar="DIR", help="an exported mini, in place of what WORK has"
+    )
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL",
+        help="what to export, evaluate and describe",
+    )  # fmt: skip
     parser.add_argument("--scale", type=float, default=1.0, help="share of the settings' steps")
     parser.add_argument("--smoke", action="store_true", help="tiny networks, two steps")
     parser.add_argument("--cpu", action="store_true", help="the steps and batches for a CPU")

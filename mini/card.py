@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from asyncdiff_cli.engine.evaluation.set_metrics.reference import find_reference
@@ -15,8 +16,9 @@ BESIDE = {"mini_clip": "clip", "mini_quality": "quality"}
 """Models whose measures lie beside them as JSON; mini's would change what it is known by."""
 
 
-def write(metrics: dict, settings: Settings, out: Path) -> None:
-    """A ``README.md`` beside each model that ``metrics`` measures, and the rewards' numbers."""
+def write(metrics: dict, settings: Settings, out: Path, models: Sequence[str]) -> None:
+    """A ``README.md`` beside each of the models, and the rewards' numbers."""
+    rungs = settings.quality.rungs
     values = {
         "things": len(THINGS),
         "art": ", ".join(f"`{package}`" for package in PACKAGES.values()),
@@ -24,24 +26,25 @@ def write(metrics: dict, settings: Settings, out: Path) -> None:
         "padding": settings.transformer.padding,
         "tokens": settings.text.tokens,
         "fitted": settings.judge.fitted,
-        "pictures": find_reference(out / "mini_judge").images,
+        "pictures": find_reference(out / "mini_judge").images if "mini_judge" in models else 0,
         "steps": settings.sampling.steps,
         "guidance": settings.sampling.guidance,
+        "rungs": " and ".join(", ".join(map(str, part)) for part in (rungs[:-1], rungs[-1:])),
         "trained": _table(("part", "steps", "last losses"), _trained(metrics["trained"])),
         **_tables(metrics),
     }
-    for template in sorted(TEMPLATES.glob("*.md")):
-        directory = out / template.stem
+    for name in models:
+        template, directory = TEMPLATES / f"{name}.md", out / name
         weights = sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
         text = template.read_text().format(megabytes=weights / 1e6, **values)
         (directory / "README.md").write_text(text)
-        if template.stem in BESIDE:
-            measured = json.dumps(metrics.get(BESIDE[template.stem], {}), indent=1)
+        if name in BESIDE:
+            measured = json.dumps(metrics.get(BESIDE[name], {}), indent=1)
             (directory / "metrics.json").write_text(measured + "\n")
 
 
 def _tables(metrics: dict) -> dict[str, str]:
-    mini = metrics["mini"]
+    mini = metrics.get("mini", {})
     sets = {"real scenes, others": mini.get("real"), "real scenes, decoded": mini.get("vae")}
     sets |= {f"K = {steps}": row for steps, row in mini.get("by_steps", {}).items()}
     sets |= {f"guidance {g}": row for g, row in mini.get("by_guidance", {}).items()}

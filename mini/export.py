@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -54,7 +55,8 @@ class Replacing:
 def pipeline(
     vae: AutoencoderKL, trained: Trained, scenes: Scenes, settings: Settings, target: Path
 ) -> None:
-    """Write the diffusers pipeline and its vocabulary."""
+    """Write the diffusers pipeline and its vocabulary; what is given stays as it is."""
+    vae, trained = copy.deepcopy((vae, trained))
     vae.register_to_config(scaling_factor=trained.scale, shift_factor=trained.shift)
     no_t5, no_tokenizer = absent_t5(2 * settings.text.width)
     first, second = trained.text.towers

@@ -1,7 +1,8 @@
 """Stage ``reward_quality``: a small net that orders pictures by how strongly they were degraded.
 
-The loss is RankNet's (Burges et al., 2005) on pairs that suffered the same kind of degradation, of
-one picture or of two. A tenth of the things is kept from training.
+One of the degradations is what a sampler with few steps does to a picture. The loss is RankNet's
+(Burges et al., 2005) on pairs that suffered the same kind of degradation, of one picture or of two.
+A tenth of the things is kept from training.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from torch.nn import functional
 
 from asyncdiff_cli.engine.rewards.mini_quality import QualityNet
 from mini.compose import Composer, to_images
+from mini.ladders import Ladders
 from mini.scenes import Batch, Scenes
 from mini.settings import Settings
 from mini.training import Budget, Run, adamw
@@ -69,6 +72,11 @@ class Degrader:
     shift: float
     scale: float
 
+    @classmethod
+    def of(cls, vae: AutoencoderKL) -> Degrader:
+        """With the shift and the scale that are in its configuration."""
+        return cls(vae, vae.config.shift_factor, vae.config.scaling_factor)
+
     def __call__(
         self, kind: str, pictures: Tensor, severity: Tensor, generator: torch.Generator
     ) -> Tensor:
@@ -105,16 +113,22 @@ class Groups:
     """Groups of pictures, all of a group with one kind of degradation and one kind of base.
 
     Each scene is shown twice; half of the groups show it as the VAE gives it back.
+
+    Attributes:
+        ladders: what `Ladders.draw` gives. Their upper ends are what the VAE gives back; a group of
+            their own shows each on two rungs.
     """
 
     composer: Composer
     degrader: Degrader
+    ladders: Tensor
     settings: Settings
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pictures [groups, members, 3, H, W]; severities [groups, members], shares of the most."""
         own, device = self.settings.quality, self.composer.device
         generator = torch.Generator(device).manual_seed(int(batch.noise[0]))
+        picked = torch.Generator().manual_seed(int(batch.noise[0]))  # ladders lie on the CPU
         pictures = self.composer.render(batch).unflatten(0, (own.groups, own.bases))
         shape = own.groups, 2 * own.bases
         severities = torch.rand(shape, generator=generator, device=device)
@@ -123,30 +137,73 @@ class Groups:
         for number, (bases, share) in enumerate(zip(pictures, severities, strict=True)):
             kind = list(own.severities)[number % len(own.severities)]
             if (number // len(own.severities)) % 2 and kind != "latent":
-                bases = self.degrader("latent", bases, share[: own.bases] * 0, generator)
+                chosen = torch.randint(len(self.ladders), (own.bases,), generator=picked)
+                bases = self._shown(self.ladders[chosen, 0])
             most = own.severities[kind]
             shown.append(self.degrader(kind, bases.repeat(2, 1, 1, 1), most * share, generator))
-        return torch.stack(shown), severities
+        rungs, heights = self._rungs(picked)
+        return torch.cat([torch.stack(shown), rungs]), torch.cat([severities, heights])
+
+    def _shown(self, pictures: Tensor) -> Tensor:
+        return pictures.to(self.composer.device).float() / 127.5 - 1
+
+    def _rungs(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Groups of pictures from ladders, mirrored or not, and how far down each is, of 1."""
+        own, device = self.settings.quality, self.composer.device
+        count, last = own.ladder_groups * own.bases, self.ladders.shape[1] - 1
+        chosen = torch.randint(len(self.ladders), (count,), generator=generator)
+        height = torch.rand(count, last + 1, generator=generator).argsort(1)[:, :2]
+        pictures = self._shown(self.ladders[chosen[:, None], height])
+        mirrored = torch.rand(count, 1, 1, 1, 1, generator=generator).to(device) < 0.5
+        pictures = torch.where(mirrored, pictures.flip(-1), pictures)
+        shape = own.ladder_groups, 2 * own.bases
+        return pictures.flatten(0, 1).unflatten(0, shape), (height / last).to(device).view(shape)
 
 
 def train(
     scenes: Scenes,
     composer: Composer,
-    degrader: Degrader,
+    mini: Callable[[], Path],
     settings: Settings,
     work: Path,
     seconds: float | None,
 ) -> QualityNet:
-    """Train, resume, or load; the score is in units of the training degradations."""
-    own, device = settings.quality, composer.device
-    seen = Scenes(scenes.drawings, split(scenes.things)[0])
+    """Train, resume, or load; the score is in units of the training degradations.
+
+    Args:
+        mini: asked where an exported pipeline is, if there is something to train.
+        seconds: include drawing the ladders.
+    """
+    own = settings.quality
     torch.manual_seed(own.seed)
-    model = QualityNet(own.widths, own.hidden).to(device)
+    model = QualityNet(own.widths, own.hidden)
+    model.to(composer.device, memory_format=torch.channels_last)
     run = Run(
         work / "reward_quality", {"model": model}, [adamw(model.parameters(), own.lr)],
         Budget(own.steps, seconds), decay=0.5, workers=settings.workers,
     )  # fmt: skip
-    groups = Groups(composer, degrader, settings)
+    if not run.done:
+        _fit(run, model, scenes, composer, mini(), settings, work)
+    return model.eval().requires_grad_(False)
+
+
+def _fit(
+    run: Run,
+    model: QualityNet,
+    scenes: Scenes,
+    composer: Composer,
+    mini: Path,
+    settings: Settings,
+    work: Path,
+) -> None:
+    own, begun = settings.quality, time.monotonic()
+    seen = Scenes(scenes.drawings, split(scenes.things)[0])
+    ladders = Ladders(seen, composer, mini, settings, work)
+    drawn = ladders.draw(own.ladders)
+    if seconds := run.budget.seconds:
+        run.budget = Budget(own.steps, max(1.0, seconds - (time.monotonic() - begun)))
+    decoder = ladders.vae.to(memory_format=torch.channels_last)
+    groups = Groups(composer, Degrader.of(decoder), drawn, settings)
 
     def draw(step: int) -> Batch:
         rng = random.Random(f"{own.seed}/{step}")
@@ -154,15 +211,13 @@ def train(
 
     def loss_at(batch: Batch) -> dict[str, Tensor]:
         pictures, severities = groups(batch)
-        return rank_loss(model.raw(pictures.flatten(0, 1)).view(severities.shape), severities)
+        pictures = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return rank_loss(model.raw(pictures).view(severities.shape), severities)
 
-    unfinished = not run.done
     run.train(loss_at, draw)
-    model.eval().requires_grad_(False)
-    if unfinished:
-        calibrate(model, groups, [draw(-1 - index) for index in range(4)])
-        run.save()
-    return model
+    model.eval()
+    calibrate(model, groups, [draw(-1 - index) for index in range(4)])
+    run.save()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from asyncdiff_cli.engine.rewards.world.grammar import say
 from asyncdiff_cli.engine.rewards.world.questions import make_questions
 from mini.compose import Composer, to_images
 from mini.contradictions import CONTRADICTIONS, can_contradict
+from mini.ladders import Ladders
 from mini.measures import spearman, summary
 from mini.quality import Degrader, compressed, split
 from mini.scenes import Batch, Scenes
@@ -52,7 +54,12 @@ def measure_clip(
 
 @torch.no_grad()
 def measure_quality(
-    reward: MiniQuality, degrader: Degrader, scenes: Scenes, composer: Composer, settings: Settings
+    reward: MiniQuality,
+    scenes: Scenes,
+    composer: Composer,
+    mini: Path,
+    settings: Settings,
+    work: Path,
 ) -> dict[str, dict]:
     """Spearman's ρ of severity and −score, within each picture and across pictures, by kind.
 
@@ -63,14 +70,17 @@ def measure_quality(
     rng = random.Random(f"{seed}/quality")
     pictures = composer.render(Batch.of([unseen.draw(rng) for _ in range(own.measured)]))
     generator = torch.Generator(composer.device).manual_seed(seed)
-    ladders = {}
+    ladders = Ladders(unseen, composer, mini, settings, work)
+    degrader, shown = Degrader.of(ladders.vae), {}
     for kind, most in own.severities.items():
         ones = torch.ones(len(pictures), device=composer.device)
         levels = torch.linspace(0, most, LEVELS).tolist()
-        ladders[kind] = [degrader(kind, pictures, ones * s, generator) for s in levels]
-    ladders["jpeg"] = [compressed(pictures, q) if q else pictures.cpu() for q in JPEG]
+        shown[kind] = [degrader(kind, pictures, ones * s, generator) for s in levels]
+    drawn = ladders.draw(own.measured)
+    shown["steps"] = [rung.float() / 127.5 - 1 for rung in drawn.unbind(1)]
+    shown["jpeg"] = [compressed(pictures, q) if q else pictures.cpu() for q in JPEG]
     table = {}
-    for kind, rungs in ladders.items():
+    for kind, rungs in shown.items():
         scores = np.stack([_scores(reward, rung) for rung in rungs], axis=1)
         table[kind] = {"within": _within(scores), "across": _across(scores)}
         table.setdefault("clean", summary(scores[:, 0]))

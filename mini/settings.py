@@ -105,7 +105,11 @@ class Quality:
             "latent": 0.6,  # t of the noise left in mini's latent, of 1
         }
     )
+    rungs: tuple[int, ...] = (28, 16, 8, 5)  # steps that a scene's caption is drawn in
+    ladders: int = 2_048  # scenes with all rungs
+    drawn: int = 256  # of them at once
     groups: int = 8  # of a batch: pictures that suffer the same
+    ladder_groups: int = 8  # the same, of pictures from ladders
     bases: int = 8  # scenes in a group, each shown twice
     steps: int = 1_500
     lr: float = 2e-3
@@ -153,9 +157,9 @@ class Settings:
         default_factory=lambda: {
             "judge": 0.12,
             "vae": 0.20,
-            "transformer": 0.44,
+            "transformer": 0.42,
             "reward_clip": 0.07,
-            "reward_quality": 0.03,
+            "reward_quality": 0.05,
         }
     )
     """Shares of the minutes of ``--minutes``; the rest is for caches, export and evaluation."""
@@ -172,7 +176,9 @@ class Settings:
             vae=replace(base.vae, crop=64, batch=16, steps=6_000, lr=1e-3),
             transformer=replace(base.transformer, cache=49_152, batch=32, steps=30_000, ema=0.998),
             clip=replace(base.clip, batch=96, steps=1_500),
-            quality=replace(base.quality, bases=4, steps=900),
+            quality=replace(
+                base.quality, ladders=1_024, drawn=32, ladder_groups=4, bases=4, steps=700
+            ),
             evaluation=replace(base.evaluation, questions=100, pictures=512, guided=128, batch=32),
             workers=0,
         )
@@ -190,7 +196,7 @@ class Settings:
             vae=less(self.vae, "steps"),
             transformer=less(self.transformer, "steps", "cache"),
             clip=less(self.clip, "steps"),
-            quality=less(self.quality, "steps", "measured"),
+            quality=less(self.quality, "steps", "measured", "ladders"),
             evaluation=less(self.evaluation, "questions", "pictures", "guided"),
         )
 
@@ -206,7 +212,10 @@ class Settings:
                 long_every=2, alignment_layer=1,
             ),
             clip=Clip(vision_width=32, vision_layers=1, batch=4, steps=2),
-            quality=Quality(widths=(8, 8), hidden=8, groups=4, bases=2, steps=2, measured=4),
+            quality=Quality(
+                widths=(8, 8), hidden=8, rungs=(2, 1), ladders=4, drawn=4, groups=4,
+                ladder_groups=2, bases=2, steps=2, measured=4,
+            ),
             evaluation=Evaluation(
                 questions=2, pictures=4, steps=(1, 2), deviations=(0.0, 0.5), deviated=(2,),
                 guidances=(1.5, 3.0), guided=2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,22 @@ from mini.settings import SIZE, Settings
 from mini.training import is_complete, pick_device
 
 TRAINED = ("judge", "vae", "transformer", "reward_clip", "reward_quality")
-MODELS = ("mini", "mini_judge", "mini_clip", "mini_quality")
+MODELS = {
+    "mini_judge": ("judge",),
+    "mini_clip": ("reward_clip",),
+    "mini_quality": ("reward_quality",),
+    "mini": ("vae", "transformer"),
+}
+"""What is exported, and the stages that train it."""
 
 
 class Plan:
-    """Runs stages in ``work`` and writes models into ``out``; the deadline is monotonic time."""
+    """Runs stages in ``work`` and writes models into ``out``; the deadline is monotonic time.
+
+    Args:
+        mini: an exported pipeline, in place of what ``work`` has trained.
+        models: of `MODELS`, what is exported, measured and described.
+    """
 
     def __init__(
         self,
@@ -48,9 +60,12 @@ class Plan:
         out: Path,
         deadline: float | None = None,
         threads: int = 1,
+        mini: Path | None = None,
+        models: Sequence[str] = tuple(MODELS),
     ) -> None:
         torch.set_num_threads(threads)
         self.settings, self.work, self.out, self.deadline = settings, work, out, deadline
+        self.mini, self.models = mini, models
         art = Sprites.load(sprites)
         self.scenes = Scenes(art.drawings)
         device = pick_device()
@@ -108,6 +123,13 @@ class Plan:
             self.seconds("transformer"),
         )  # fmt: skip
 
+    def exported(self) -> Path:
+        """The pipeline that the quality reward is trained for."""
+        if self.mini is not None:
+            return self.mini
+        self._export_mini(self.work / "mini")
+        return self.work / "mini"
+
     @cached_property
     def reward_clip(self) -> tuple[clip.CLIPModel, clip.CLIPTokenizer]:
         return clip.train(
@@ -117,24 +139,32 @@ class Plan:
     @cached_property
     def reward_quality(self) -> quality.QualityNet:
         return quality.train(
-            self.scenes, self.composer, self.degrader, self.settings, self.work,
+            self.scenes, self.composer, self.exported, self.settings, self.work,
             self.seconds("reward_quality"),
         )  # fmt: skip
 
-    @property
-    def degrader(self) -> quality.Degrader:
-        return quality.Degrader(self.vae, self.transformer.shift, self.transformer.scale)
-
     def export(self) -> None:
-        target = {name: self.out / name for name in MODELS}
-        judged = probabilities.scaled(self.judge, self.scenes, self.composer, self.settings)
-        export.judge(judged, self.settings, target["mini_judge"])
-        reference.write(self.scenes, self.composer, self.settings, target["mini_judge"])
-        export.clip(*self.reward_clip, target["mini_clip"])
-        export.quality(self.reward_quality, self.settings, target["mini_quality"])
-        export.pipeline(self.vae, self.transformer, self.scenes, self.settings, target["mini"])
+        for name in self.models:
+            for stage in MODELS[name]:
+                if not is_complete(self.work / stage):
+                    print(f"export: {name} although {stage} is not complete", flush=True)
+            getattr(self, f"_export_{name}")(self.out / name)
         megabytes = sum(p.stat().st_size for p in self.out.rglob("*.safetensors")) / 1e6
         print(f"export: {megabytes:.1f} MB", flush=True)
+
+    def _export_mini_judge(self, target: Path) -> None:
+        judged = probabilities.scaled(self.judge, self.scenes, self.composer, self.settings)
+        export.judge(judged, self.settings, target)
+        reference.write(self.scenes, self.composer, self.settings, target)
+
+    def _export_mini_clip(self, target: Path) -> None:
+        export.clip(*self.reward_clip, target)
+
+    def _export_mini_quality(self, target: Path) -> None:
+        export.quality(self.reward_quality, self.settings, target)
+
+    def _export_mini(self, target: Path) -> None:
+        export.pipeline(self.vae, self.transformer, self.scenes, self.settings, target)
 
     def evaluate(self) -> None:
         """Measure the directories that were exported, as the package reads them.
@@ -147,6 +177,17 @@ class Plan:
         def save() -> None:
             write_text(path, json.dumps(measured, indent=1) + "\n")
 
+        if "mini" in self.models:
+            self._evaluate_mini(measured, save)
+        for name, reward, part in (
+            ("clip", "mini_clip", self._measure_clip),
+            ("quality", "mini_quality", self._measure_quality),
+        ):
+            if reward in self.models and name not in measured:
+                measured[name] = part()
+            save()
+
+    def _evaluate_mini(self, measured: dict[str, Any], save: Callable[[], None]) -> None:
         evaluation = Evaluation(
             self.out,
             self.scenes,
@@ -161,13 +202,6 @@ class Plan:
             picture.save(self.out / "sheet.webp", quality=90)
             evaluation.figure(self.out / "steps-deviation.png")
         evaluation.run()
-        for name, part in (
-            ("clip", self._measure_clip),
-            ("quality", lambda: self._measure_quality(evaluation.backbone.pipe.vae)),
-        ):
-            if name not in measured:
-                measured[name] = part()
-            save()
 
     def _measured(self, path: Path) -> dict[str, Any]:
         """What `path` has of these exports, and nothing of others."""
@@ -182,13 +216,12 @@ class Plan:
         reward.model.to(self.composer.device)
         return rewards.measure_clip(reward, self.scenes, self.composer, self.settings)
 
-    def _measure_quality(self, decoder: vae.AutoencoderKL) -> dict:
+    def _measure_quality(self) -> dict:
         reward = MiniQuality.from_directory(self.out / "mini_quality")
         reward.model.to(self.composer.device)
-        config = decoder.config
-        degrader = quality.Degrader(decoder.float(), config.shift_factor, config.scaling_factor)
-        own = self.scenes, self.composer, self.settings
-        return rewards.measure_quality(reward, degrader, *own)
+        mini = self.mini or self.out / "mini"
+        own = self.scenes, self.composer, mini, self.settings, self.work
+        return rewards.measure_quality(reward, *own)
 
     def trained(self) -> dict[str, dict]:
         """The last line of every stage's log: steps and losses."""
@@ -201,4 +234,4 @@ class Plan:
 
     def card(self) -> None:
         metrics = json.loads((self.out / "metrics.json").read_text())
-        card.write(metrics, self.settings, self.out)
+        card.write(metrics, self.settings, self.out, self.models)

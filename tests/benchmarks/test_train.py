@@ -12,6 +12,7 @@ from benchmarks.train import BARE, ITERATION, ROLLOUTS_ONLY, WARM_UP, WHOLE, bar
 SMALL = (
     *ROLLOUTS_ONLY,
     *(
+        f"iterations={2 * (WARM_UP + 2) + 2}",
         "size=32",
         "num_inference_steps=2",
         "prompts_per_iteration=1",

@@ -1,10 +1,14 @@
 """The degradations and the ranking loss of ``reward_quality``."""
 
+import random
+
 import pytest
 import torch
 
-from mini.quality import blur, noise, rank_loss, ringing, split
-from mini.scenes import Scenes
+from mini.compose import Composer
+from mini.quality import Groups, blur, noise, rank_loss, ringing, split
+from mini.scenes import Batch, Scenes
+from mini.settings import Settings
 
 
 @pytest.fixture
@@ -55,3 +59,22 @@ def test_things_are_measured_or_trained_on_and_never_both(scenes: Scenes) -> Non
     seen, unseen = split(scenes.things)
     assert len(unseen) == 2
     assert sorted(seen + unseen) == sorted(scenes.things)
+
+
+def test_a_group_of_ladders_shows_each_on_two_rungs(scenes: Scenes, composer: Composer) -> None:
+    settings = Settings.smoke()
+    own, rungs = settings.quality, 3
+    ladders = torch.arange(5 * rungs, dtype=torch.uint8).view(5, rungs, 1, 1, 1)
+    ladders = ladders.expand(-1, -1, 3, 128, 128)
+    groups = Groups(composer, lambda kind, pictures, *_: pictures, ladders, settings)
+    rng = random.Random(0)
+    batch = Batch.of([scenes.draw(rng) for _ in range(own.groups * own.bases)])
+    pictures, severities = groups(batch)
+    assert pictures.shape == (own.groups + own.ladder_groups, 2 * own.bases, 3, 128, 128)
+    shown = (pictures[own.groups :] + 1).mul(127.5).round()[..., 0, 0, 0]
+    torch.testing.assert_close(severities[own.groups :], (shown % rungs) / (rungs - 1))
+    pairs = shown.view(-1, 2)
+    assert torch.equal(pairs[:, 0] // rungs, pairs[:, 1] // rungs)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    again, _ = groups(batch)
+    assert torch.equal(again, pictures)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,15 @@ from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
+from asyncdiff_cli.engine.rewards.world.grammar import say
 from asyncdiff_cli.engine.rewards.world.judge import look
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from mini import pack, stages
-from mini.__main__ import main
+from mini.__main__ import MODELS, main
 from mini.art import Sprites
 from mini.evaluate import Evaluation
+from mini.ladders import Ladders
+from mini.scenes import Batch
 from mini.settings import Settings
 from mini.text import tokens
 
@@ -59,7 +63,8 @@ def test_all_stages(work: Path) -> None:
     }
     assert set(metrics["mini"]["by_steps"]) == {"1", "2"}
     assert metrics["mini"]["deviations"]["2"]["+0"]["scores_change"]["mean"] == 0
-    for name in stages.MODELS:
+    assert tuple(stages.MODELS) == MODELS
+    for name in MODELS:
         text = (out / name / "README.md").read_text()
         assert "## Measured" in text
         assert "| --- |" in text
@@ -163,6 +168,50 @@ def test_the_rewards_are_exported_as_the_package_reads_them(work: Path) -> None:
     found, features = look(judge.model, torch.zeros(2, 3, 128, 128))
     assert len(found) == 2
     assert features.shape == (2, 32)
+
+
+def test_a_ladder_goes_from_the_scene_down_to_the_fewest_steps(work: Path, tmp_path: Path) -> None:
+    own = plan(work, tmp_path)
+    pipe = StableDiffusion3Pipeline.from_pretrained(work / "out" / "mini")
+    ladders = Ladders(own.scenes, own.composer, work / "out" / "mini", own.settings, tmp_path)
+    drawn = ladders.draw(3)
+    assert drawn.shape == (3, 3, 3, 128, 128)
+    rng = random.Random(f"{own.settings.quality.seed}/ladders/0")
+    scenes = [own.scenes.draw(rng) for _ in range(3)]
+    captions = [say(own.scenes.facts(scene, rng), rng) for scene in scenes]
+    seeds = [rng.getrandbits(32) for _ in scenes]
+    latents = pipe.vae.encode(own.composer.render(Batch.of(scenes))).latent_dist.mode()
+    expected = [pipe.image_processor.postprocess(pipe.vae.decode(latents).sample.detach(), "pt")]
+    for steps in (2, 1):
+        generator = [torch.Generator().manual_seed(seed) for seed in seeds]
+        options = {"guidance_scale": 3.0, "max_sequence_length": 8, "output_type": "pt"}
+        expected.append(
+            pipe(captions, num_inference_steps=steps, generator=generator, **options).images
+        )
+    off = drawn.float() / 255 - torch.stack(expected, dim=1)
+    assert off[:, 0].abs().max() < 1 / 255
+    assert off.abs().max() < 0.05  # what is drawn is drawn in bf16
+    (part,) = tmp_path.rglob("*.safetensors")
+    before = part.stat().st_mtime_ns
+    assert torch.equal(ladders.draw(3), drawn)
+    assert part.stat().st_mtime_ns == before
+
+
+def test_one_model_can_be_made_for_a_pipeline_that_is_given(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(work / "sprites.webp", tmp_path)
+    shutil.copy(work / "sprites.json", tmp_path)
+    for stage in ("export", "evaluate", "card"):
+        arguments = ["mini", stage, "--smoke", "--work", str(tmp_path), "--threads", "1"]
+        arguments += ["--mini", str(work / "out" / "mini"), "--models", "mini_quality"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        main()
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {"mini_quality", "metrics.json"}
+    assert "| steps |" in (out / "mini_quality" / "README.md").read_text()
+    assert set(json.loads((out / "mini_quality" / "metrics.json").read_text())) >= {"steps", "jpeg"}
+    assert not (tmp_path / "transformer").exists()
 
 
 def test_an_export_again_gives_the_same_weights(work: Path, tmp_path: Path) -> None:

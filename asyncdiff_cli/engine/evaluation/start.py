@@ -216,9 +216,14 @@ def in_force(
 
 
 def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
-    """The revision and dtype of each reward, as JSON values that all rows of a store share."""
+    """The revision, dtype and local weights of each reward, as JSON values that all rows of a store
+    share."""
     return {
-        name: {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
+        name: {
+            "revision": reward.revision,
+            "dtype": dtype_name(reward.dtype),
+            **({} if reward.weights is None else {"weights": reward.weights}),
+        }
         for name, reward in scorers.rewards.items()
     }
 

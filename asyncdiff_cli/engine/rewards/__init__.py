@@ -144,12 +144,32 @@ def read_reward(name: str, path: str | Path | None = None, revision: str | None 
         InputError, AsyncDiffError: as `load_reward`.
     """
     if name in PUBLISHED:
-        return reward_class(name).load(None if path is None else expanded(path), revision)
-    if name in EMBEDDED and revision is None:
-        return reward_class(name).load(None if path is None else expanded(path))
-    if path is not None or revision is not None:
+        reward = reward_class(name).load(None if path is None else expanded(path), revision)
+    elif name in EMBEDDED and revision is None:
+        reward = reward_class(name).load(None if path is None else expanded(path))
+    elif path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
-    return reward_class(name).load()
+    else:
+        reward = reward_class(name).load()
+    reward.weights = local_weights(name, path)
+    return reward
+
+
+def local_weights(name: str, path: str | Path | None = None) -> str | None:
+    """What tells the weights of a reward from others, 16 hex digits of a file's SHA-256.
+
+    None for a formula, what the hub has, and a file that is not there. Nothing is loaded.
+    """
+    from asyncdiff_cli.engine.downloads import file_sha256
+    from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, directory_of  # imports torch
+
+    if name in EMBEDDED:
+        file = directory_of(name, None if path is None else expanded(path)) / WEIGHTS_FILE
+    elif path is not None:
+        file = expanded(path)
+    else:
+        return None
+    return file_sha256(file)[:16] if file.is_file() else None
 
 
 def parse_rewards(text: str | None) -> list[str]:

@@ -1,8 +1,9 @@
 """A small no-reference quality score: how little a picture was degraded, by its looks alone.
 
 The weights come with the package. `python -m mini reward_quality` trained them to order pictures
-by the strength of noise, blur, ringing and latent noise, with the ranking loss of RankNet (Burges
-et al., 2005); `assets/mini_quality/README.md` has what was measured.
+by the strength of noise, blur, ringing and latent noise, and by what fewer and fewer steps of a
+sampler leave of a scene, with the ranking loss of RankNet (Burges et al., 2005);
+`assets/mini_quality/README.md` has what was measured.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import write_atomically
+from asyncdiff_cli.engine.rewards import local_weights
 from asyncdiff_cli.engine.training.recipe import LATER, RESUMABLE
 
 if TYPE_CHECKING:
@@ -67,8 +68,13 @@ def identity(
         backbone.fingerprint or backbone.revision or "",
         prompts.fingerprint,
         held_out.fingerprint,
+        *(weights for name in recipe.rewards if (weights := _weights(recipe, name)) is not None),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _weights(recipe: Recipe, name: str) -> str | None:
+    return local_weights(name, recipe.reward_paths.get(name))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: str) -> None:
@@ -101,7 +107,7 @@ def read_checkpoint(path: Path, identity: str) -> Checkpoint:
     if recorded != digest(checkpoint):
         raise AsyncDiffError(f"checkpoint {path} is damaged: skipped")
     if written_by != identity:
-        raise AsyncDiffError(f"checkpoint {path} is of another recipe or backbone: skipped")
+        raise AsyncDiffError(f"checkpoint {path} is of another recipe, backbone or reward: skipped")
     return checkpoint
 
 

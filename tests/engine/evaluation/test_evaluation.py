@@ -59,6 +59,7 @@ from tests.conftest import make_case, tiny_sd3
 from tests.helpers.evaluations import assert_alike, finish, rows
 from tests.helpers.modules import randomised, tpm_for
 from tests.helpers.prompts import LISTS, needs_lists, write_captions, write_lists
+from tests.helpers.rewards import quality_with
 from tests.helpers.training import small_recipe
 
 TEXTS = ["a cat", "a dog on a red background", "an owl", "ein Bär", "a bee", "a cat and a dog"]
@@ -199,6 +200,18 @@ def test_every_image_of_a_mixed_batch_is_redrawn_to_the_byte(tmp_path, opened, m
         assert list(record.deviations) == pytest.approx(row["deviations"])
         assert list(record.cond_sigmas) == pytest.approx(row["cond_sigmas"])
         assert redrawn(path, tmp_path / "again") == path.read_bytes()
+
+
+def test_scores_of_other_weights_do_not_join_a_store(tmp_path, opened):
+    """As after an update of the package, or of the file that is named."""
+    path = quality_with(tmp_path / "reward", 0)
+    options = {"rewards": ("mini_quality",), "reward_paths": {"mini_quality": path}, "size": 32}
+    finish(opened(**options), 1)
+    moved = {**options, "reward_paths": {"mini_quality": path.rename(tmp_path / "moved")}}
+    finish(opened(**moved), 1)
+    quality_with(tmp_path / "moved", 1)
+    with pytest.raises(InputError, match=r"other settings, rewards .*weights.*give another --out"):
+        opened(**moved)
 
 
 def test_the_policies_of_a_prompt_share_the_first_evaluation(opened):

@@ -250,8 +250,13 @@ def test_pairs_must_be_pairs(tiny, tiny_class):
     assert reward.score([], []).shape == (0,)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
-@pytest.mark.parametrize("size", [(1, 300), (300, 7), (16, 16)])
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [
+        *((mode, (16, 16)) for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "I;16")),
+        *(("RGB", size) for size in [(1, 300), (300, 7)]),
+    ],
+)
 def test_pictures_of_any_mode_and_shape_are_scored(tiny, tiny_class, mode, size):
     reward = tiny_class()
     assert torch.isfinite(reward.score(Image.new(mode, size), "a cat")).all()

@@ -55,7 +55,10 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path_factory, place, bit):
 def test_another_runs_checkpoint_is_refused(run):
     run.save(checkpoint(1), keep=3, best=None)
     foreign = RunDirectory(run.path, "theirs").save(checkpoint(2), keep=3, best=None)
-    assert last(run) == (1, [f"checkpoint {foreign} is of another recipe or backbone: skipped"])
+    assert last(run) == (
+        1,
+        [f"checkpoint {foreign} is of another recipe, backbone or reward: skipped"],
+    )
 
 
 @pytest.mark.parametrize("metadata", [None, {"asyncdiff": "nonsense"}, {"asyncdiff": "{}"}])

@@ -23,6 +23,7 @@ from asyncdiff_cli.engine.training.recipe_files import load_recipe, to_yaml
 from asyncdiff_cli.engine.training.rollout import plan_iteration
 from asyncdiff_cli.engine.training.start import open_trainer
 from tests.conftest import tiny_flux, tiny_sd3
+from tests.helpers.rewards import quality_with
 from tests.helpers.training import (
     checkpoint_bytes,
     checkpoints,
@@ -496,7 +497,18 @@ def test_another_backbone_is_another_run(tmp_path, sd3_directory, copied):
     refused = []
     with pytest.raises(AsyncDiffError, match="no checkpoint to go on from"):
         open_trainer(recipe, tmp_path / "r", True, "cpu", on_warning=refused.append)
-    assert "another recipe or backbone" in refused[0]
+    assert "another recipe, backbone or reward" in refused[0]
+
+
+def test_other_weights_of_a_reward_are_another_run(tmp_path, sd3_directory):
+    reward = quality_with(tmp_path / "reward", 0)
+    changes = {"rewards": {"mini_quality": 1}, "reward_paths": {"mini_quality": str(reward)}}
+    trained(tmp_path / "r", sd3_directory, iterations=1, **changes)
+    moved = {**changes, "reward_paths": {"mini_quality": str(reward.rename(tmp_path / "moved"))}}
+    assert open_run(tmp_path / "r", sd3_directory, True, iterations=2, **moved).state.iteration == 1
+    quality_with(tmp_path / "moved", 1)
+    with pytest.raises(AsyncDiffError, match="no checkpoint to go on from"):
+        open_run(tmp_path / "r", sd3_directory, True, iterations=2, **moved)
 
 
 def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, sd3_directory, whole):
