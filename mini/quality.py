@@ -74,7 +74,7 @@ class Degrader:
 
     @classmethod
     def of(cls, vae: AutoencoderKL) -> Degrader:
-        """With the shift and the scale that are in its configuration."""
+        """A degrader with the shift and the scale of the configuration."""
         return cls(vae, vae.config.shift_factor, vae.config.scaling_factor)
 
     def __call__(
