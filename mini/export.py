@@ -21,6 +21,7 @@ from transformers import (
     TokenizersBackend,
 )
 
+from asyncdiff_cli.engine.files import umask
 from asyncdiff_cli.engine.rewards.mini_judge import Config
 from asyncdiff_cli.engine.rewards.mini_quality import QualityNet
 from asyncdiff_cli.engine.rewards.world.grammar import words
@@ -48,6 +49,8 @@ class Replacing:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
+            for path in filter(Path.is_file, self.partial.rglob("*")):
+                path.chmod(0o666 & ~umask())  # safetensors writes for the owner alone
             shutil.rmtree(self.target, ignore_errors=True)
             self.partial.rename(self.target)
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from asyncdiff_cli.engine import REGISTRY, load_backbone, sample
 from asyncdiff_cli.engine.backbones.vocabulary import Vocabulary
+from asyncdiff_cli.engine.files import umask
 from asyncdiff_cli.engine.rewards.mini_clip import MiniClip
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge
 from asyncdiff_cli.engine.rewards.mini_quality import MiniQuality
@@ -56,6 +57,8 @@ def test_all_stages(work: Path) -> None:
         torch.float32
     }
     assert plain.transformer.config.num_layers == 2
+    weights = {path.stat().st_mode & 0o777 for path in out.rglob("*.safetensors")}
+    assert weights == {0o666 & ~umask()}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["trained"]["transformer"]["step"] == 2
     assert set(metrics["mini"]["categories"]) == {
