@@ -132,10 +132,15 @@ def to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return value[:, None] * (1 - saturation[:, None] * share)
 
 
+def to_levels(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1] as uint8, as a file stores them."""
+    return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
 def to_images(pictures: Tensor) -> list[Image.Image]:
     """[N, 3, H, W] in [-1, 1] as PIL images."""
-    levels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return [Image.fromarray(picture) for picture in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    levels = to_levels(pictures).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in levels]
 
 
 def sheet(pictures: Tensor, columns: int) -> Image.Image:

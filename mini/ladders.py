@@ -20,7 +20,7 @@ from torch import Tensor
 from asyncdiff_cli.engine import Backbone, FixedDeviation, load_backbone, sample
 from asyncdiff_cli.engine.hashes import sha256_of_files
 from asyncdiff_cli.engine.rewards.world.grammar import say
-from mini.compose import Composer
+from mini.compose import Composer, to_levels
 from mini.scenes import Batch, Scenes
 from mini.settings import Settings
 
@@ -100,5 +100,4 @@ class Ladders:
     def _decoded(self, latents: Tensor) -> Tensor:
         config = self.vae.config
         latents = latents / config.scaling_factor + config.shift_factor
-        pictures = self.vae.decode(latents).sample
-        return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        return to_levels(self.vae.decode(latents).sample).cpu()

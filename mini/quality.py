@@ -69,13 +69,6 @@ class Degrader:
     """Degrades pictures [N, 3, H, W] in [-1, 1]; one kind is noise left in ``vae``'s latents."""
 
     vae: AutoencoderKL
-    shift: float
-    scale: float
-
-    @classmethod
-    def of(cls, vae: AutoencoderKL) -> Degrader:
-        """A degrader with the shift and the scale of the configuration."""
-        return cls(vae, vae.config.shift_factor, vae.config.scaling_factor)
 
     def __call__(
         self, kind: str, pictures: Tensor, severity: Tensor, generator: torch.Generator
@@ -87,10 +80,11 @@ class Degrader:
     @torch.no_grad()
     def latent(self, pictures: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         """Decoded from (1 - t) x + t ε, with x in mini's units."""
-        latents = (self.vae.encode(pictures).latent_dist.mode().float() - self.shift) * self.scale
+        shift, scale = self.vae.config.shift_factor, self.vae.config.scaling_factor
+        latents = (self.vae.encode(pictures).latent_dist.mode().float() - shift) * scale
         epsilon = torch.randn(latents.shape, generator=generator, device=latents.device)
         mixed = torch.lerp(latents, epsilon, t.view(-1, 1, 1, 1))
-        return self.vae.decode(mixed / self.scale + self.shift).sample.float()
+        return self.vae.decode(mixed / scale + shift).sample.float()
 
 
 def split(things: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -203,7 +197,7 @@ def _fit(
     if seconds := run.budget.seconds:
         run.budget = Budget(own.steps, max(1.0, seconds - (time.monotonic() - begun)))
     decoder = ladders.vae.to(memory_format=torch.channels_last)
-    groups = Groups(composer, Degrader.of(decoder), drawn, settings)
+    groups = Groups(composer, Degrader(decoder), drawn, settings)
 
     def draw(step: int) -> Batch:
         rng = random.Random(f"{own.seed}/{step}")

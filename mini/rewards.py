@@ -71,7 +71,7 @@ def measure_quality(
     pictures = composer.render(Batch.of([unseen.draw(rng) for _ in range(own.measured)]))
     generator = torch.Generator(composer.device).manual_seed(seed)
     ladders = Ladders(unseen, composer, mini, settings, work)
-    degrader, shown = Degrader.of(ladders.vae), {}
+    degrader, shown = Degrader(ladders.vae), {}
     for kind, most in own.severities.items():
         ones = torch.ones(len(pictures), device=composer.device)
         levels = torch.linspace(0, most, LEVELS).tolist()

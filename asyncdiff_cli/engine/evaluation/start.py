@@ -36,7 +36,7 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.files import REFUSED, check_directory
 from asyncdiff_cli.engine.processes import in_turn, join
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
-from asyncdiff_cli.engine.rewards import check_prompts
+from asyncdiff_cli.engine.rewards import check_prompts, local_weights
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
 
@@ -73,7 +73,8 @@ def open_evaluation(
         contenders = wanted.contenders(outline.entry)
         fetch(outline.source)
         scorers, set_metrics = _scorers(wanted, accelerator, out)
-    store = _open_store(out, shared, scorers, set_metrics, reference, accelerator)
+    rewards = _ran_with(scorers, wanted.reward_paths)
+    store = _open_store(out, shared, rewards, set_metrics, reference, accelerator)
     check_descriptions(store, contenders)
     batch_size = wanted.batch_on(accelerator.device.type)
     sizes = *scorers.sizes.values(), *set_metrics.sizes.values()
@@ -130,7 +131,7 @@ def _scorers(
 def _open_store(
     out: Path,
     shared: dict[str, Any],
-    scorers: RewardGroup,
+    rewards: dict[str, Any],
     set_metrics: SetMetricGroup,
     reference: Reference | None,
     accelerator: Accelerator,
@@ -138,7 +139,7 @@ def _open_store(
     """The store of these settings, with what set metrics compare with beside it."""
     if reference is not None:
         shared["set_metrics"] = set_metrics.settings(reference)
-    store = Store.open(out, {**shared, "rewards": _ran_with(scorers)})
+    store = Store.open(out, {**shared, "rewards": rewards})
     if reference is not None and accelerator.is_main_process:
         set_metrics.keep(reference, shared["size"], out)
     if accelerator.is_main_process and not Store.is_new(out):
@@ -215,17 +216,15 @@ def in_force(
     return {"model": values.pop("choice"), **values}
 
 
-def _ran_with(scorers: RewardGroup) -> dict[str, Any]:
+def _ran_with(scorers: RewardGroup, paths: Mapping[str, Path]) -> dict[str, Any]:
     """The revision, dtype and local weights of each reward, as JSON values that all rows of a store
     share."""
-    return {
-        name: {
-            "revision": reward.revision,
-            "dtype": dtype_name(reward.dtype),
-            **({} if reward.weights is None else {"weights": reward.weights}),
-        }
-        for name, reward in scorers.rewards.items()
-    }
+    found = {}
+    for name, reward in scorers.rewards.items():
+        found[name] = {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
+        if (weights := local_weights(name, paths.get(name))) is not None:
+            found[name]["weights"] = weights
+    return found
 
 
 def _unusual(backbone: Outline) -> dict[str, Any]:

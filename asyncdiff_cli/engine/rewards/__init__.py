@@ -144,15 +144,12 @@ def read_reward(name: str, path: str | Path | None = None, revision: str | None 
         InputError, AsyncDiffError: as `load_reward`.
     """
     if name in PUBLISHED:
-        reward = reward_class(name).load(None if path is None else expanded(path), revision)
-    elif name in EMBEDDED and revision is None:
-        reward = reward_class(name).load(None if path is None else expanded(path))
-    elif path is not None or revision is not None:
+        return reward_class(name).load(None if path is None else expanded(path), revision)
+    if name in EMBEDDED and revision is None:
+        return reward_class(name).load(None if path is None else expanded(path))
+    if path is not None or revision is not None:
         raise InputError(f"{name} is a part of this package: it takes no file or revision")
-    else:
-        reward = reward_class(name).load()
-    reward.weights = local_weights(name, path)
-    return reward
+    return reward_class(name).load()
 
 
 def local_weights(name: str, path: str | Path | None = None) -> str | None:

@@ -54,8 +54,6 @@ class Reward(ABC):
     """The torch module; None for a formula."""
     revision: str | None = None
     """Commit of the hub repository that it was loaded from."""
-    weights: str | None = None
-    """What tells the weights of a local file from others; None for a formula, and from the hub."""
     batch_size: int = REWARD_BATCH_SIZE
 
     @classmethod

@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
-from asyncdiff_cli.engine.downloads import file_sha256
 from asyncdiff_cli.engine.evaluation.set_metrics.frechet import FrechetMetric
-from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, directory_of
+from asyncdiff_cli.engine.rewards import local_weights
 from asyncdiff_cli.engine.rewards.mini_judge import MiniJudge, pixels
 
 
@@ -33,7 +32,7 @@ class FIDJudge(FrechetMetric):
         """
         metric = cls()
         metric.model = MiniJudge.load(path).model
-        metric.weights = file_sha256(directory_of(MiniJudge.name, path) / WEIGHTS_FILE)[:16]
+        metric.weights = local_weights(MiniJudge.name, path)
         return metric
 
     def _features(self, images: list[Image.Image]) -> Tensor:
