@@ -80,6 +80,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "leave-one-out baseline": {"estimator": {"baseline": "leave_one_out"}},
     "James-Stein baseline": {"estimator": {"baseline": "james_stein"}},
     "antithetic draws": {"estimator": {"antithetic": True}},
+    "correlated draws, 0.5": {"estimator": {"correlation": 0.5}},
+    "correlated draws, 0.8": {"estimator": {"correlation": 0.8}},
     "ratio normalisation": {"estimator": {"ratio_norm": True}},
     "credit by own gain": {"estimator": {"stepwise": 0}},
     "credit by half of later gains": {"estimator": {"stepwise": 0.5}},

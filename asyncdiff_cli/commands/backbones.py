@@ -75,7 +75,7 @@ def _row(entry: BackboneEntry, where: Presence) -> list[str]:
         f"guidance {entry.guidance_scale:g}",
         f"{where.pixels} px" if where.pixels else "",
         f"{entry.dtype} on CUDA",
-        "learned deviation" if entry.tpm else f"deviation {entry.deviation:+g}",
+        f"policy {entry.policy}",
     )
     return [
         entry.name,

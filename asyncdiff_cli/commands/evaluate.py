@@ -23,7 +23,7 @@ def evaluate(
         str | None,
         options.policies(
             f"{usages()}; each with @γ if not 1. (default: baseline, and the modules that"
-            " the backbone ships, or fixed:0.5)"
+            " the backbone ships, or its own policy)"
         ),
     ] = None,
     gammas: Annotated[

@@ -36,7 +36,7 @@ def panel(
     policies: Annotated[
         str | None,
         options.policies(
-            "The columns, as in eval. (default: baseline; the backbone's module, or fixed:0.5, at"
+            "The columns, as in eval. (default: baseline; the backbone's module or own policy, at"
             " γ = 0.5, 1 and 2; and lifted where there is one)"
         ),
     ] = None,

@@ -35,7 +35,7 @@ class SweptOptions:
         str | None,
         options.policies(
             "What γ or the steps are swept of, as in eval. (default: the backbone's modules, or"
-            " fixed:0.5)"
+            " its own policy)"
         ),
     ] = None
 

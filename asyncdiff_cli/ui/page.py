@@ -11,14 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.backbones.weights import presence
 from asyncdiff_cli.engine.drawing.request import Request, parse_request
-from asyncdiff_cli.engine.drawing.settings import default_policy
 from asyncdiff_cli.engine.errors import AsyncDiffWarning, in_words
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.policies.base import StepState
-from asyncdiff_cli.engine.policies.modules import NO_MODULE
+from asyncdiff_cli.engine.policies.modules import own_policy
 from asyncdiff_cli.engine.policies.specs import (
     find_policy,
     make_policy,
@@ -88,7 +86,7 @@ class Page:
             self.guidance = gr.Number(start.guidance_scale, label="Guidance", min_width=70)
         low, high = min(0.0, start.gamma), max(3.0, start.gamma)
         self.gamma = gr.Slider(low, high, start.gamma, step=0.05, label="γ, which multiplies D")
-        lines, line = shipped_policies(entry), request.policy or _opening_policy(entry)
+        lines, line = shipped_policies(entry), request.policy or own_policy(entry)
         self.policy = gr.Dropdown(lines, value=line, label="Policy", allow_custom_value=True)
         self.of_policy = _messages()
         with gr.Accordion("File and backbone", open=False):
@@ -219,7 +217,7 @@ class Page:
             self.studio.switch(values[self.backbone], _warn)
             entry = self.studio.job.backbone.entry
             shown[self.title] = self._title()
-            line = _opening_policy(entry)
+            line = own_policy(entry)
             own: Values = {
                 self.policy: line,
                 self.steps: entry.num_inference_steps,
@@ -321,12 +319,6 @@ def _tell(progress: gr.Progress, state: StepState) -> None:
 
 def _warn(line: str) -> None:
     warnings.warn(line, AsyncDiffWarning, stacklevel=2)
-
-
-def _opening_policy(entry: BackboneEntry) -> str:
-    """The policy that is shown first: the backbone's own, if it deviates."""
-    line = default_policy(entry)
-    return NO_MODULE if line == BASELINE else line
 
 
 def _here() -> list[str]:

@@ -3,10 +3,11 @@
     python -m benchmarks.overoptimisation --out DIR [--recipe mini] [iterations=240 …]
 
 Three trainings of one recipe and seed differ in their rewards alone: the recipe's own; these with
-the residual-noise guard as one more; and without the judge. They go on to their last iteration,
-whatever their held-out reward says. The module of each checkpoint draws validation prompts that no
-training looks at, and is compared with synchronous sampling by every metric, of which each mix
-leaves some out. Told is also which module early stopping would have kept.
+the residual-noise guard as one more; and with the judge, or without it where the recipe has it.
+They go on to their last iteration, whatever their held-out reward says. The module of each
+checkpoint draws validation prompts that no training looks at, and is compared with synchronous
+sampling by every metric, of which each mix leaves some out. Told is also which module early
+stopping would have kept.
 
 DIR/runs has the trainings, ordinary runs that `asyncdiff train --resume` takes too; each module's
 pictures are rows of a store. What was killed goes on. DIR then has overoptimisation.json, .md and
@@ -52,7 +53,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Where all of it goes.")] = Path("overoptimisation"),
     recipe: Annotated[str, typer.Option(help="What is trained.")] = "mini",
     judge: Annotated[
-        str, typer.Option(metavar="NAME", help="The reward that one training leaves out.")
+        str,
+        typer.Option(metavar="NAME", help="Had by one training, or left out if the recipe has it."),
     ] = "mini_judge",
     guard: Annotated[float, typer.Option(min=0, help="The weight of the noise guard.")] = 0.5,
     limit: Annotated[int, typer.Option(min=2, help="Held-out prompts to measure on.")] = 256,

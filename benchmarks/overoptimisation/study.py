@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli import render
-from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import GUARD
@@ -22,10 +21,11 @@ from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import SYNCHRONOUS, Candidate
 from benchmarks.evidence.run import score
 
-MIX, GUARDED, UNJUDGED = "mix", "guarded", "unjudged"
+MIX, GUARDED, JUDGED, UNJUDGED = "mix", "guarded", "judged", "unjudged"
 SAID = {
     MIX: "the mix",
     GUARDED: "with the noise guard",
+    JUDGED: "with the judge",
     UNJUDGED: "without the judge",
 }
 PATIENCE = 3
@@ -64,15 +64,14 @@ def recipes(recipe: str, overrides: Sequence[str], judge: str, guard: float) -> 
     """The recipes of the three trainings.
 
     Args:
-        judge: the reward of the recipe that one of them leaves out.
+        judge: a reward that one of them leaves out where the recipe has it, and else has too.
         guard: the weight of the residual noise in the one that has it.
 
     Raises:
-        InputError: as `load_recipe`, and for a judge that the recipe does not train on.
+        InputError: as `load_recipe`.
     """
     trained = load_recipe(recipe, overrides)
-    if not trained.rewards.get(judge):
-        raise InputError(f"{recipe} does not train on {judge}: set rewards.{judge}=1")
+    judged = bool(trained.rewards.get(judge))
     every = trained.evaluation.every
     shared = (
         *overrides,
@@ -82,7 +81,7 @@ def recipes(recipe: str, overrides: Sequence[str], judge: str, guard: float) -> 
     rewards = {
         MIX: [],
         GUARDED: [f"rewards.{GUARD}={guard}"],
-        UNJUDGED: [f"rewards.{judge}=0"],
+        UNJUDGED if judged else JUDGED: [f"rewards.{judge}={0 if judged else 1}"],
     }
     return {name: load_recipe(recipe, [*shared, *own]) for name, own in rewards.items()}
 

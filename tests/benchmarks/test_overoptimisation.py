@@ -13,6 +13,7 @@ from benchmarks.overoptimisation.figure import front
 from benchmarks.overoptimisation.markdown import to_markdown
 from benchmarks.overoptimisation.study import (
     GUARDED,
+    JUDGED,
     MIX,
     UNJUDGED,
     Study,
@@ -48,9 +49,15 @@ def test_recipes_differ_in_their_rewards_alone(own):
     assert rest[0]["checkpoint"]["every"] == 2
 
 
-def test_a_judge_that_is_not_trained_on_cannot_be_left_out():
-    with pytest.raises(InputError, match=r"mini does not train on noise: set rewards\.noise=1"):
-        recipes("mini", (), "noise", 0.5)
+def test_a_judge_that_the_recipe_leaves_out_is_had_by_one_training():
+    own = recipes("mini", (), "mini_judge", 0.5)
+    assert [*own] == [MIX, GUARDED, JUDGED]
+    assert own[JUDGED].rewards == {**own[MIX].rewards, "mini_judge": 1}
+
+
+def test_an_unknown_judge_is_refused():
+    with pytest.raises(InputError, match=r"unknown reward 'jugde'"):
+        recipes("mini", (), "jugde", 0.5)
 
 
 def test_each_checkpoint_is_beside_synchronous_sampling(own, tmp_path):

@@ -39,7 +39,7 @@ def test_all_are_listed(asyncdiff, mini):
     assert found["mini"]["directory"] == str(mini)
     weight_files = list(mini.rglob("*.safetensors"))
     assert found["mini"]["bytes"] > sum(file.stat().st_size for file in weight_files) > 0
-    assert found["flux"]["deviation"] == 0.499
+    assert found["flux"]["policy"] == "fixed:0.499"
 
 
 def test_one_backbone_with_its_words(asyncdiff, mini):

@@ -28,6 +28,8 @@ SMALL: dict[str, Any] = {
     "noises_per_prompt": None,
     "scale_rewards": "group",
     "mini_batch_size": 2,
+    "epochs": 1,
+    "estimator": {"correlation": 0},
     "rollout_batch_size": 16,
     "learning_rate": 1e-3,
     "ema_decay": None,

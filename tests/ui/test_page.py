@@ -41,7 +41,7 @@ def test_it_opens_with_what_was_asked_for(page, values):
 def test_without_wishes_it_opens_with_the_backbones_own(opened, wish):
     page = Page(opened, wish(policy=None, steps=None, seed=None, gamma=None))
     entry = opened.job.backbone.entry
-    assert page.policy.value == "fixed:0.5"  # mini's own deviates by nothing
+    assert page.policy.value == entry.policy == "spectral"
     assert (page.seed.value, page.gamma.value) == (0, 1)
     assert page.guidance.value == entry.guidance_scale
 

@@ -10,8 +10,8 @@ from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.errors import InputError
 
 MINI_DIRECTORY = ASSETS / "mini"
-SYNCHRONOUS = 0.0
-"""The deviation of a backbone for which none better has been measured."""
+SYNCHRONOUS = "baseline"
+"""The policy of a backbone for which none better has been measured."""
 
 SCHEDULER_CLASSES = {
     "euler": "FlowMatchEulerDiscreteScheduler",
@@ -59,10 +59,11 @@ class BackboneEntry:
     guidance_scale: float
     size: int | None
     """Height and width in pixels; None for what its own configuration says."""
-    deviation: float
-    """The default policy's where there is no module: for `mini` the least constant that is as near
-    to real scenes as any (docs/mini.md), for `flux` and `sd35` the paper's mean, trained on COCO
-    with the bound 0.5 (Tables 1 and 2), and 0, synchronous, for those that nobody has measured."""
+    policy: str
+    """What it is drawn with unless asked otherwise, as a policy is written: for `mini` the least
+    constant that is as near to real scenes as any (docs/mini.md), for `flux` and `sd35` the paper's
+    mean deviation, trained on COCO with the bound 0.5 (Tables 1 and 2), and the synchronous sampler
+    for those that nobody has measured."""
     licence: str
     licence_url: str | None = None
     gated: bool = False
@@ -97,7 +98,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=10,
             guidance_scale=3.0,
             size=None,
-            deviation=0.5,
+            policy="spectral",
             licence="Apache-2.0 (drawn from MIT- and Apache-licensed art)",
             max_sequence_length=8,
             size_multiple=16,
@@ -110,7 +111,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=15,
             guidance_scale=5.0,
             size=512,
-            deviation=0.192,
+            policy="fixed:0.192",
             licence="Stability AI Community License",
             licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
             gated=True,
@@ -124,7 +125,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=10,
             guidance_scale=5.0,
             size=512,
-            deviation=0.499,
+            policy="fixed:0.499",
             licence="FLUX.1 [dev] Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
             gated=True,
@@ -137,7 +138,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=28,
             guidance_scale=3.5,
             size=1024,
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="Stability AI Community License",
             licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
             gated=True,
@@ -151,7 +152,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=4,
             guidance_scale=0.0,
             size=1024,
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.1-schnell",
             gated=True,
@@ -166,7 +167,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=4.0,
             size=1024,
             dtype="bf16",
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="FLUX Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-dev",
             gated=True,
@@ -180,7 +181,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=1.0,
             size=1024,
             dtype="bf16",
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
             size_multiple=16,
@@ -193,7 +194,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=4.0,
             size=1328,
             dtype="bf16",
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Qwen/Qwen-Image",
             negative_prompt=" ",
@@ -207,7 +208,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=4.0,
             size=1024,
             dtype="bf16",
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image",
             size_multiple=16,
@@ -221,7 +222,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=0.0,
             size=1024,
             dtype="bf16",
-            deviation=SYNCHRONOUS,
+            policy=SYNCHRONOUS,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo",
             size_multiple=16,

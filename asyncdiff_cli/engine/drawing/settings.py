@@ -17,7 +17,7 @@ from asyncdiff_cli.engine.drawing.input_image import (
 )
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.policies.specs import PolicySpec, make_policy, plain, read_policy
+from asyncdiff_cli.engine.policies.specs import PolicySpec, make_policy, read_policy
 from asyncdiff_cli.engine.policies.table import policy_from_dict
 from asyncdiff_cli.engine.prompts.lines import Options
 
@@ -60,13 +60,6 @@ class BatchSettings:
     def arguments(self) -> dict[str, Any]:
         """The settings that are arguments of `sample`."""
         return {name: value for name, value in vars(self).items() if name not in FROM_IMAGES}
-
-
-def default_policy(entry: BackboneEntry) -> str:
-    """The line of the policy that a backbone is drawn with unless asked otherwise."""
-    if entry.tpm:
-        return "learned"
-    return f"fixed:{plain(entry.deviation)}" if entry.deviation else "baseline"
 
 
 def asked_policy(options: Options) -> PolicySpec | None:
@@ -131,7 +124,7 @@ TOLD = PolicyMaker(ToldPolicy.asked, ToldPolicy.from_dict)
 def defaults(entry: BackboneEntry, size: int, policies: PolicyMaker = MADE) -> BatchSettings:
     """What a backbone does unless asked otherwise."""
     return BatchSettings(
-        policy=policies.asked(Options(policy=default_policy(entry)), entry),
+        policy=policies.asked(Options(policy=entry.policy), entry),
         gamma=1.0,
         num_inference_steps=entry.num_inference_steps,
         guidance_scale=entry.guidance_scale,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import REGISTRY, SYNCHRONOUS, BackboneEntry
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
@@ -22,8 +22,8 @@ LIBRARY = "asyncdiff"
 TAGS = (LIBRARY, "flow-matching", "text-to-image")
 MODULE_FILES = "model.safetensors", "config.json"
 """The files that a module is loaded from."""
-NO_MODULE = "fixed:0.5"
-"""What is compared where a backbone ships no module."""
+SOME_DEVIATION = "fixed:0.5"
+"""What is compared where a backbone has neither a module nor a policy that deviates."""
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 
 
@@ -117,6 +117,11 @@ def shipped(source: str) -> Path | None:
     return entry.lifted if source.endswith(LIFTED) else entry.tpm
 
 
+def own_policy(entry: BackboneEntry) -> str:
+    """The policy that a backbone is drawn with unless asked otherwise, if that deviates."""
+    return SOME_DEVIATION if entry.policy == SYNCHRONOUS else entry.policy
+
+
 def main_policy(entry: BackboneEntry) -> str:
     """The policy that a backbone's tables and figures are about: its module's, if it ships one."""
-    return "learned" if entry.tpm else NO_MODULE
+    return "learned" if entry.tpm else own_policy(entry)

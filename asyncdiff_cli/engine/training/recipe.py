@@ -131,6 +131,11 @@ class EstimatorSettings(_Settings):
     antithetic: bool = False
     """Draw the ratios of every second image of a group as the mirror images of those before it, by
     the inverse distribution function of 1 − u in place of u."""
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """How alike the decisions of an image are drawn: the correlation of the normal numbers that
+    their ratios are drawn by; 0 for each by itself, as in the paper. Decisions that are drawn apart
+    hardly move their mean, and with it the picture; those that are drawn alike do (exploration that
+    is correlated in time: arXiv 2005.05719). Each still has its own Beta, and its score by that."""
     ratio_norm: bool = False
     """Centre each decision's log-ratio and measure it in deviations of the Beta that was drawn
     from, so that all decisions count alike (RatioNorm, arXiv 2510.22319)."""
@@ -373,8 +378,8 @@ class Recipe(ModelSettings, _Settings):
 
     @staticmethod
     def _check_branches(own: EstimatorSettings, info: ValidationInfo) -> None:
-        if own.antithetic or own.baseline == "james_stein":
-            raise ValueError("branches go with neither antithetic draws nor james_stein")
+        if own.antithetic or own.correlation or own.baseline == "james_stein":
+            raise ValueError("branches go with no antithetic or correlated draws, nor james_stein")
         if not {"group_size", "noises_per_prompt", "step_range"} <= info.data.keys():
             return
         size = info.data["group_size"]

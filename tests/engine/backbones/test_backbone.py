@@ -116,7 +116,7 @@ def test_mini_is_in_the_package():
 def test_the_entries_hold_what_the_paper_ran():
     flux, sd35 = REGISTRY["flux"], REGISTRY["sd35"]
     assert (flux.num_inference_steps, sd35.num_inference_steps) == (10, 15)
-    assert (flux.deviation, sd35.deviation) == (0.499, 0.192)
+    assert (flux.policy, sd35.policy) == ("fixed:0.499", "fixed:0.192")
     assert flux.guidance_scale == sd35.guidance_scale == 5.0
     assert flux.size == sd35.size == 512
 

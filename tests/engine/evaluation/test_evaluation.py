@@ -795,10 +795,11 @@ def test_the_baseline_comes_first_and_has_no_gamma():
 
 def test_a_backbone_is_compared_by_the_modules_that_it_ships():
     entry = REGISTRY["mini"]
-    assert table_policies(entry) == "baseline,fixed:0.5"
+    assert table_policies(entry) == "baseline,spectral"
+    assert table_policies(REGISTRY["qwen-image"]) == "baseline,fixed:0.5"
     both = replace(entry, tpm=Path("tpm"), lifted=Path("lifted"))
     assert table_policies(both) == "baseline,learned,lifted"
-    assert figure_5(entry) == "baseline,fixed:0.5@0.5,fixed:0.5,fixed:0.5@2"
+    assert figure_5(entry) == "baseline,spectral@0.5,spectral,spectral@2"
     assert figure_5(both) == "baseline,learned@0.5,learned,learned@2,lifted"
 
 

@@ -1,15 +1,15 @@
-"""Antithetic draws: mirrored in pairs, each of its own Beta."""
+"""Draws that are mirrored in pairs, or alike along a trajectory, each of its own Beta."""
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from asyncdiff_cli.engine.drawing.seeds import DRAWS, generator
 from asyncdiff_cli.engine.training.draws import InverseDraws, draws_of
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
 
 
-def recipe(antithetic: bool):
+def recipe(antithetic: bool, **estimator):
     return parse_recipe(
         {
             "num_inference_steps": 4,
@@ -17,7 +17,7 @@ def recipe(antithetic: bool):
             "prompts_per_iteration": 3,
             "group_size": 4,
             "seed": 7,
-            "estimator": {"antithetic": antithetic},
+            "estimator": {"antithetic": antithetic, **estimator},
         }
     )
 
@@ -51,3 +51,35 @@ def test_mirrored_draws_of_one_beta_vary_less_in_their_mean():
         one, other = (InverseDraws(np.random.default_rng(seed), m) for m in (False, True))
         pairs.append((one.beta(2, 4) + other.beta(2, 4)) / 2)
     assert np.std(pairs) < 0.3 * beta(2, 4).std() / 2**0.5
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_correlated_decisions_move_together_and_each_has_its_beta(mirrored):
+    trajectories = []
+    for seed in range(2000):
+        draws = InverseDraws(np.random.default_rng(seed), mirrored, correlation=0.8)
+        trajectories.append([draws.beta(2, 3), draws.beta(5, 2)])
+    first, second = np.array(trajectories).T
+    for found, own in ((first, beta(2, 3)), (second, beta(5, 2))):
+        assert found.mean() == pytest.approx(own.mean(), abs=0.01)
+        assert found.std() == pytest.approx(own.std(), rel=0.05)
+    numbers = norm.ppf(beta(2, 3).cdf(first)), norm.ppf(beta(5, 2).cdf(second))
+    assert np.corrcoef(numbers)[0, 1] == pytest.approx(0.8, abs=0.03)
+
+
+def test_each_action_is_correlated_with_itself():
+    numbers = []
+    for seed in range(2000):
+        draws = InverseDraws(np.random.default_rng(seed), correlation=0.9, actions=2)
+        numbers.append(norm.ppf(beta.cdf([draws.beta(2, 3) for _ in range(4)], 2, 3)))
+    found = np.corrcoef(np.array(numbers).T)
+    assert (found[0, 2], found[1, 3]) == pytest.approx((0.9, 0.9), abs=0.02)
+    assert (found[0, 1], found[0, 3]) == pytest.approx((0, 0), abs=0.08)
+
+
+def test_correlated_draws_are_mirrored_too():
+    ratios = np.array([
+        [draws.beta(2, 3) for _ in range(3)]
+        for draws in (draws_of(recipe(True, correlation=0.5), 5, index, 4) for index in (0, 3))
+    ])  # fmt: skip
+    assert beta.cdf(ratios, 2, 3).sum(0) == pytest.approx(np.ones(3))

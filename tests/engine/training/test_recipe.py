@@ -150,7 +150,7 @@ def test_a_recipe_is_frozen_and_needs_only_steps_and_rewards():
         ("actions=[speed]", r"actions: .*actions are deviation, scale, grid"),
         ("estimator.stepwise=1.5", r"estimator\.stepwise: .*1, not 1\.5"),
         ("estimator.branches=2", r"estimator: branches share a noise, of which there are 1 images"),
-        ("estimator={branches: 2, antithetic: true}", r"estimator: branches go with neither"),
+        ("estimator={branches: 2, antithetic: true}", r"estimator: branches go with no antithetic"),
         ("step_range=[8, 4]", r"step_range: .*not 8 and 4"),
         ("step_range=[1, 8]", r"step_range: .*not 1 and 8"),
         ("step_range=[4]", r"step_range\.1: .*required"),
