@@ -60,10 +60,10 @@ class BackboneEntry:
     size: int | None
     """Height and width in pixels; None for what its own configuration says."""
     policy: str
-    """What it is drawn with unless asked otherwise, as a policy is written: for `mini` the least
-    constant that is as near to real scenes as any (docs/mini.md), for `flux` and `sd35` the paper's
-    mean deviation, trained on COCO with the bound 0.5 (Tables 1 and 2), and the synchronous sampler
-    for those that nobody has measured."""
+    """What it is drawn with unless asked otherwise, as a policy is written: for `mini` a schedule
+    that needs no tuning and beats the best constant (docs/mini.md), for `flux` and `sd35` the
+    paper's mean deviation, trained on COCO with the bound 0.5 (Tables 1 and 2), and the synchronous
+    sampler for those that nobody has measured."""
     licence: str
     licence_url: str | None = None
     gated: bool = False

@@ -434,7 +434,7 @@ def aura_flow(monkeypatch):
         num_inference_steps=50,
         guidance_scale=3.5,
         size=1024,
-        deviation=0.0,
+        policy="baseline",
         licence="Apache-2.0",
     )
     monkeypatch.setitem(ADAPTERS, AuraFlowPipeline, AuraFlowAdapter)

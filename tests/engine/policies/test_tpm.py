@@ -311,13 +311,24 @@ def backbone_channels(name: str) -> tuple[int, int, int]:
     return 16, 4096, {"flux": 768, "sd35": 2048}[name]
 
 
-@pytest.mark.parametrize("name", names())
-def test_the_shipped_recipes_make_modules_of_one_to_five_million_parameters(name):
+def module_of(name):
     recipe = load_recipe(name)
     channels = backbone_channels(recipe.backbone)
-    tpm = TimestepPredictionModule(*channels, recipe.bound, **recipe.tpm.model_dump())
+    return TimestepPredictionModule(*channels, recipe.bound, **recipe.tpm.model_dump())
+
+
+@pytest.mark.parametrize("name", [name for name in names() if not name.startswith("mini")])
+def test_the_recipes_of_large_models_make_modules_of_one_to_five_million_parameters(name):
+    tpm = module_of(name)
     assert 1e6 <= sum(p.numel() for p in tpm.parameters()) <= 5e6
     assert len(tpm.blocks) == 4
+
+
+@pytest.mark.parametrize("name", ["mini", "mini-lifted"])
+def test_the_recipes_of_mini_make_modules_that_are_small_beside_its_transformer(name):
+    backbone = load_backbone("mini").pipe.transformer
+    own, whole = (sum(p.numel() for p in m.parameters()) for m in (module_of(name), backbone))
+    assert own < whole / 40
 
 
 def test_nothing_normalises_and_nothing_drops_out():
