@@ -118,7 +118,7 @@ def shipped(source: str) -> Path | None:
 
 
 def own_policy(entry: BackboneEntry) -> str:
-    """The policy that a backbone is drawn with unless asked otherwise, if that deviates."""
+    """The policy that a backbone is drawn with, or some deviation where that is synchronous."""
     return SOME_DEVIATION if entry.policy == SYNCHRONOUS else entry.policy
 
 
