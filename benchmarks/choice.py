@@ -27,28 +27,11 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import summarize
 from asyncdiff_cli.engine.rewards import parse_names
 from asyncdiff_cli.engine.rewards.composite import relative_composite
-from asyncdiff_cli.engine.statistics import bootstrap_interval
+from asyncdiff_cli.engine.statistics import Difference, paired
 from benchmarks import options
 
 EXTREMES = 6
 """Prompts that are shown from either end."""
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over prompts with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Mean:
-        """The mean of one value a prompt, [prompts]."""
-        return cls(float(values.mean()), *bootstrap_interval(values))
-
-    def __str__(self) -> str:
-        return f"{signed(self.value, 3)} [{signed(self.low, 3)}, {signed(self.high, 3)}]"
 
 
 @dataclass(frozen=True)
@@ -60,7 +43,7 @@ class Gain:
         within_prompts: the one between the noises of a prompt.
     """
 
-    mean: Mean
+    mean: Difference
     between_prompts: float
     within_prompts: float
 
@@ -69,7 +52,8 @@ class Gain:
         """The parts of gains [prompts, noises]; the means of prompts vary by their noises too."""
         within = gains.var(1, ddof=1).mean()
         between = gains.mean(1).var(ddof=1) - within / gains.shape[1]
-        return cls(Mean.of(gains.mean(1)), max(float(between), 0.0) ** 0.5, float(within**0.5))
+        over = paired(gains.mean(1), np.zeros(len(gains)))
+        return cls(over, max(float(between), 0.0) ** 0.5, float(within**0.5))
 
 
 @dataclass(frozen=True)
@@ -83,8 +67,8 @@ class Choice:
     """
 
     gains: Mapping[str, Gain]
-    constant: Mean
-    added: Mean
+    constant: Difference
+    added: Difference
     most: Mapping[str, float]
     least: Mapping[str, float]
 
@@ -147,22 +131,26 @@ def measure(prompts: Sequence[str], gains: Mapping[str, np.ndarray]) -> Choice:
     ranked = [(prompts[place], float(last[place])) for place in np.argsort(-last)]
     return Choice(
         {name: Gain.of(own) for name, own in gains.items()},
-        Mean.of(constant),
-        Mean.of(chosen - constant),
+        paired(constant, np.zeros(len(constant))),
+        paired(chosen, constant),
         dict(ranked[:EXTREMES]),
         dict(ranked[-EXTREMES:]),
     )
 
 
+def _said(own: Difference) -> str:
+    return f"{signed(own.difference, 3)} [{signed(own.low, 3)}, {signed(own.high, 3)}]"
+
+
 def show(choice: Choice) -> None:
     """Print the gains, what choosing adds, and the prompts at either end."""
     rows = [
-        [name, str(gain.mean), f"{gain.between_prompts:.3f}", f"{gain.within_prompts:.3f}"]
+        [name, _said(gain.mean), f"{gain.between_prompts:.3f}", f"{gain.within_prompts:.3f}"]
         for name, gain in choice.gains.items()
     ]
     render.table(["policy", "gain", "SD between prompts", "SD within a prompt"], rows)
-    render.line(f"the best policy for all prompts: {choice.constant}")
-    render.line(f"the best for each prompt adds:   {choice.added}")
+    render.line(f"the best policy for all prompts: {_said(choice.constant)}")
+    render.line(f"the best for each prompt adds:   {_said(choice.added)}")
     for name, ends in (("most", choice.most), ("least", choice.least)):
         said = "; ".join(f"{prompt} ({signed(gain, 2)})" for prompt, gain in ends.items())
         render.line(f"{[*choice.gains][-1]} gives {name} to: {said}")

@@ -18,7 +18,7 @@ def test_a_gain_is_split_into_what_noises_share_and_the_rest():
     rng = np.random.default_rng(0)
     gains = 0.2 + rng.normal(0, 0.3, (4000, 1)) + rng.normal(0, 0.5, (4000, 4))
     found = Gain.of(gains)
-    assert found.mean.value == pytest.approx(0.2, abs=0.03)
+    assert found.mean.difference == pytest.approx(0.2, abs=0.03)
     assert found.mean.low < 0.2 < found.mean.high
     assert found.between_prompts == pytest.approx(0.3, rel=0.05)
     assert found.within_prompts == pytest.approx(0.5, rel=0.05)
@@ -60,8 +60,8 @@ def test_a_store_is_read_in_deviations_of_the_synchronous_pictures(tmp_path):
     assert prompts == ["prompt 0", "prompt 1", "prompt 2"]
     assert gains["fixed:0.5"] == pytest.approx(np.array([[2.0] * 2, [0.0] * 2, [-2.0] * 2]))
     choice = measure(prompts, gains)
-    assert choice.gains["fixed:0.5"].mean.value == pytest.approx(0)
-    assert choice.added.value == pytest.approx(2 / 3)
+    assert choice.gains["fixed:0.5"].mean.difference == pytest.approx(0)
+    assert choice.added.difference == pytest.approx(2 / 3)
     assert next(iter(choice.most)) == "prompt 0"
     assert [*choice.least][-1] == "prompt 2"
 
@@ -83,4 +83,4 @@ def test_the_command_tells_it_or_prints_json(tmp_path):
     assert told.exit_code == 0
     assert re.search(r"for each prompt adds: +\+0\.667", told.output)
     found = json.loads(CliRunner().invoke(app, [store, "--rewards", "sharpness", "--json"]).output)
-    assert found["added"]["value"] == pytest.approx(2 / 3)
+    assert found["added"]["difference"] == pytest.approx(2 / 3)
