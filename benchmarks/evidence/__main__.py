@@ -1,6 +1,7 @@
 """The table of the evidence: every cheap rival at equal denoiser calls, tuned on other prompts.
 
-    python -m benchmarks.evidence --out DIR [--steps 5,8,10,15] [--module NAME=PLACE …]
+    python -m benchmarks.evidence --out DIR [--steps 5,8,10,15]
+        [--module NAME=PLACE …] [--solver NAME=SOLVER …]
     python -m benchmarks.evidence --dry-run
 
 Of each K: synchronous Euler; DPM++(2M), UniPC and Heun, each without and with its best deviation;
@@ -25,6 +26,7 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.backbones.registry import provisional_entry
+from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.fields import parse_numbers
@@ -39,6 +41,7 @@ from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.figure import evidence_figure
 from benchmarks.evidence.markdown import to_markdown
 from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.rows import EULER, SOLVERS, Module
 from benchmarks.evidence.run import Runner, describe
 
 SHIPPED = ("lifted", "learned")
@@ -51,6 +54,7 @@ def parse_plan(
     recipe: str,
     steps: str,
     module: Sequence[str],
+    solver: Sequence[str],
     distilled: str | None,
     rewards: str | None,
     set_metrics: str | None,
@@ -61,6 +65,7 @@ def parse_plan(
 
     Args:
         module: NAME=PLACE each, beside those that the backbone ships.
+        solver: NAME=SOLVER each, of modules that are not for Euler.
         others: fields of `Plan` as they are.
 
     Raises:
@@ -69,25 +74,35 @@ def parse_plan(
     settings = load_recipe(recipe)
     entry = provisional_entry(settings.model().name)
     shipped = {"lifted": entry.lifted, "learned": entry.tpm}
-    places = {name: name for name in SHIPPED if shipped[name] is not None}
-    for item in module:
-        name, _, place = item.partition("=")
-        if not (name and place):
-            raise InputError(f"--module is NAME=PLACE, not {item!r}")
-        places[name] = place
+    own = {name: name for name in SHIPPED if shipped[name] is not None}
+    places = {**own, **dict(_pair("--module NAME=PLACE", item) for item in module)}
+    solvers = dict(_pair("--solver NAME=SOLVER", item) for item in solver)
+    for name, given in solvers.items():
+        check_choice("module", name, places)
+        check_choice("solver", given, (EULER, *SOLVERS))
+    modules = {name: Module(place, solvers.get(name, EULER)) for name, place in places.items()}
     names = parse_rewards(rewards) if rewards else None
     sets = None if set_metrics is None else parse_names(set_metrics) if set_metrics else ()
     known = [*settings.rewards, *(names or ()), *(sets or ()), *KNOWN]
     return Plan(
         settings,
         parse_numbers("--steps", steps, int),
-        modules=places,
+        modules=modules,
         distilled=distilled or next((name for name in SHIPPED if name in places), None),
         rewards=names,
         set_metrics=sets,
         reward_paths=parse_reward_paths(reward_path, known),
         **others,
     )
+
+
+def _pair(option: str, item: str) -> tuple[str, str]:
+    """What an option gives a name."""
+    name, _, value = item.partition("=")
+    if not (name and value):
+        flag, form = option.split()
+        raise InputError(f"{flag} is {form}, not {item!r}")
+    return name, value
 
 
 def gather(plan: Plan, out: Path) -> dict[str, Any]:
@@ -132,6 +147,9 @@ def main(
     module: Annotated[
         list[str] | None, typer.Option(help="NAME=PLACE of a module, or NAME=POLICY; repeatable.")
     ] = None,
+    solver: Annotated[
+        list[str] | None, typer.Option(help="NAME=SOLVER of a module not for Euler; repeatable.")
+    ] = None,
     distilled: Annotated[
         str | None, typer.Option(help="The module to distill; default lifted, else learned.")
     ] = None,
@@ -152,9 +170,10 @@ def main(
     render.quiet_libraries()
     with options.errors_told():
         plan = parse_plan(
-            recipe, steps, module or (), distilled, rewards, set_metrics, reward_path or (),
-            limit=limit, tuning=tuning, searched=searched, search=Search() if searched else None,
-            reference=reference, batch_size=batch_size, only=only or None,
+            recipe, steps, module or (), solver or (), distilled, rewards, set_metrics,
+            reward_path or (), limit=limit, tuning=tuning, searched=searched,
+            search=Search() if searched else None, reference=reference,
+            batch_size=batch_size, only=only or None,
         )  # fmt: skip
         if dry_run:
             _show_cost([plan.cost(count) for count in plan.steps], json)

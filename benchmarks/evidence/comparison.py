@@ -14,7 +14,7 @@ from asyncdiff_cli.engine.evaluation.set_metrics import NAMES as SET_METRICS
 from asyncdiff_cli.engine.rewards import COMPOSITE, GUARD
 from asyncdiff_cli.engine.statistics import Difference, all_paired
 from benchmarks.evidence.bench import Drawn
-from benchmarks.evidence.rows import NEEDS, SYNCHRONOUS
+from benchmarks.evidence.rows import EULER, NEEDS, SYNCHRONOUS
 from benchmarks.evidence.tuning import Chosen
 
 Scores = Mapping[str, np.ndarray]
@@ -70,9 +70,14 @@ class SideBySide:
 
     @property
     def static(self) -> Measured:
-        """The best schedule that is the same for all pictures, by the prompts it was chosen on."""
-        schedules = [r for r in self.rows if r.chosen.row.static or r.name == SYNCHRONOUS]
-        return max(schedules, key=lambda row: row.chosen.composite)
+        """The best schedule of Euler that is the same for all pictures."""
+        return self._static_of(EULER)
+
+    def _static_of(self, solver: str) -> Measured:
+        """A solver's best static schedule by the prompts it was chosen on; with no row, Euler's."""
+        schedules = [row for row in self.rows if row.chosen.row.static]
+        own = [row for row in schedules if row.chosen.candidate.solver == solver]
+        return max(own, key=lambda row: row.chosen.composite) if own else self.static
 
     def report(self) -> dict[str, Any]:
         """All of it as JSON values, the rows by their composite."""
@@ -147,9 +152,11 @@ class SideBySide:
         }
 
     def _choice(self, row: Measured) -> dict[str, Any]:
-        """What the choice per picture adds over the best static schedule, and in each category."""
-        categories = {n: self._over(row, self.static, of) for n, of in self._categories().items()}
-        return {"row": row.name, **self._over(row, self.static), "categories": categories}
+        """What the choice per picture adds over its solver's best static schedule, and where."""
+        static = self._static_of(row.chosen.candidate.solver)
+        categories = {n: self._over(row, static, of) for n, of in self._categories().items()}
+        over = self._over(row, static)
+        return {"row": row.name, "static": static.name, **over, "categories": categories}
 
     def _ladder(self) -> list[dict[str, Any]]:
         """The best row of each need, as the tuning prompts have it, beside those that need less.

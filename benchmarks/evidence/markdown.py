@@ -12,12 +12,13 @@ from benchmarks.evidence.comparison import ADDS, OPEN, TAKES
 from benchmarks.evidence.rows import MORE_STEPS, NOTHING, SYNCHRONOUS, TUNING
 
 Report = Mapping[str, Any]
+FIGURE = "![each row's composite over synchronous sampling of as many evaluations](evidence.png)"
 WORDS = {"best": "**{}**", "tied": "<u>{}</u>", "": "{}"}
 
 
 def to_markdown(report: Report) -> str:
     """The report of all K: its setting, and for each K what to use, and the tables."""
-    parts = [_setting(report), _summary(report["steps"])]
+    parts = [_setting(report), _summary(report["steps"]), FIGURE]
     for own in report["steps"]:
         calls = f"{own['calls']} denoiser calls a picture"
         parts += [f"## {own['steps']} evaluations, {calls}", *_reading(own)]
@@ -50,7 +51,7 @@ def _setting(report: Report) -> str:
 def _summary(steps: Sequence[Report]) -> str:
     """What to use at each K, whether a choice per picture adds anything, and steps in its place."""
     modules = [choice["row"] for choice in steps[0]["choice"]]
-    beside = [f"{escape_markdown(name)} over that" for name in modules]
+    beside = [f"{escape_markdown(name)} over its solver's" for name in modules]
     lines = [
         ["K", "use", "over synchronous", "best static schedule", *beside, "steps to match"],
         ["---:", *["---"] * (3 + len(modules)), "---:"],
@@ -83,7 +84,7 @@ def _reading(own: Report) -> Iterator[str]:
     """What to use when, as far as the intervals tell."""
     yield "\n".join(_ladder(own["ladder"]))
     for choice in own["choice"]:
-        yield _choice(choice, own["static"])
+        yield _choice(choice)
     longer = _named(own, MORE_STEPS)
     if longer is not None:
         use = own["ladder"][-1]["use"]
@@ -115,16 +116,16 @@ def _ladder(steps: Sequence[Report]) -> Iterator[str]:
     yield f"- So at this K: **{escape_markdown(steps[-1]['use'])}**"
 
 
-def _choice(choice: Report, static: str) -> str:
+def _choice(choice: Report) -> str:
     said = {
         ADDS: "Its choice per picture adds something.",
         OPEN: "Whether its choice per picture adds anything, so many prompts do not tell.",
     }
     verdict = said.get(choice["verdict"], "Its choice per picture adds nothing: it is worse.")
-    row, beside = escape_markdown(choice["row"]), escape_markdown(static)
+    row, beside = escape_markdown(choice["row"]), escape_markdown(choice["static"])
     text = (
-        f"{row} over the best static schedule, {beside}: {difference(COMPOSITE, choice)} of the"
-        f" composite. {verdict}"
+        f"{row} over its solver's best static schedule, {beside}:"
+        f" {difference(COMPOSITE, choice)} of the composite. {verdict}"
     )
     parts = choice["categories"]
     if not parts:

@@ -24,9 +24,9 @@ from benchmarks.evidence.rows import (
     HEUN,
     MORE_STEPS,
     SOLVERS,
+    Module,
     Row,
     Schedules,
-    module_policy,
     rows,
 )
 
@@ -62,7 +62,7 @@ class Plan:
         tuning: training prompts, that everything is chosen on.
         searched: training prompts that schedules without a reward are searched on.
         search: how thoroughly; None for no such schedule.
-        modules: places of modules by name.
+        modules: what chooses by the picture, by name.
         distilled: the module that a schedule is distilled from; None for none.
         rewards: what is measured beside the recipe's rewards; None for the backbone's usual ones.
         set_metrics: None for those whose reference is shipped.
@@ -75,7 +75,7 @@ class Plan:
     tuning: int = 128
     searched: int = 16
     search: Search | None = field(default_factory=Search)
-    modules: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, Module] = field(default_factory=dict)
     distilled: str | None = None
     rewards: Sequence[str] | None = None
     set_metrics: Sequence[str] | None = None
@@ -92,16 +92,16 @@ class Plan:
                 f"{self.distilled} is none of the modules {', '.join(self.modules) or 'given'}:"
                 " name it with --module NAME=PLACE"
             )
+        if self.distilled is not None and self.modules[self.distilled].solver != EULER:
+            raise InputError(
+                f"{self.distilled} is not for {EULER}, whose schedule is distilled: name another"
+                " with --distilled"
+            )
 
     @property
     def entry(self) -> BackboneEntry:
         """What is known of the backbone without its files."""
         return provisional_entry(self.recipe.model().name)
-
-    @property
-    def policies(self) -> dict[str, str]:
-        """The policies of the modules by name."""
-        return {name: module_policy(place) for name, place in self.modules.items()}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -169,7 +169,7 @@ class Plan:
         Raises:
             InputError: for one that is unknown, or two of one name.
         """
-        found = rows(steps, self.policies, schedules, shifts)
+        found = rows(steps, self.modules, schedules, shifts)
         names = [*(row.name for row in found), MORE_STEPS]
         if len({*names}) < len(names):
             raise InputError(

@@ -74,7 +74,7 @@ class Row:
 
     Attributes:
         needs: one of `NEEDS`.
-        static: whether it is one schedule for all pictures of Euler on the model's own grid.
+        static: whether it is one schedule for all pictures, on the model's own grid.
         module: whether it chooses by the picture.
     """
 
@@ -99,24 +99,48 @@ class Schedules:
     distilled: Sequence[float] | None = None
 
 
-def rows(steps: int, modules: Mapping[str, str], schedules: Schedules, shifts: bool) -> list[Row]:
+@dataclass(frozen=True)
+class Module:
+    """A policy that chooses by the picture.
+
+    Attributes:
+        place: a directory, or a policy as `asyncdiff eval` takes it.
+        solver: what it was trained with.
+    """
+
+    place: str
+    solver: str = EULER
+
+    @property
+    def policy(self) -> str:
+        """The policy: a line such as lifted:DIR as it is, else that of a directory."""
+        name = self.place.partition(":")[0]
+        return self.place if name in POLICIES else f"learned:{self.place}"
+
+
+def rows(
+    steps: int, modules: Mapping[str, Module], schedules: Schedules, shifts: bool
+) -> list[Row]:
     """The rows of K evaluations, synchronous Euler first.
 
     Args:
-        modules: policies that choose by the picture, by name.
+        modules: what chooses by the picture, by name.
         schedules: what was calibrated and distilled for K.
         shifts: whether the grid of the model has a shift that can be changed.
     """
     own = Candidate(BASELINE, steps)
     found = [
-        Row(SYNCHRONOUS, NOTHING, (own,)),
+        Row(SYNCHRONOUS, NOTHING, (own,), static=True),
         *_solver_rows(steps, schedules),
         *([Row("shifted grid", TUNING, _shifted(own))] if shifts else []),
         *_static_rows(own, schedules),
         *(Row(name, TUNING, _tried(own, *rival)) for name, rival in RIVALS.items()),
     ]
-    for name, policy in modules.items():
-        found.append(Row(name, TRAINING, (replace(own, policy=policy),), module=True))
+    for name, module in modules.items():
+        taken = solver_steps(module.solver, steps)
+        found.append(
+            Row(name, TRAINING, (Candidate(module.policy, taken, module.solver),), module=True)
+        )
     return found
 
 
@@ -139,8 +163,9 @@ def _solver_rows(steps: int, schedules: Schedules) -> Iterator[Row]:
         calibrated = schedules.calibrated.get(solver)
         found = ["spectral", *([] if calibrated is None else [as_policy(calibrated)])]
         given = [replace(own, policy=policy) for policy in found]
-        yield Row(name, NOTHING, (own,))
-        yield Row(f"{name}, best deviation", TUNING, (*_tried(own, "fixed", GRID), *given))
+        yield Row(name, NOTHING, (own,), static=True)
+        tuned = (*_tried(own, "fixed", GRID), *given)
+        yield Row(f"{name}, best deviation", TUNING, tuned, static=True)
 
 
 def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
@@ -178,9 +203,3 @@ def ramp(first: float, last: float) -> list[float]:
 def as_policy(deviations: Sequence[float]) -> str:
     """The policy of a schedule, in words that name no file."""
     return "schedule:" + "/".join(plain(round(float(d), 4)) for d in deviations)
-
-
-def module_policy(place: str) -> str:
-    """The policy of a module: a line such as lifted:DIR as it is, else that of a directory."""
-    name = place.partition(":")[0]
-    return place if name in POLICIES else f"learned:{place}"

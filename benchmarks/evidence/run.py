@@ -154,7 +154,7 @@ def describe(plan: Plan, bench: Bench) -> dict[str, Any]:
         "tuning_prompts": len(chosen_on.order),
         "trained": weights,
         "held_out": [name for name in measured if name not in weights],
-        "modules": dict(plan.modules),
+        "modules": {name: module.place for name, module in plan.modules.items()},
         "distilled": plan.distilled,
         "options": evaluation.options,
     }

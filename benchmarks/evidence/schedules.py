@@ -64,7 +64,7 @@ def _asked(plan: Plan, steps: int) -> dict[str, object]:
 def _place(plan: Plan) -> str:
     """Where the module is that a schedule is distilled from, as `find_module` takes it."""
     assert plan.distilled is not None
-    spec = read_policy(plan.policies[plan.distilled])
+    spec = read_policy(plan.modules[plan.distilled].policy)
     shipped = plan.entry.name if spec.name == "learned" else f"{plan.entry.name}:{spec.name}"
     return spec.source or shipped
 

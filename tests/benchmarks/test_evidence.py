@@ -18,14 +18,14 @@ from benchmarks.evidence.__main__ import parse_plan, write
 from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.markdown import difference, to_markdown
 from benchmarks.evidence.plan import Plan, rung_pictures, rungs
-from benchmarks.evidence.rows import MORE_STEPS, SYNCHRONOUS, Schedules, more_steps, rows
+from benchmarks.evidence.rows import MORE_STEPS, SYNCHRONOUS, Module, Schedules, more_steps, rows
 from benchmarks.evidence.run import Runner, describe
 from tests.helpers.modules import save_module
 from tests.helpers.training import small_recipe
 
 STEPS = 3
 FOUND = Schedules(dict.fromkeys(plan.searched_solvers(), (0.5, 0.1)), (0.2, 0.3))
-FEW = ("best constant", "shifted grid", "chosen")
+FEW = ("best constant", "shifted grid", "UniPC", "UniPC, best deviation", "chosen", "for UniPC")
 
 
 class Categorised(Plan):
@@ -43,11 +43,11 @@ class Categorised(Plan):
 def asked(pipelines, tmp_path_factory):
     """A plan for a tiny pipeline and a module that chooses by the picture."""
     recipe = small_recipe(pipelines["sd3"], guidance_scale=2.0, size=16)
-    module = save_module(tmp_path_factory.mktemp("tpm"))
-    few = (*FEW, MORE_STEPS)
+    place = str(save_module(tmp_path_factory.mktemp("tpm")))
+    modules = {"chosen": Module(place), "for UniPC": Module(place, "unipc")}
     return Categorised(
-        recipe, (STEPS,), 4, 3, search=None, modules={"chosen": str(module)}, rewards=("noise",),
-        set_metrics=(), only=few,
+        recipe, (STEPS,), 4, 3, search=None, modules=modules, rewards=("noise",), set_metrics=(),
+        only=(*FEW, MORE_STEPS),
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def done(asked, bench, tmp_path_factory):
 
 def test_every_row_asks_the_denoiser_as_often(asked, bench, tmp_path):
     transformer = bench.evaluation.canvas.backbone.pipe.transformer
-    for row in rows(STEPS, asked.policies, FOUND, shifts=True):
+    for row in rows(STEPS, asked.modules, FOUND, shifts=True):
         own = row.candidates[-1]
         with counted(transformer) as asked_for:
             drawn = bench.draw(tmp_path / row.slug, [own], asked.held_out, 2)
@@ -77,7 +77,7 @@ def test_every_row_asks_the_denoiser_as_often(asked, bench, tmp_path):
 
 @pytest.mark.parametrize("steps", [5, 8, 10, 15])
 def test_only_heun_takes_one_call_more_where_it_must(steps):
-    for row in rows(steps, {"module": "learned"}, FOUND, shifts=True):
+    for row in rows(steps, {"module": Module("learned")}, FOUND, shifts=True):
         more = steps % 2 == 0 and row.name.startswith("Heun")
         assert {c.evaluations for c in row.candidates} == {steps + more}
     counts = [candidate.steps for candidate in more_steps(steps)]
@@ -112,10 +112,21 @@ def test_the_report_compares_with_both(done):
         assert found["n"] == 4
         assert found["difference"] == pytest.approx(found["mean"])
         assert found["static"]["difference"] == pytest.approx(found["mean"] - static["mean"])
-    (choice,) = own["choice"]
-    assert choice["row"] == "chosen"
-    beside = by_name["chosen"]["metrics"]["composite"]["static"]
-    assert choice == {"row": "chosen", **beside, "categories": choice["categories"]}
+
+
+def test_a_choice_is_compared_with_the_best_static_schedule_of_its_solver(done):
+    own = done[1]["steps"][0]
+    by_name = {row["row"]: row for row in own["rows"]}
+    choices = {choice["row"]: choice for choice in own["choice"]}
+    chosen, unipc = choices["chosen"], choices["for UniPC"]
+    assert chosen["static"] == own["static"]
+    assert chosen.items() >= by_name["chosen"]["metrics"]["composite"]["static"].items()
+    statics = [by_name[name] for name in ("UniPC", "UniPC, best deviation")]
+    best = max(statics, key=lambda row: row["tuned_composite"])
+    assert unipc["static"] == best["row"]
+    means = [row["metrics"]["composite"]["mean"] for row in (by_name["for UniPC"], best)]
+    assert unipc["difference"] == pytest.approx(means[0] - means[1])
+    assert by_name["for UniPC"]["solver"] == "unipc"
 
 
 def test_categories_are_parts(done):
@@ -146,8 +157,9 @@ def test_tuning_is_counted(done):
     tuned = {row["row"]: row["tuned_calls"] for row in own["rows"]}
     each = STEPS * 2  # with guidance
     assert tuned["best constant"] == rung_pictures(7, 3) * each == 3 * 7 * each
-    assert tuned["chosen"] == tuned[SYNCHRONOUS] == 0
-    single = 2 * 3 * each
+    alone = [name for name, calls in tuned.items() if not calls]  # nothing to choose
+    assert {*alone} == {SYNCHRONOUS, "UniPC", "chosen", "for UniPC"}
+    single = len(alone) * 3 * each
     assert own["cost"]["held-out"]["pictures"] == 4 * len(own["rows"])
     assert own["cost"]["tuning"]["calls"] == sum(tuned.values()) + single
 
@@ -180,7 +192,7 @@ def test_the_table_is_made_of_the_json_alone(done, tmp_path):
     assert figure.stat().st_size > 1000
     text = markdown.read_text()
     assert "| composite over synchronous | a (2) | b (2) |" in text
-    assert "chosen over the best static schedule" in text
+    assert "chosen over its solver's best static schedule" in text
     for row in report["steps"][0]["rows"]:
         assert f"| {row['row']} |" in text
 
@@ -216,9 +228,19 @@ def test_what_cannot_be_is_refused(asked):
         Plan(asked.recipe, (3,), only=("best",)).rows(3, FOUND)
     with pytest.raises(InputError, match="ask for at most"):
         Plan(asked.recipe, (3,), limit=100_000).held_out  # noqa: B018
-    options = dict.fromkeys(("distilled", "rewards", "set_metrics"))
+    options = {**dict.fromkeys(("distilled", "rewards", "set_metrics")), "solver": ()}
     for module in ("lifted", "=place", "name="):
         with pytest.raises(InputError, match="NAME=PLACE"):
             parse_plan("mini", "5", [module], reward_path=(), **options)
     with pytest.raises(InputError, match="is none of the modules"):
         parse_plan("mini", "5", (), reward_path=(), **{**options, "distilled": "joint"})
+    for solver in ("lifted", "lifted="):
+        with pytest.raises(InputError, match="--solver is NAME=SOLVER"):
+            parse_plan("mini", "5", ["lifted=D"], reward_path=(), **{**options, "solver": [solver]})
+    for solver, of in (("joint=unipc", "module 'joint'"), ("lifted=uni", "solver 'uni'")):
+        with pytest.raises(InputError, match=f"unknown {of}"):
+            parse_plan("mini", "5", ["lifted=D"], reward_path=(), **{**options, "solver": [solver]})
+    with pytest.raises(InputError, match="lifted is not for euler"):
+        parse_plan(
+            "mini", "5", ["lifted=D"], reward_path=(), **{**options, "solver": ["lifted=unipc"]}
+        )
