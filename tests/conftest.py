@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -457,6 +457,12 @@ class Case:
         self.draw_stock(output_type="latent", callback_on_step_end=keep)
         return kept["latents"]
 
+    def encode(self, prompts: Sequence[str] | None = None) -> tuple[torch.Tensor, ...]:
+        """What SD3's or FLUX.1's text encoders say of the prompts."""
+        others = [None] * (2 if "text_encoder_3" in self.pipe.components else 1)
+        length = self.ours["max_sequence_length"]
+        return self.pipe.encode_prompt(prompts or PROMPTS, *others, max_sequence_length=length)
+
     def draw(self, *policy: Any, **options: Any) -> SampleResult:
         settings = {**SHARED, "generator": seeded(2), **self.ours, **options}
         return sample(self.backbone, PROMPTS, *policy, **settings)
@@ -474,7 +480,14 @@ def seeded(count: int) -> list[torch.Generator]:
 
 
 def make_case(name: str) -> Case:
-    size = {"height": 16, "width": 24}
+    size: dict[str, Any] = {"height": 16, "width": 24}
+    if name == "qwen-image-plain":
+        return Case(quiet(tiny_qwen_image()), size, size)
+    if name == "qwen-image":
+        both = {**size, "true_cfg_scale": 3.0}
+        stock = {**both, "negative_prompt": ["a dog", "a dog"]}
+        return Case(quiet(tiny_qwen_image()), stock, {**both, "negative_prompt": "a dog"})
+    size["max_sequence_length"] = 36  # the others pad to it
     if name == "sd3":
         both = {**size, "guidance_scale": 5.0}
         return Case(quiet(tiny_sd3()), both, both)
@@ -490,14 +503,8 @@ def make_case(name: str) -> Case:
         return Case(quiet(tiny_flux()), stock, {**both, "negative_prompt": "a dog"})
     if name in ("flux2", "flux2-klein", "z-image", "z-image-plain"):
         guidance = 0.0 if name == "z-image-plain" else 3.0
-        both = {**size, "guidance_scale": guidance, "max_sequence_length": 36}
+        both = {**size, "guidance_scale": guidance}
         return Case(quiet(TINY[name.removesuffix("-plain")]()), both, both)
-    if name == "qwen-image-plain":
-        return Case(quiet(tiny_qwen_image()), size, size)
-    if name == "qwen-image":
-        both = {**size, "true_cfg_scale": 3.0}
-        stock = {**both, "negative_prompt": ["a dog", "a dog"]}
-        return Case(quiet(tiny_qwen_image()), stock, {**both, "negative_prompt": "a dog"})
     both = {"height": 32, "width": 32, "guidance_scale": 5.0, "max_sequence_length": 8}
     return Case(quiet(load_backbone("mini").pipe), both, both)
 

@@ -110,6 +110,7 @@ def of(rows, section):
     return [row for row in rows if row["section"] == section]
 
 
+@pytest.mark.slow
 def test_every_section_is_reported_row_by_row(tmp_path, monkeypatch):
     monkeypatch.setattr(exactness, "SCHEDULERS", ["unipc"])
     out = tmp_path / "rows.jsonl"

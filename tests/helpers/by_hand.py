@@ -62,9 +62,7 @@ def even() -> torch.Tensor:
 def sd3(case: Case) -> tuple[torch.Tensor, list[float], Field]:
     pipe, guidance = case.pipe, case.ours["guidance_scale"]
     pipe.scheduler.set_timesteps(STEPS)
-    embeds, no_embeds, pooled, no_pooled = pipe.encode_prompt(
-        PROMPTS, None, None, max_sequence_length=case.ours.get("max_sequence_length", 256)
-    )
+    embeds, no_embeds, pooled, no_pooled = case.encode()
 
     def model(x, times, embeds, pooled):
         return pipe.transformer(x, embeds, pooled, 1000 * times).sample
@@ -85,8 +83,8 @@ def flux(case: Case) -> tuple[torch.Tensor, list[float], Field]:
     x = noise(case, 4)
     image_ids = pipe._prepare_latent_image_ids(2, x.shape[2] // 2, x.shape[3] // 2, "cpu", x.dtype)
     x = places(x)
-    embeds, pooled, text_ids = pipe.encode_prompt(PROMPTS, None)
-    no_embeds, no_pooled, _ = pipe.encode_prompt(["a dog"] * 2, None)
+    embeds, pooled, text_ids = case.encode()
+    no_embeds, no_pooled, _ = case.encode(["a dog"] * 2)
     ids = {"txt_ids": text_ids, "img_ids": image_ids}
     scale = torch.full((2,), float(case.ours["guidance_scale"]))
 

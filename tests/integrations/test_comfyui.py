@@ -19,7 +19,7 @@ from asyncdiff_cli.engine.backbones.schedulers import make_scheduler
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
 from asyncdiff_cli.engine.policies.transfer import transfer, velocity_coefficient
 from asyncdiff_cli.engine.sampling.loop import integrate
-from tests.conftest import PROMPTS, make_case
+from tests.conftest import make_case
 from tests.helpers.by_hand import noise
 from tests.helpers.modules import randomised, tiny
 from tests.helpers.rounding import assert_rounded, terms
@@ -80,7 +80,7 @@ def test_a_sd3_draws_with_guidance_what_sample_draws(pack):
     deviations, gamma = [0.5, -0.3, 0.8], 0.7
     expected = case.draw(ScheduledDeviation(deviations), gamma, output_type="latent")
     pipe = case.pipe
-    positive, negative, pooled, no_pooled = pipe.encode_prompt(PROMPTS, None, None)
+    positive, negative, pooled, no_pooled = case.encode()
 
     def velocity(x, time, condition):
         return pipe.transformer(x, *condition, 1000 * time).sample

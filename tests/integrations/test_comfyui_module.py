@@ -8,7 +8,7 @@ import torch
 
 from asyncdiff_cli.engine import LearnedDeviation
 from asyncdiff_cli.engine.policies.tpm import mode
-from tests.conftest import PROMPTS, make_case
+from tests.conftest import make_case
 from tests.helpers.by_hand import noise, places
 from tests.helpers.modules import SIZE, randomised, seen, tiny, tpm_for
 from tests.helpers.rounding import assert_rounded, terms
@@ -63,7 +63,7 @@ def test_mini_with_a_module_draws_what_sample_draws(pack, tmp_path):
     case, gamma = make_case("mini"), 1.5
     tpm = randomised(tpm_for(case))
     expected = case.draw(LearnedDeviation(tpm), gamma, output_type="latent")
-    embeds = case.pipe.encode_prompt(PROMPTS, None, None, max_sequence_length=8)
+    embeds = case.encode()
     sd3_draws(pack, case, embeds, saved(tpm, tmp_path), gamma, expected)
 
 
@@ -72,7 +72,7 @@ def test_each_image_has_times_of_its_own(pack, tmp_path):
     tpm = randomised(tpm_for(case))
     expected = case.draw(LearnedDeviation(tpm), gamma, output_type="latent")
     assert (expected.cond_sigmas[0] != expected.cond_sigmas[1]).any()
-    embeds = case.pipe.encode_prompt(PROMPTS, None, None)
+    embeds = case.encode()
     sd3_draws(pack, case, embeds, saved(tpm, tmp_path), gamma, expected)
 
 
@@ -102,7 +102,7 @@ def test_a_flux_is_shown_as_the_project_shows_it(pack, tmp_path):
     tpm = randomised(tpm_for(case))
     expected = case.draw(LearnedDeviation(tpm), gamma, output_type="latent")
     transformer = case.pipe.transformer
-    embeds, pooled, text_ids = case.pipe.encode_prompt(PROMPTS, None)
+    embeds, pooled, text_ids = case.encode()
     x = noise(case, transformer.config.in_channels // 4)
     rows, columns = x.shape[2] // 2, x.shape[3] // 2
     image_ids = case.pipe._prepare_latent_image_ids(2, rows, columns, "cpu", x.dtype)

@@ -81,6 +81,7 @@ def test_all_stages(work: Path) -> None:
     assert backbone.pipe.vae.config.latent_channels == settings.vae.latent_channels
 
 
+@pytest.mark.slow
 def test_an_evaluation_goes_on_with_what_is_missing(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

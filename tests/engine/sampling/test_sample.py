@@ -108,10 +108,10 @@ def test_embeddings_take_the_place_of_prompts(name: str):
     case = make_case(name)
     pipe = case.pipe
     if name == "sd3":
-        embeds, no_embeds, pooled, no_pooled = pipe.encode_prompt(PROMPTS, None, None)
+        embeds, no_embeds, pooled, no_pooled = case.encode()
     else:
-        embeds, pooled, _ = pipe.encode_prompt(PROMPTS, None)
-        no_embeds, no_pooled, _ = pipe.encode_prompt(["a dog"] * 2, None)
+        embeds, pooled, _ = case.encode()
+        no_embeds, no_pooled, _ = case.encode(["a dog"] * 2)
     given = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
     if name != "flux":
         given |= {"negative_prompt_embeds": no_embeds, "negative_pooled_prompt_embeds": no_pooled}

@@ -18,7 +18,7 @@ from asyncdiff_cli.engine.schedules.search import Search
 from tests.conftest import make_case
 
 PROMPTS = ["a cat", "a red rose", "a dog"]
-STEPS = 4
+STEPS = 3
 
 
 @pytest.fixture(scope="module")
