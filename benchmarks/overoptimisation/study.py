@@ -7,19 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli import render
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
-from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.statistics import all_paired
 from asyncdiff_cli.engine.training.recipe import Recipe
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
-from asyncdiff_cli.engine.training.run import MODULE, RECIPE, RunDirectory
-from asyncdiff_cli.engine.training.start import open_trainer
+from asyncdiff_cli.engine.training.run import MODULE, RunDirectory
 from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import SYNCHRONOUS, Candidate
 from benchmarks.evidence.run import score
+from benchmarks.runs import finish
 
 MIX, GUARDED, JUDGED, UNJUDGED = "mix", "guarded", "judged", "unjudged"
 SAID = {
@@ -90,21 +88,15 @@ def train(study: Study, name: str) -> None:
     """Train to the end, or go on, and write the module of each checkpoint.
 
     Raises:
-        InputError, AsyncDiffError: as `open_trainer` and `Trainer.train`.
+        InputError, AsyncDiffError: as `finish`.
     """
     wanted, path = study.iterations(name), study.run(name)
     if all((study.module(name, n) / MODULE[-1]).is_file() for n in wanted):
         return
-    with hold(path):
-        recipe, begun = study.recipes[name], (path / RECIPE).is_file()
-        trainer = open_trainer(recipe, path, begun, on_warning=render.warning)
-        if trainer.state.iteration < recipe.iterations:
-            with render.training(recipe.iterations, trainer.state.iteration, True, False) as show:
-                for kind, values in trainer.train():
-                    show(kind, values)
-        for iteration in wanted:
-            checkpoint = trainer.run.read(trainer.run.file(iteration))
-            trainer.state.module_of(checkpoint).save_pretrained(study.module(name, iteration))
+    trainer = finish(study.recipes[name], path)
+    for iteration in wanted:
+        checkpoint = trainer.run.read(trainer.run.file(iteration))
+        trainer.state.module_of(checkpoint).save_pretrained(study.module(name, iteration))
 
 
 def measure(study: Study, bench: Bench) -> dict[str, Any]:
