@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.training.recipe import cost
@@ -14,9 +16,13 @@ NAMED = {trainings.ITSELF: (), "two passes": ("epochs=2",)}
 
 
 @pytest.fixture(scope="module")
-def done(pipelines, tmp_path_factory):
+def given(pipelines):
+    return [f"backbone={pipelines['sd3']}", *settings({"iterations": 3})]
+
+
+@pytest.fixture(scope="module")
+def done(given, tmp_path_factory):
     """Recipes of two options and two seeds, where they were trained, and the rows."""
-    given = [f"backbone={pipelines['sd3']}", *settings({"iterations": 3})]
     out, own = tmp_path_factory.mktemp("trainings"), trainings.recipes("mini", NAMED, 2, given)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainings, "_gained", lambda _: 1.0)  # a few iterations may gain nothing
@@ -84,5 +90,14 @@ def test_what_gains_nothing_is_no_measure(monkeypatch, tmp_path):
         next(trainings.measured({"a": [recipe]}, tmp_path))
 
 
-def test_its_rows_are_json(done):
-    json.dumps(done[2])
+def test_the_command_writes_what_it_prints(done, given, monkeypatch):
+    _, out, rows = done
+    monkeypatch.setattr(trainings, "_gained", lambda _: 1.0)
+    app = typer.Typer()
+    app.command()(trainings.main)
+    options = ["--recipe", "mini", "--seeds", "2", "--option", "two passes=epochs=2"]
+    outcome = CliRunner().invoke(app, [*given, "--out", str(out), *options])
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads((out / "trainings.json").read_text()) == rows
+    assert (out / "trainings.md").read_text() == trainings.to_markdown(rows)
+    assert "two passes" in outcome.stdout
