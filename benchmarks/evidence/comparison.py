@@ -1,4 +1,4 @@
-"""Rows side by side: paired intervals against synchronous sampling and the best static schedule."""
+"""Rows side by side: paired intervals against synchronous sampling and the best static policy."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ class SideBySide:
 
     @property
     def static(self) -> Measured:
-        """The best schedule of Euler that is the same for all pictures."""
+        """The best policy of Euler that does the same to all pictures."""
         return self._static_of(EULER)
 
     def _static_of(self, solver: str) -> Measured:
-        """A solver's best static schedule by the prompts it was chosen on; with no row, Euler's."""
-        schedules = [row for row in self.rows if row.chosen.row.static]
-        own = [row for row in schedules if row.chosen.candidate.solver == solver]
+        """A solver's best static policy by the prompts it was chosen on; with no row, Euler's."""
+        static = [row for row in self.rows if row.chosen.row.static]
+        own = [row for row in static if row.chosen.candidate.solver == solver]
         return max(own, key=lambda row: row.chosen.composite) if own else self.static
 
     def report(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class SideBySide:
         }
 
     def _choice(self, row: Measured) -> dict[str, Any]:
-        """What the choice per picture adds over its solver's best static schedule, and where."""
+        """What the choice per picture adds over its solver's best static policy, and where."""
         static = self._static_of(row.chosen.candidate.solver)
         categories = {n: self._over(row, static, of) for n, of in self._categories().items()}
         over = self._over(row, static)

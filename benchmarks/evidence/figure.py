@@ -28,7 +28,7 @@ def evidence_figure(report: Mapping[str, Any]) -> Figure:
     """A chart for each K with the composite over synchronous sampling, and its 95 % interval.
 
     Rows are in the order of the first K, coloured by what they need; the dotted line is the best
-    static schedule. Open points take more calls than the others.
+    static policy. Open points take more calls than the others.
     """
     steps = report["steps"]
     names = [row["row"] for row in steps[0]["rows"] if row["row"] != SYNCHRONOUS]

@@ -53,7 +53,7 @@ def _summary(steps: Sequence[Report]) -> str:
     modules = [choice["row"] for choice in steps[0]["choice"]]
     beside = [f"{escape_markdown(name)} over its solver's" for name in modules]
     lines = [
-        ["K", "use", "over synchronous", "best static schedule", *beside, "steps to match"],
+        ["K", "use", "over synchronous", "best static policy", *beside, "steps to match"],
         ["---:", *["---"] * (3 + len(modules)), "---:"],
     ]
     for own in steps:
@@ -124,7 +124,7 @@ def _choice(choice: Report) -> str:
     verdict = said.get(choice["verdict"], "Its choice per picture adds nothing: it is worse.")
     row, beside = escape_markdown(choice["row"]), escape_markdown(choice["static"])
     text = (
-        f"{row} over its solver's best static schedule, {beside}:"
+        f"{row} over its solver's best static policy, {beside}:"
         f" {difference(COMPOSITE, choice)} of the composite. {verdict}"
     )
     parts = choice["categories"]

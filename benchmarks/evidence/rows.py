@@ -29,12 +29,14 @@ SHIFTS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)
 RIVALS = {
     "Detail Daemon": ("detail-daemon", (-0.1, 0.05, 0.1, 0.2, 0.3, 0.4)),
     "time shift": ("time-shift", (0.1, 0.25, 0.5, 1.0)),
-    "epsilon scaling": ("epsilon-scaling", (0.98, 0.99, 0.995, 1.005, 1.01, 1.02, 1.04)),
+    "epsilon scaling": ("epsilon-scaling", (0.98, 0.99, 0.995, 1.005, 1.01, 1.02, 1.04, 1.06)),
     "velocity scale": ("velocity-scale", (0.8, 0.85, 0.9, 0.95, 1.05, 1.1)),
-    "detail boost, model": ("model-boost", (-0.5, 0.25, 0.5, 1.0, 2.0)),
+    "detail boost, model": ("model-boost", (-0.5, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0)),
     "detail boost, sampler": ("sampler-boost", (-0.5, 0.25, 0.5, 1.0, 2.0)),
 }
 """Policies of others, with the numbers that are tried."""
+BY_PICTURE = ("time-shift",)
+"""Names of rivals that look at the latents of each picture."""
 LONGER = (1.2, 1.4, 1.6, 2.0, 2.5, 3.0, 4.0)
 """Multiples of K that synchronous sampling tries to match with."""
 
@@ -74,7 +76,7 @@ class Row:
 
     Attributes:
         needs: one of `NEEDS`.
-        static: whether it is one schedule for all pictures, on the model's own grid.
+        static: whether it does the same to all pictures, on the model's own grid.
         module: whether it chooses by the picture.
     """
 
@@ -134,7 +136,7 @@ def rows(
         *_solver_rows(steps, schedules),
         *([Row("shifted grid", TUNING, _shifted(own))] if shifts else []),
         *_static_rows(own, schedules),
-        *(Row(name, TUNING, _tried(own, *rival)) for name, rival in RIVALS.items()),
+        *_rival_rows(own),
     ]
     for name, module in modules.items():
         taken = solver_steps(module.solver, steps)
@@ -184,6 +186,13 @@ def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
     if schedules.distilled is not None:
         own = replace(own, policy=as_policy(schedules.distilled))
         yield Row("distilled", TRAINING, (own,), static=True)
+
+
+def _rival_rows(own: Candidate) -> Iterator[Row]:
+    """Policies of others, each with its best number."""
+    for name, (policy, numbers) in RIVALS.items():
+        tuned = _tried(own, policy, numbers)
+        yield Row(name, TUNING, tuned, static=policy not in BY_PICTURE)
 
 
 def _tried(own: Candidate, policy: str, numbers: Sequence[float]) -> tuple[Candidate, ...]:

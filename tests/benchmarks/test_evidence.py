@@ -114,7 +114,7 @@ def test_the_report_compares_with_both(done):
         assert found["static"]["difference"] == pytest.approx(found["mean"] - static["mean"])
 
 
-def test_a_choice_is_compared_with_the_best_static_schedule_of_its_solver(done):
+def test_a_choice_is_compared_with_the_best_static_policy_of_its_solver(done):
     own = done[1]["steps"][0]
     by_name = {row["row"]: row for row in own["rows"]}
     choices = {choice["row"]: choice for choice in own["choice"]}
@@ -192,7 +192,7 @@ def test_the_table_is_made_of_the_json_alone(done, tmp_path):
     assert figure.stat().st_size > 1000
     text = markdown.read_text()
     assert "| composite over synchronous | a (2) | b (2) |" in text
-    assert "chosen over its solver's best static schedule" in text
+    assert "chosen over its solver's best static policy" in text
     for row in report["steps"][0]["rows"]:
         assert f"| {row['row']} |" in text
 
