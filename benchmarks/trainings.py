@@ -12,7 +12,6 @@ are there are read, and those that were killed go on.
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -22,14 +21,15 @@ import typer
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.files import write_text
+from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import COMPOSITE
 from asyncdiff_cli.engine.training.recipe import Recipe, cost
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 from asyncdiff_cli.engine.training.run import MODULE, RunDirectory
 from benchmarks import options
 from benchmarks.learning import SHARE, calls_to
-from benchmarks.runs import finish
+from benchmarks.reports import slug, table_of, write_report
+from benchmarks.runs import check_same, finish
 
 ITSELF = "the recipe"
 OPTIONS: Mapping[str, Sequence[str]] = {
@@ -46,17 +46,15 @@ def parse_options(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Settings by name of what is typed, behind the recipe itself; all of `OPTIONS` of nothing.
 
     Raises:
-        InputError: for one without a name.
+        InputError: for one without a name, or without settings.
     """
     if not given:
         return OPTIONS
-    found: dict[str, Sequence[str]] = {ITSELF: ()}
-    for item in given:
-        name, equals, settings = item.partition("=")
-        if not (name and equals and "=" in settings):
-            raise InputError(f'--option is NAME="KEY=VALUE …", not {item!r}')
-        found[name] = settings.split()
-    return found
+    form = '"KEY=VALUE …"'
+    found = options.pairs("--option", form, given)
+    if bare := [name for name, settings in found.items() if "=" not in settings]:
+        raise InputError(f"--option is NAME={form}, not {bare[0]}={found[bare[0]]}")
+    return {ITSELF: (), **{name: settings.split() for name, settings in found.items()}}
 
 
 def recipes(
@@ -80,11 +78,13 @@ def curve(recipe: Recipe, path: Path) -> dict[int, float]:
     """The held-out composite by iteration, along a training that is there then.
 
     Raises:
-        InputError, AsyncDiffError: as `finish`.
+        InputError, AsyncDiffError: as `check_same` and `finish`.
     """
     run = RunDirectory(path, "")
+    check_same(recipe, path)
     if not (run.tpm / MODULE[-1]).is_file():
-        finish(recipe, path)
+        with hold(path):
+            finish(recipe, path)
     rows = (row for row in run.rows() if "held_out" in row and row["iteration"])
     return {row["iteration"]: row["held_out"][COMPOSITE]["mean"] for row in rows}
 
@@ -93,7 +93,7 @@ def measured(trained: Mapping[str, Sequence[Recipe]], out: Path) -> Iterator[dic
     """A row an option, with what each seed gave.
 
     Raises:
-        InputError: if the first option gains nothing; as `finish`.
+        InputError: if the first option gains nothing; as `curve`.
     """
     level = None
     for name, own in trained.items():
@@ -118,11 +118,6 @@ def _gained(curves: Sequence[Mapping[int, float]]) -> float:
     return gain
 
 
-def slug(name: str) -> str:
-    """The folder of an option."""
-    return "-".join("".join(c if c.isalnum() else " " for c in name).split())
-
-
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table: gains at each evaluation, and calls, each the mean and every seed's own."""
     marks = rows[0]["iterations"]
@@ -134,7 +129,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         gains = (_seeds(values, "{:+.3f}") for values in zip(*row["gains"], strict=True))
         calls = _seeds(row["calls"], "{:,.0f}")
         lines.append([row["option"], *gains, calls, str(row["reached"])])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return table_of(lines) + "\n"
 
 
 def _seeds(values: Sequence[float], form: str) -> str:
@@ -158,8 +153,7 @@ def main(
     with options.errors_told():
         trained = recipes(recipe, parse_options(option or ()), seeds, overrides or ())
         rows = list(measured(trained, out))
-        write_text(out / "trainings.json", json_module.dumps(rows, indent=1) + "\n")
-        write_text(out / "trainings.md", to_markdown(rows))
+        write_report(rows, to_markdown(rows), out / "trainings")
     if json:
         render.as_json({"rows": rows})
     else:

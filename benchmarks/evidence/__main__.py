@@ -17,7 +17,6 @@ DIR then has evidence.json, evidence.md and evidence.png.
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +26,9 @@ import typer
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.backbones.registry import provisional_entry
 from asyncdiff_cli.engine.checks import check_choice
-from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.figures.style import save_figure
-from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import parse_names, parse_reward_paths, parse_rewards
 from asyncdiff_cli.engine.schedules.search import Search
@@ -43,6 +40,7 @@ from benchmarks.evidence.markdown import to_markdown
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import EULER, SOLVERS, Module
 from benchmarks.evidence.run import Runner, describe
+from benchmarks.reports import write_report
 
 SHIPPED = ("lifted", "learned")
 """The modules of a backbone; a schedule is distilled from the first that there is."""
@@ -75,8 +73,8 @@ def parse_plan(
     entry = provisional_entry(settings.model().name)
     shipped = {"lifted": entry.lifted, "learned": entry.tpm}
     own = {name: name for name in SHIPPED if shipped[name] is not None}
-    places = {**own, **dict(_pair("--module NAME=PLACE", item) for item in module)}
-    solvers = dict(_pair("--solver NAME=SOLVER", item) for item in solver)
+    places = {**own, **options.pairs("--module", "PLACE", module)}
+    solvers = options.pairs("--solver", "SOLVER", solver)
     for name, given in solvers.items():
         check_choice("module", name, places)
         check_choice("solver", given, (EULER, *SOLVERS))
@@ -94,15 +92,6 @@ def parse_plan(
         reward_paths=parse_reward_paths(reward_path, known),
         **others,
     )
-
-
-def _pair(option: str, item: str) -> tuple[str, str]:
-    """What an option gives a name."""
-    name, _, value = item.partition("=")
-    if not (name and value):
-        flag, form = option.split()
-        raise InputError(f"{flag} is {form}, not {item!r}")
-    return name, value
 
 
 def gather(plan: Plan, out: Path) -> dict[str, Any]:
@@ -128,11 +117,9 @@ def gather(plan: Plan, out: Path) -> dict[str, Any]:
 
 def write(report: Mapping[str, Any], out: Path) -> list[Path]:
     """Write a report with its table and its figure; the files."""
-    text = json_module.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    write_text(out / "evidence.json", text)
-    write_text(out / "evidence.md", to_markdown(report))
-    save_figure(evidence_figure(report), out / "evidence.png")
-    return [out / f"evidence.{suffix}" for suffix in ("json", "md", "png")]
+    figure = out / "evidence.png"
+    save_figure(evidence_figure(report), figure)
+    return [*write_report(report, to_markdown(report), out / "evidence"), figure]
 
 
 def main(

@@ -10,6 +10,7 @@ from asyncdiff_cli.engine.evaluation.table_markup import escape_markdown
 from asyncdiff_cli.engine.rewards import COMPOSITE
 from benchmarks.evidence.comparison import ADDS, OPEN, TAKES
 from benchmarks.evidence.rows import MORE_STEPS, NOTHING, SYNCHRONOUS, TUNING
+from benchmarks.reports import table_of
 
 Report = Mapping[str, Any]
 FIGURE = "![each row's composite over synchronous sampling of as many evaluations](evidence.png)"
@@ -206,11 +207,6 @@ def _cost(own: Report) -> Iterator[str]:
         f" {(tuning['seconds'] + measuring['seconds']) / 60:.0f} minutes; at most"
         f" {cost['schedules']['calls']:,} calls to calibrate and distill."
     )
-
-
-def table_of(cells: Sequence[Sequence[str]]) -> str:
-    """A table whose second line aligns its columns."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _row(own: Report, name: str) -> Report:

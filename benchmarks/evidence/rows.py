@@ -9,6 +9,7 @@ from asyncdiff_cli.engine.backbones.registry import evaluations
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.table import POLICIES
+from benchmarks.reports import slug
 
 NOTHING, TUNING, TRAINING = "nothing", "tuning", "training"
 NEEDS = (NOTHING, TUNING, TRAINING)
@@ -89,8 +90,7 @@ class Row:
     @property
     def slug(self) -> str:
         """Its folder."""
-        kept = (letter if letter.isalnum() or letter == "+" else "-" for letter in self.name)
-        return "-".join(filter(None, "".join(kept).split("-")))
+        return slug(self.name)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ pictures are rows of a store. What was killed goes on. DIR then has overoptimisa
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,6 @@ from asyncdiff_cli import render
 from asyncdiff_cli.engine.evaluation.set_metrics import SHIPPED
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.figures.style import save_figure
-from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import parse_names, parse_reward_paths
 from benchmarks import options
@@ -36,13 +34,12 @@ from benchmarks.evidence.plan import Plan
 from benchmarks.overoptimisation.figure import front_figure
 from benchmarks.overoptimisation.markdown import to_markdown
 from benchmarks.overoptimisation.study import MIX, Study, measure, recipes, train
+from benchmarks.reports import write_report
 
 
 def write(report: Mapping[str, Any], out: Path) -> None:
     """Write a report with its tables and its figure."""
-    text = json_module.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    write_text(out / "overoptimisation.json", text)
-    write_text(out / "overoptimisation.md", to_markdown(report))
+    write_report(report, to_markdown(report), out / "overoptimisation")
     save_figure(front_figure(report), out / "overoptimisation.png")
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncdiff_cli.engine.evaluation.cells import heading
-from benchmarks.evidence.markdown import difference, table_of
+from benchmarks.evidence.markdown import difference
 from benchmarks.overoptimisation.study import MIX, SAID
+from benchmarks.reports import table_of
 
 Report = Mapping[str, Any]
 

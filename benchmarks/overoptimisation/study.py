@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
+from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.statistics import all_paired
 from asyncdiff_cli.engine.training.recipe import Recipe
@@ -17,7 +18,7 @@ from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.rows import SYNCHRONOUS, Candidate
 from benchmarks.evidence.run import score
-from benchmarks.runs import finish
+from benchmarks.runs import check_same, finish
 
 MIX, GUARDED, JUDGED, UNJUDGED = "mix", "guarded", "judged", "unjudged"
 SAID = {
@@ -88,15 +89,17 @@ def train(study: Study, name: str) -> None:
     """Train to the end, or go on, and write the module of each checkpoint.
 
     Raises:
-        InputError, AsyncDiffError: as `finish`.
+        InputError, AsyncDiffError: as `check_same` and `finish`.
     """
-    wanted, path = study.iterations(name), study.run(name)
+    wanted, path, recipe = study.iterations(name), study.run(name), study.recipes[name]
+    check_same(recipe, path)
     if all((study.module(name, n) / MODULE[-1]).is_file() for n in wanted):
         return
-    trainer = finish(study.recipes[name], path)
-    for iteration in wanted:
-        checkpoint = trainer.run.read(trainer.run.file(iteration))
-        trainer.state.module_of(checkpoint).save_pretrained(study.module(name, iteration))
+    with hold(path):
+        trainer = finish(recipe, path)
+        for iteration in wanted:
+            checkpoint = trainer.run.read(trainer.run.file(iteration))
+            trainer.state.module_of(checkpoint).save_pretrained(study.module(name, iteration))
 
 
 def measure(study: Study, bench: Bench) -> dict[str, Any]:

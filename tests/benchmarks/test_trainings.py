@@ -51,6 +51,13 @@ def test_runs_that_are_there_are_read(done, monkeypatch):
     )
 
 
+def test_a_run_of_other_settings_is_not_read_for_one(done):
+    own, out, _ = done
+    other = own[trainings.ITSELF][0].model_copy(update={"epochs": 2})
+    with pytest.raises(InputError, match="was trained with another epochs: give another --out"):
+        trainings.curve(other, out / "the-recipe" / "1")
+
+
 def test_calls_are_those_of_the_rollouts_until_a_share_of_the_first_option(monkeypatch, tmp_path):
     (recipe,) = trainings.recipes("mini", {"a": ()}, 1, ["iterations=10"])["a"]
     curves = iter([{5: 0.1, 10: 0.3}, {5: 0.2, 10: 0.1}, {5: 0.19, 10: 0.3}, {5: 0.0, 10: 0.0}])

@@ -120,7 +120,10 @@ def test_the_opposite_reward_moves_it_the_opposite_way():
     """With the best deviations all above 0, the furthest from all of them is the lower bound."""
     best, recipe = BEST.abs(), RECIPE.model_copy(update={"iterations": 40})
     _, base = drawn(Synchronous(), best)
+    toward, gained = drawn(LearnedDeviation(train(1, best, recipe)), best)
     away, lost = drawn(LearnedDeviation(train(-1, best, recipe)), best)
+    assert (toward - best).abs().max() < 0.1
+    assert gained > base / 20
     assert away.max() < -0.45
     assert lost < 5 * base
 
