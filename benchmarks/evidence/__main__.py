@@ -132,7 +132,8 @@ def main(
         int, typer.Option(min=0, help="Training prompts to search schedules on; 0 for none.")
     ] = 16,
     module: Annotated[
-        list[str] | None, typer.Option(help="NAME=PLACE of a module, or NAME=POLICY; repeatable.")
+        list[str] | None,
+        typer.Option(help="NAME=PLACE, a directory or policy; {K} in it is K. Repeatable."),
     ] = None,
     solver: Annotated[
         list[str] | None, typer.Option(help="NAME=SOLVER of a module not for Euler; repeatable.")

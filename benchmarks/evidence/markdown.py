@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from asyncdiff_cli.engine.evaluation.cells import digits_of, heading, signed
@@ -19,8 +20,9 @@ WORDS = {"best": "**{}**", "tied": "<u>{}</u>", "": "{}"}
 
 def to_markdown(report: Report) -> str:
     """The report of all K: its setting, and for each K what to use, and the tables."""
-    parts = [_setting(report), _summary(report["steps"]), FIGURE]
-    for own in report["steps"]:
+    steps = report["steps"]
+    parts = [*_setting(report), *_verdicts(steps), _summary(steps), FIGURE, *_overview(steps)]
+    for own in steps:
         calls = f"{own['calls']} denoiser calls a picture"
         parts += [f"## {own['steps']} evaluations, {calls}", *_reading(own)]
         parts += [_table(own), *_category_table(own), *_cost(own)]
@@ -28,15 +30,19 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _setting(report: Report) -> str:
+def _setting(report: Report) -> tuple[str, str]:
+    model = report["options"]["model"]
     trained = ", ".join(f"`{name}` {weight:g}" for name, weight in report["trained"].items())
     held_out = ", ".join(f"`{name}`" for name in report["held_out"])
     twice = " and guidance counts twice" if report["branches"] == 2 else ""
-    return (
+    title = (
         f"# Evidence: {report['backbone']}, guidance {report['guidance_scale']:g},"
-        f" {report['size']} pixels\n\n"
+        f" {report['size']} pixels"
+    )
+    return title, (
         f"Measured on {report['prompts']} held-out prompts of {report['dataset']}, each row from"
-        f" the same noise; tuned on {report['tuning_prompts']} training prompts. Equal denoiser"
+        f" the same noise, in {model['dtype']} on a {model['device']}; tuned on"
+        f" {report['tuning_prompts']} training prompts. Equal denoiser"
         f" calls: each evaluation of a picture counts{twice}; those of Heun count too. Differences"
         " are paired, with 95 % intervals, each by itself. The composite is what was trained and"
         f" tuned for ({trained}), in standard deviations of the synchronous pictures; {held_out}"
@@ -49,9 +55,52 @@ def _setting(report: Report) -> str:
     )
 
 
+def _verdicts(steps: Sequence[Report]) -> Iterator[str]:
+    """A sentence a module: at which K its choice per picture adds something."""
+    said = {
+        ADDS: "it adds something",
+        OPEN: "so many prompts do not tell whether it adds anything",
+        TAKES: "it is worse",
+    }
+    for name in _modules(steps):
+        at: dict[str, list[str]] = {}
+        for own in steps:
+            choice = next(choice for choice in own["choice"] if choice["row"] == name)
+            at.setdefault(choice["verdict"], []).append(str(own["steps"]))
+        parts = (f"{said[verdict]} at K = {', '.join(where)}" for verdict, where in at.items())
+        yield (
+            f"What {escape_markdown(name)} chooses for each picture, over the best that does the"
+            f" same to all with its solver: {'; '.join(parts)}."
+        )
+
+
+def _modules(steps: Sequence[Report]) -> list[str]:
+    return [choice["row"] for choice in steps[0]["choice"]]
+
+
+def _overview(steps: Sequence[Report]) -> Iterator[str]:
+    """The composite of each row at each K, the best in the mean first."""
+    if len(steps) < 2:
+        return
+    found: dict[str, list[Report]] = {}
+    for own in steps:
+        for row in own["rows"]:
+            found.setdefault(row["row"], []).append(row["metrics"][COMPOSITE])
+    del found[SYNCHRONOUS]
+    ordered = sorted(found.items(), key=lambda row: -fmean(own["difference"] for own in row[1]))
+    yield table_of([
+        ["composite over synchronous", *(f"K = {own['steps']}" for own in steps)],
+        ["---"] * (1 + len(steps)),
+        *(
+            [escape_markdown(name), *(difference(COMPOSITE, own) for own in at)]
+            for name, at in ordered
+        ),
+    ])  # fmt: skip
+
+
 def _summary(steps: Sequence[Report]) -> str:
     """What to use at each K, whether a choice per picture adds anything, and steps in its place."""
-    modules = [choice["row"] for choice in steps[0]["choice"]]
+    modules = _modules(steps)
     beside = [f"{escape_markdown(name)} over its solver's" for name in modules]
     lines = [
         ["K", "use", "over synchronous", "best static policy", *beside, "steps to match"],

@@ -38,6 +38,8 @@ RIVALS = {
 """Policies of others, with the numbers that are tried."""
 BY_PICTURE = ("time-shift",)
 """Names of rivals that look at the latents of each picture."""
+EACH = "{K}"
+"""What stands for K in the place of modules that differ with it."""
 LONGER = (1.2, 1.4, 1.6, 2.0, 2.5, 3.0, 4.0)
 """Multiples of K that synchronous sampling tries to match with."""
 
@@ -106,18 +108,18 @@ class Module:
     """A policy that chooses by the picture.
 
     Attributes:
-        place: a directory, or a policy as `asyncdiff eval` takes it.
+        place: a directory, or a policy as `asyncdiff eval` takes it; {K} in it is the number of
+            evaluations.
         solver: what it was trained with.
     """
 
     place: str
     solver: str = EULER
 
-    @property
-    def policy(self) -> str:
-        """The policy: a line such as lifted:DIR as it is, else that of a directory."""
-        name = self.place.partition(":")[0]
-        return self.place if name in POLICIES else f"learned:{self.place}"
+    def policy(self, steps: int) -> str:
+        """The policy for K: a line such as lifted:DIR as it is, else that of a directory."""
+        place = self.place.replace(EACH, str(steps))
+        return place if place.partition(":")[0] in POLICIES else f"learned:{place}"
 
 
 def rows(
@@ -140,9 +142,8 @@ def rows(
     ]
     for name, module in modules.items():
         taken = solver_steps(module.solver, steps)
-        found.append(
-            Row(name, TRAINING, (Candidate(module.policy, taken, module.solver),), module=True)
-        )
+        drawn = Candidate(module.policy(steps), taken, module.solver)
+        found.append(Row(name, TRAINING, (drawn,), module=True))
     return found
 
 

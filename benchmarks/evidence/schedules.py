@@ -38,7 +38,7 @@ def find_schedules(plan: Plan, steps: int, out: Path) -> Schedules:
         return Schedules(calibrated)
     request = DistillRequest(
         out=out / f"distilled-{steps}.json",
-        module=_place(plan),
+        module=_place(plan, steps),
         **_asked(plan, steps),
     )
     choice = plan.recipe.model().changed(scheduler=EULER)
@@ -61,10 +61,10 @@ def _asked(plan: Plan, steps: int) -> dict[str, object]:
     }
 
 
-def _place(plan: Plan) -> str:
+def _place(plan: Plan, steps: int) -> str:
     """Where the module is that a schedule is distilled from, as `find_module` takes it."""
     assert plan.distilled is not None
-    spec = read_policy(plan.modules[plan.distilled].policy)
+    spec = read_policy(plan.modules[plan.distilled].policy(steps))
     shipped = plan.entry.name if spec.name == "learned" else f"{plan.entry.name}:{spec.name}"
     return spec.source or shipped
 

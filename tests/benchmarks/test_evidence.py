@@ -85,6 +85,19 @@ def test_only_heun_takes_one_call_more_where_it_must(steps):
     assert all(a < b for a, b in pairwise(counts))
 
 
+def test_modules_that_differ_with_k_are_one_row():
+    modules = {
+        "a": Module("runs/{K}/tpm"),
+        "b": Module("lifted:runs/{K}-{K}"),
+        "c": Module("lifted"),
+    }
+    for steps in (5, 15):
+        found = {row.name: row.candidates for row in rows(steps, modules, FOUND, shifts=True)}
+        assert [found[name][0].policy for name in "abc"] == [
+            f"learned:runs/{steps}/tpm", f"lifted:runs/{steps}-{steps}", "lifted",
+        ]  # fmt: skip
+
+
 def test_prompts_to_tune_on_are_no_others(asked):
     chosen_on, held_out = asked.chosen_on, asked.held_out
     texts = [
@@ -195,6 +208,30 @@ def test_the_table_is_made_of_the_json_alone(done, tmp_path):
     assert "chosen over its solver's best static policy" in text
     for row in report["steps"][0]["rows"]:
         assert f"| {row['row']} |" in text
+    assert "in float32 on a cpu" in text
+    assert "K = 5" not in text.split("## ")[0]  # what is alone is in no overview
+
+
+def test_all_k_are_told_in_one_table(done):
+    first = done[1]["steps"][0]
+    verdicts = dict(
+        zip([choice["row"] for choice in first["choice"]], ("adds", "open"), strict=True)
+    )
+    again = [{**choice, "verdict": "takes"} for choice in first["choice"]]
+    told = [{**choice, "verdict": verdicts[choice["row"]]} for choice in first["choice"]]
+    steps = [{**first, "choice": told}, {**first, "steps": 7, "choice": again}]
+    top = to_markdown({**done[1], "steps": steps}).split("## ")[0]
+    assert f"solver: it adds something at K = {STEPS}; it is worse at K = 7." in top
+    assert f"anything at K = {STEPS}; it is worse at K = 7." in top
+    table = top[top.index("| composite over synchronous |") :].split("\n\n")[0].splitlines()
+    assert table[0] == f"| composite over synchronous | K = {STEPS} | K = 7 |"
+    rows = {row["row"]: row["metrics"]["composite"] for row in first["rows"]}
+    told_rows = {line.split(" | ")[0].removeprefix("| "): line for line in table[2:]}
+    assert [*told_rows] == [  # the best first, and synchronous is what they are compared with
+        name for name in sorted(rows, key=lambda n: -rows[n]["difference"]) if name != "synchronous"
+    ]
+    for name, line in told_rows.items():
+        assert line.count(difference("composite", rows[name])) == 2
 
 
 def test_the_best_is_marked_where_the_intervals_tell():
