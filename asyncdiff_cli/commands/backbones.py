@@ -50,6 +50,7 @@ def backbones(
         )
         return
     values["bytes"] = _size(where)
+    values["modules"] = ", ".join(values["modules"])
     render.fields(values)
     if vocabulary:
         render.fields({name: ", ".join(several) for name, several in EXAMPLES.items()})
@@ -60,8 +61,7 @@ def backbones(
 def _values(entry: BackboneEntry, where: Presence) -> dict[str, Any]:
     return {
         **vars(entry),
-        "tpm": entry.tpm and str(entry.tpm),
-        "lifted": entry.lifted and str(entry.lifted),
+        "modules": {name: str(path) for name, path in entry.modules.items()},
         "size": where.pixels,
         "present": where.directory is not None,
         "directory": where.directory and str(where.directory),

@@ -22,8 +22,8 @@ def evaluate(
     policies: Annotated[
         str | None,
         options.policies(
-            f"{usages()}; each with @γ if not 1. (default: baseline, and the modules that"
-            " the backbone ships, or its own policy)"
+            f"{usages()}; each with @γ if not 1. (default: baseline, the backbone's own"
+            " policy, and the modules that it ships)"
         ),
     ] = None,
     gammas: Annotated[

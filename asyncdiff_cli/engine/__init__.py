@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncdiff_cli.engine.policies.learned import LearnedDeviation, load_tpm
     from asyncdiff_cli.engine.policies.noise_shift import NoiseShift
     from asyncdiff_cli.engine.policies.per_image import EachPolicy
+    from asyncdiff_cli.engine.policies.scaled_schedule import ScaledSchedule
     from asyncdiff_cli.engine.policies.schedule_file import Schedule
     from asyncdiff_cli.engine.policies.specs import parse_policy
     from asyncdiff_cli.engine.policies.spectral import SpectralDeviation
@@ -62,6 +63,7 @@ __all__ = [
     "Reward",
     "SampleResult",
     "SamplerDetailBoost",
+    "ScaledSchedule",
     "Schedule",
     "ScheduledDeviation",
     "SpectralDeviation",
@@ -109,6 +111,7 @@ _MODULES = {
     "Reward": "rewards.base",
     "SampleResult": "sampling.sample",
     "SamplerDetailBoost": "policies.detail_boost",
+    "ScaledSchedule": "policies.scaled_schedule",
     "Schedule": "policies.schedule_file",
     "ScheduledDeviation": "policies.given",
     "SpectralDeviation": "policies.spectral",

@@ -1,6 +1,7 @@
 """`asyncdiff backbones`."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -39,13 +40,15 @@ def test_all_are_listed(asyncdiff, mini):
     assert found["mini"]["directory"] == str(mini)
     weight_files = list(mini.rglob("*.safetensors"))
     assert found["mini"]["bytes"] > sum(file.stat().st_size for file in weight_files) > 0
-    assert found["flux"]["policy"] == "fixed:0.499"
+    assert found["mini"]["modules"]["lifted"].endswith("mini_lifted")
+    assert (found["flux"]["policy"], found["flux"]["modules"]) == ("fixed:0.499", {})
 
 
 def test_one_backbone_with_its_words(asyncdiff, mini):
     out = asyncdiff("backbones", "mini").out
     assert "cat (kitten), hot dog" in out
     assert "colours  red" in out
+    assert re.search(r"^modules +learned, lifted, joint$", out, re.MULTILINE)
     vocabulary = asyncdiff("backbones", "mini", "--json").json["vocabulary"]
     assert vocabulary == json.loads((mini / FILE).read_text())
 

@@ -130,7 +130,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "sample x --num-images 1000000": "ask for fewer",
         "sample x --policy schedule:junk.json": "junk.json is damaged: deviations",
         "sample x --policy learned --backbone flux": "no learned module is shipped for flux",
-        "sample x --policy lifted:mini": "no module is shipped for mini",
+        "sample x --policy lifted:flux": "no module is shipped for flux",
         "sample x --policy lifted:tpm": "has the bound 0.5",
         "sample x --dry-run --out junk": "junk is a file",
         "sample --prompt-file folder": "cannot read folder",
@@ -181,7 +181,7 @@ def test_what_names_and_the_disk_tell_is_refused_without_torch(tmp_path, monkeyp
         "calibrate --out new.txt": "ends in .json",
         "spectrum --out new.json --size 100": "a multiple of 16",
         "distill folder --out new.json": "no timestep prediction module",
-        "distill mini --out new.json": "no module is shipped for mini",
+        "distill flux --out new.json": "no module is shipped for flux",
         "distill tpm --backbone mini --out new.json --size 512": "at most 128",
         "merge store store --out folder/..": "is there already",
         "push junk.json alice": "write USER/NAME",
@@ -226,7 +226,7 @@ def test_a_dry_run_of_a_known_backbone_needs_no_torch(tmp_path, monkeypatch):
         "sample cat --backbone flux --steps 7": "line fixed:0.499, gamma 1.0, num_infer",
         "sample cat --backbone z-image": "name synchronous, gamma 1.0, num_inference_steps 50",
         "sample --from dog.png --gamma 2 --out new": "new/dog-gamma2.png",
-        "eval --limit 3": "denoiser calls  120\n",  # of two policies in ten guided steps
+        "eval --limit 3": "denoiser calls  300\n",  # of five policies in ten guided steps
         "train iterations=3 group_size=4": "held out prompts  ",
         "eval --backbone flux --policies baseline,fixed:1 --steps 7,10": "denoiser calls  69632\n",
     }

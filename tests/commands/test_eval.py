@@ -75,9 +75,10 @@ def test_a_dry_run_tells_what_is_yet_to_be_drawn(asyncdiff, evaluated, tmp_path,
     assert (refused.code, "was evaluated with other settings, seed" in refused.err) == (2, True)
 
 
-def test_eval_compares_with_the_backbones_own_policy_where_no_module_is_shipped(asyncdiff):
+def test_eval_compares_the_backbones_own_policy_and_its_modules(asyncdiff):
     outcome = asyncdiff("eval", *FAST, "--limit", 1, "--out", "store", "--json")
-    assert [row["policy"] for row in outcome.json["rows"]] == ["baseline", "spectral"]
+    names = [row["policy"] for row in outcome.json["rows"]]
+    assert names == ["baseline", "joint", "learned", "lifted", "spectral"]
     refused = asyncdiff("eval", "--backbone", "flux", "--policies", "baseline,learned")
     assert refused.code == 2
     assert "no learned module is shipped for flux" in refused.err

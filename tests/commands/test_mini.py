@@ -106,12 +106,12 @@ def test_a_picture_of_weights_that_are_gone_says_who_has_them(asyncdiff):
 def test_a_picture_of_a_module_that_is_gone_asks_for_its_place(asyncdiff):
     asyncdiff("sample", "a cat", "--steps", 2)
     source = Path("outputs/0000-a-cat-seed0.png")
-    policy = {"name": "learned", "source": "mini:lifted", "fingerprint": "0"}
+    policy = {"name": "learned", "source": "flux:lifted", "fingerprint": "0"}
     record = read_provenance(source).model_copy(update={"policy": policy})
     save_png(Image.open(source), source, record)
     outcome = asyncdiff("sample", "--from", source, "--out", "again")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "the module that came with mini:lifted, which this version lacks" in outcome.err
+    assert "the module that came with flux:lifted, which this version lacks" in outcome.err
     assert asyncdiff("sample", "--from", source, "--out", "again", "--deviation", 0).code == 0
 
 

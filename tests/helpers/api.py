@@ -19,8 +19,9 @@ GROUPS = {
     "Draw": "load_backbone backbone_from_pipeline sample SampleResult Backbone make_scheduler",
     "Inside a pipeline of diffusers": "attach Trace AsyncFlowMatchEulerScheduler",
     "Policies": "Synchronous FixedDeviation ScheduledDeviation SpectralDeviation LearnedDeviation"
-    " DetailDaemon VelocityScale TimeShift Combined EpsilonScaling NoiseShift ModelDetailBoost"
-    " SamplerDetailBoost EachPolicy parse_policy policy_from_dict Policy StepState",
+    " DetailDaemon VelocityScale TimeShift Combined ScaledSchedule EpsilonScaling NoiseShift"
+    " ModelDetailBoost SamplerDetailBoost EachPolicy parse_policy policy_from_dict Policy"
+    " StepState",
     "Schedules": "Schedule calibrated_schedule transfer",
     "Timestep prediction modules": "TimestepPredictionModule load_tpm",
     "Rewards": "score load_reward composite Reward",

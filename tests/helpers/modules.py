@@ -46,9 +46,11 @@ def answers(tpm: TimestepPredictionModule, observation: Observation) -> torch.Te
     return torch.stack(tpm(observation))
 
 
-def tpm_for(case: Case, bound: float = 0.5) -> TimestepPredictionModule:
+def tpm_for(case: Case, bound: float = 0.5, actions=("deviation",)) -> TimestepPredictionModule:
     torch.manual_seed(0)
-    return TimestepPredictionModule(**case.backbone.adapter.channels, bound=bound, **SIZE)
+    return TimestepPredictionModule(
+        **case.backbone.adapter.channels, bound=bound, actions=actions, **SIZE
+    )
 
 
 def save_module(directory, seed=1, prompt_channels=32, bound=0.5):

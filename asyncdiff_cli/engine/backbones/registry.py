@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,8 @@ class BackboneEntry:
     """What it computes in on a GPU: as in the paper, or as published where fp16 overflows."""
     negative_prompt: str | None = None
     """What guides away where nothing else is given, for a model without guidance otherwise."""
-    tpm: Path | None = None
-    """Its shipped timestep prediction module; None for a backbone without one."""
-    lifted: Path | None = None
-    """Its shipped module with the bound 1."""
+    modules: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """Its shipped timestep prediction modules, by the policies that draw with them."""
     size_multiple: int | None = None
     """Height and width in pixels are multiples of this; None for what its configuration says."""
     largest_size: int | None = None
@@ -101,6 +100,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             policy="spectral",
             licence="Apache-2.0 (drawn from MIT- and Apache-licensed art)",
             max_sequence_length=8,
+            modules={name: ASSETS / f"mini_{name}" for name in ("learned", "lifted", "joint")},
             size_multiple=16,
             largest_size=128,
         ),

@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
-from asyncdiff_cli.engine.policies.modules import main_policy
+from asyncdiff_cli.engine.policies.modules import own_policy, policy_of
 from asyncdiff_cli.engine.policies.specs import (
     ChosenPolicy,
     PolicySpec,
@@ -315,7 +315,7 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
     check_model(run, model, choice)
     return Comparison(
         model,
-        f"{BASELINE},{'learned' if recipe.bound == 0.5 else 'lifted'}:{run / 'tpm'}",
+        f"{BASELINE},{policy_of(recipe.bound, recipe.actions)}:{run / 'tpm'}",
         steps=(recipe.num_inference_steps,),
         dataset=recipe.prompts,
         held_out=True,
@@ -330,8 +330,8 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
 
 
 def table_policies(entry: BackboneEntry) -> str:
-    """The rows of the paper's tables, with the modules that a backbone has."""
-    return ",".join([BASELINE, main_policy(entry), *(["lifted"] if entry.lifted else [])])
+    """The rows of the paper's tables: the backbone's own policy, and the modules that it has."""
+    return ",".join([BASELINE, own_policy(entry), *entry.modules])
 
 
 def parse_comparison(

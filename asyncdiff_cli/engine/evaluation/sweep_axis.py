@@ -56,6 +56,6 @@ def sweep_axis(
     modules = [BY_BOUND[bound] for bound in bounds]
     if not modules and policies is None:
         # the lifted module is the paper's comparison, and is not scaled
-        modules = [main_policy(entry), *(["lifted@1"] if entry.lifted else [])]
+        modules = [main_policy(entry), *(["lifted@1"] if "lifted" in entry.modules else [])]
     chosen = policies or ",".join(modules)
     return Axis("gamma" if gammas or bounds else "steps", f"{BASELINE},{chosen}")

@@ -27,7 +27,7 @@ from asyncdiff_cli.engine.evaluation.setting import Setting, labels
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.pictures import read_picture
-from asyncdiff_cli.engine.policies.modules import main_policy
+from asyncdiff_cli.engine.policies.modules import MODULES, main_policy
 from asyncdiff_cli.engine.text import shortened
 
 PANEL_ROWS = 6
@@ -89,7 +89,7 @@ def store_panel(
 
 
 def _place(setting: Setting) -> tuple[int, int, str, float]:
-    order = [BASELINE, "learned", "lifted"]
+    order = [BASELINE, *MODULES]
     name = setting.policy.partition(":")[0]
     rank = order.index(name) if name in order else len(order)
     return setting.steps, rank, setting.policy, setting.gamma
@@ -113,7 +113,7 @@ def _open(store: Store, name: str) -> _Cell:
 
 def figure_5(entry: BackboneEntry) -> str:
     """The columns of the paper's Figure 5, as `eval --policies`, with what a backbone has."""
-    name, lifted = main_policy(entry), ["lifted"] if entry.lifted else []
+    name, lifted = main_policy(entry), ["lifted"] if "lifted" in entry.modules else []
     return ",".join([BASELINE, f"{name}@0.5", name, f"{name}@2", *lifted])
 
 

@@ -109,10 +109,15 @@ class ScheduledDeviation(Described):
 
     def resampled(self, decisions: int) -> tuple[float, ...]:
         """The schedule for another number of decisions; unchanged for its own."""
-        if decisions == len(self.deviations):
-            return self.deviations
-        places = np.linspace(0, 1, len(self.deviations))
-        return tuple(np.interp(np.linspace(0, 1, decisions), places, self.deviations).tolist())
+        return resample(self.deviations, decisions)
+
+
+def resample(values: tuple[float, ...], decisions: int) -> tuple[float, ...]:
+    """Values for another number of decisions, on the lines between; unchanged for their own."""
+    if decisions == len(values):
+        return values
+    places = np.linspace(0, 1, len(values))
+    return tuple(np.interp(np.linspace(0, 1, decisions), places, values).tolist())
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,18 @@ from torch import Tensor
 from typing_extensions import Self
 
 from asyncdiff_cli.engine import desync
-from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.hashes import sha256_of_tensors
 from asyncdiff_cli.engine.hub import fetch_files, hub_errors
 from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING, of_steps
 from asyncdiff_cli.engine.policies.base import Policy, StepState
-from asyncdiff_cli.engine.policies.modules import LIFTED, MODULE_FILES, find_module, read_config
+from asyncdiff_cli.engine.policies.modules import (
+    MODULE_FILES,
+    backbone_of,
+    find_module,
+    read_config,
+)
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.own_grid import OwnGrid, concentration, shares_of, tilted
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule, mode
@@ -282,8 +286,7 @@ def _locate(source: str) -> tuple[Path, str]:
     if isinstance(found, Repository):
         directory = _download(found)
         return directory, str(found._replace(revision=directory.name))
-    shipped = source.removesuffix(LIFTED) in REGISTRY
-    return found, source if shipped else str(found.absolute())
+    return found, source if backbone_of(source) is not None else str(found.absolute())
 
 
 def _load(source: str | Path, path: Path) -> TimestepPredictionModule:

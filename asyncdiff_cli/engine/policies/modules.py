@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
@@ -16,7 +16,10 @@ from asyncdiff_cli.engine.policies.actions import DEVIATION, check_actions
 from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.repository import Repository
 
-LIFTED = ":lifted"
+LEARNED, LIFTED, JOINT = "learned", "lifted", "joint"
+MODULES = (LEARNED, LIFTED, JOINT)
+"""The policies that draw with a module: with the bound 0.5 as the paper's, with the bound 1, and of
+one that decides more than the deviation. A backbone may ship one for each."""
 LIBRARY = "asyncdiff"
 """How a card names the software that reads what it describes."""
 TAGS = (LIBRARY, "flow-matching", "text-to-image")
@@ -47,18 +50,30 @@ class ModuleConfig(Read):
     """Older files do not say it."""
 
 
+class Deciding(Protocol):
+    """What is known of how a module decides."""
+
+    @property
+    def bound(self) -> float:
+        """The largest deviation."""
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What it decides."""
+
+
 def find_module(source: str) -> Path | Repository:
     """The directory of a module, or the hub repository that it may be in, which is not asked.
 
     Args:
-        source: the name of a backbone that ships one, with ":lifted" for the lifted one; a
-            directory or a repository, OWNER/NAME[@REVISION].
+        source: the name of a backbone that ships one, with ":lifted" or ":joint" behind it for
+            that of another policy than learned; a directory or a repository, OWNER/NAME[@REVISION].
 
     Raises:
         InputError: for a backbone that ships none, or a directory that is not there or holds none.
     """
     own = shipped(source)
-    if source.removesuffix(LIFTED) in REGISTRY and own is None:
+    if backbone_of(source) is not None and own is None:
         raise InputError(f"no module is shipped for {source}: train one with `asyncdiff train`")
     path = own or expanded(source)
     if path.is_dir():
@@ -111,10 +126,47 @@ def check_module(source: str) -> ModuleConfig | None:
 
 def shipped(source: str) -> Path | None:
     """The directory of the module that a backbone ships; None for any other source."""
-    entry = REGISTRY.get(source.removesuffix(LIFTED))
-    if entry is None:
-        return None
-    return entry.lifted if source.endswith(LIFTED) else entry.tpm
+    name = backbone_of(source)
+    policy = source.partition(":")[2] or LEARNED
+    return None if name is None else REGISTRY[name].modules.get(policy)
+
+
+def backbone_of(source: str) -> str | None:
+    """The backbone whose own module is meant; None for a directory or a repository."""
+    name, colon, policy = source.partition(":")
+    own = policy in MODULES[1:] if colon else True
+    return name if own and name in REGISTRY else None
+
+
+def shipped_source(name: str, policy: str) -> str:
+    """What a backbone's own module for a policy is called, as `find_module` takes it."""
+    return name if policy == LEARNED else f"{name}:{policy}"
+
+
+def policy_of(bound: float, actions: Sequence[str]) -> str:
+    """The policy that a module of this kind is drawn with."""
+    if len(actions) > 1:
+        return JOINT
+    return LEARNED if bound == 0.5 else LIFTED
+
+
+def check_suits(policy: str, source: str | Path | None, module: Deciding) -> None:
+    """A module is one that a policy draws with.
+
+    Raises:
+        InputError: for a lifted one with another bound than 1, or a joint one that decides
+            nothing but deviations.
+    """
+    if policy == LIFTED and module.bound != 1:
+        raise InputError(
+            f"the module in {source} has the bound {module.bound:g}, and a lifted one has 1: name"
+            f" it learned:{source}"
+        )
+    if policy == JOINT and len(module.actions) == 1:
+        raise InputError(
+            f"the module in {source} decides {module.actions[0]} alone, and a joint one more: name"
+            f" it learned:{source}"
+        )
 
 
 def own_policy(entry: BackboneEntry) -> str:
@@ -124,4 +176,4 @@ def own_policy(entry: BackboneEntry) -> str:
 
 def main_policy(entry: BackboneEntry) -> str:
     """The policy that a backbone's tables and figures are about: its module's, if it ships one."""
-    return "learned" if entry.tpm else own_policy(entry)
+    return LEARNED if LEARNED in entry.modules else own_policy(entry)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from asyncdiff_cli.engine.backbones.registry import BackboneEntry
 from asyncdiff_cli.engine.checks import check_choice, check_gamma
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.policies.modules import LIFTED, check_module
+from asyncdiff_cli.engine.policies.modules import check_module, check_suits, shipped_source
 from asyncdiff_cli.engine.policies.table import (
     POLICIES,
     SCHEDULE_FILE,
@@ -87,11 +87,11 @@ def read_policy(text: str) -> PolicySpec:
 
 def shipped_policies(entry: BackboneEntry) -> list[str]:
     """A line for each policy that a backbone can be drawn with without a file of one's own."""
-    modules = {"learned": entry.tpm, "lifted": entry.lifted}
     return [
         row.example if row.checks and row.default is None else name
         for name, row in POLICIES.items()
-        if row.usage is not None and not row.made_by and modules.get(name, True)
+        if row.usage is not None and not row.made_by
+        if not row.takes_module or name in entry.modules
     ]
 
 
@@ -119,8 +119,8 @@ def check_policy_of(spec: PolicySpec, entry: BackboneEntry) -> None:
     if not POLICIES[spec.name].takes_module:
         return
     config = check_module(source := _module_source(spec, entry))
-    if config is not None and spec.name == "lifted":
-        _check_lifted(source, config.bound)
+    if config is not None:
+        check_suits(spec.name, source, config)
 
 
 def parse_policy(text: str, entry: BackboneEntry) -> ChosenPolicy:
@@ -185,8 +185,7 @@ def plain(value: float) -> str:
 
 def _module(spec: PolicySpec, entry: BackboneEntry) -> LearnedDeviation:
     policy = load_learned(_module_source(spec, entry))
-    if spec.name == "lifted":
-        _check_lifted(policy.source, policy.bound)
+    check_suits(spec.name, policy.source, policy.tpm)
     return policy
 
 
@@ -198,20 +197,12 @@ def _module_source(spec: PolicySpec, entry: BackboneEntry) -> str:
     """
     if spec.source is not None:
         return spec.source
-    if (entry.tpm if spec.name == "learned" else entry.lifted) is None:
+    if spec.name not in entry.modules:
         raise InputError(
             f"no {spec.name} module is shipped for {entry.name}: train one with"
             f" `asyncdiff train`, or give {POLICIES[spec.name].example}"
         )
-    return entry.name if spec.name == "learned" else f"{entry.name}{LIFTED}"
-
-
-def _check_lifted(source: str | None, bound: float) -> None:
-    if bound != 1:
-        raise InputError(
-            f"the module in {source} has the bound {bound:g}, and a lifted one has 1: name it"
-            f" learned:{source}"
-        )
+    return shipped_source(entry.name, spec.name)
 
 
 def takes_module(text: str) -> bool:
@@ -277,9 +268,12 @@ def _numbers(name: str, value: str | None) -> tuple[float, ...]:
     if not value:
         raise InputError(f"policy {name} needs a value, such as {row.example}")
     texts = value.split("/")
-    checks: Sequence[Callable[[float], None]] = row.checks * (len(texts) if row.any_length else 1)
+    several = len(row.checks)
+    times = max(1, len(texts) // several) if row.any_length else 1
+    checks: Sequence[Callable[[float], None]] = row.checks * times
     if len(texts) != len(checks):
-        count = f"{len(checks)} numbers" if len(checks) > 1 else "one number"
+        count = f"{several} numbers" if several > 1 else "one number"
+        count = f"{count} for each decision" if row.any_length else count
         raise InputError(f"policy {name} takes {count}, such as {row.example}, not {value!r}")
     numbers = []
     for text, check in zip(texts, checks, strict=True):

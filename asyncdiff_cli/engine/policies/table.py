@@ -24,6 +24,7 @@ from asyncdiff_cli.engine.checks import (
 )
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
+from asyncdiff_cli.engine.policies.modules import MODULES
 from asyncdiff_cli.engine.reading import shown
 from asyncdiff_cli.engine.repository import Repository
 
@@ -44,8 +45,8 @@ class PolicyRow:
         usage: how a command line asks for it; None for one that only records name.
         example: what a message shows of it.
         checks: of the numbers behind its name, one each; they are the arguments of the class.
-        any_length: whether there are one or more numbers, all held to the same check, which are
-            one argument.
+        any_length: whether there are as many numbers as one likes for each check, which in turn
+            hold for one after another; those of a check are one argument.
         default: its number where none is given.
         takes_module: whether it is asked for with the place of a module in place of numbers.
         takes_file: whether it may be asked for with a file in place of numbers, or with a hub
@@ -71,7 +72,10 @@ class PolicyRow:
 
     def make(self, *numbers: float) -> Policy:
         """The policy of the numbers behind its name."""
-        return self.load()(numbers) if self.any_length else self.load()(*numbers)
+        if not self.any_length:
+            return self.load()(*numbers)
+        several = len(self.checks)
+        return self.load()(*(numbers[place::several] for place in range(several)))
 
     def read(self, source: str) -> Policy:
         """The policy of a file, or of a hub repository. Raises: as `read_file` and `locate`."""
@@ -208,6 +212,13 @@ _COMBINED = PolicyRow(
     "combined:0.5/0.9",
     (check_deviation, check_scale),
 )
+_SCALED_SCHEDULE = PolicyRow(
+    "scaled_schedule:ScaledSchedule",
+    "scaled-schedule:D1/OMEGA1/D2/OMEGA2/…",
+    "scaled-schedule:0.5/0.9/0/1",
+    (check_deviation, check_scale),
+    any_length=True,
+)
 _EPSILON_SCALING = PolicyRow(
     "epsilon_scaling:EpsilonScaling",
     "epsilon-scaling[:LAMBDA]",
@@ -244,10 +255,12 @@ POLICIES: dict[str, PolicyRow] = {
     "spectral": _SPECTRAL,
     "learned": PolicyRow(_LEARNED, "learned[:DIR]", "learned:DIR", takes_module=True),
     "lifted": PolicyRow(_LEARNED, "lifted[:DIR]", "lifted:DIR", takes_module=True),
+    "joint": PolicyRow(_LEARNED, "joint[:DIR]", "joint:DIR", takes_module=True),
     "detail-daemon": _DETAIL_DAEMON,
     "velocity-scale": _VELOCITY_SCALE,
     "time-shift": _TIME_SHIFT,
     "combined": _COMBINED,
+    "scaled-schedule": _SCALED_SCHEDULE,
     "epsilon-scaling": _EPSILON_SCALING,
     "noise-shift": _NOISE_SHIFT,
     "model-boost": _MODEL_BOOST,
@@ -255,7 +268,7 @@ POLICIES: dict[str, PolicyRow] = {
     "each": PolicyRow("per_image:EachPolicy"),
 }
 """The policies by name, in the order in which help lists them."""
-CHOOSING = ("learned", "lifted", "time-shift")
+CHOOSING = (*MODULES, "time-shift")
 """Policies whose deviations differ between images."""
 
 

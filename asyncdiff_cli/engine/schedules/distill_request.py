@@ -7,9 +7,8 @@ from typing import Any
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.named import check_model
-from asyncdiff_cli.engine.backbones.registry import REGISTRY
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.policies.modules import LIFTED, check_is_schedule, check_module
+from asyncdiff_cli.engine.policies.modules import backbone_of, check_is_schedule, check_module
 from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_drawn_request
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
@@ -49,9 +48,8 @@ def parse_distill_request(
         source, choice = str(run / "tpm"), model
     if config := check_module(source):
         check_is_schedule(source, config.actions)
-    shipped = source.removesuffix(LIFTED)
-    if choice.backbone is None and shipped in REGISTRY:
-        choice = choice.changed(backbone=shipped)
+    if choice.backbone is None and (own_backbone := backbone_of(source)):
+        choice = choice.changed(backbone=own_backbone)
     return parse_drawn_request(DistillRequest, choice, own, module=source, **values), choice
 
 

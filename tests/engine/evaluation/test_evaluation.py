@@ -46,6 +46,7 @@ from asyncdiff_cli.engine.evaluation.merge import merge
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.figures.gallery import figure_5
+from asyncdiff_cli.engine.policies.modules import policy_of
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, load_learned
 from asyncdiff_cli.engine.prompts import load
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES
@@ -794,12 +795,12 @@ def test_the_baseline_comes_first_and_has_no_gamma():
 
 
 def test_a_backbone_is_compared_by_the_modules_that_it_ships():
-    entry = REGISTRY["mini"]
-    assert table_policies(entry) == "baseline,spectral"
+    both = REGISTRY["mini"]
+    assert table_policies(both) == "baseline,spectral,learned,lifted,joint"
     assert table_policies(REGISTRY["qwen-image"]) == "baseline,fixed:0.5"
-    both = replace(entry, tpm=Path("tpm"), lifted=Path("lifted"))
-    assert table_policies(both) == "baseline,learned,lifted"
-    assert figure_5(entry) == "baseline,spectral@0.5,spectral,spectral@2"
+    neither = replace(both, modules={})
+    assert table_policies(neither) == "baseline,spectral"
+    assert figure_5(neither) == "baseline,spectral@0.5,spectral,spectral@2"
     assert figure_5(both) == "baseline,learned@0.5,learned,learned@2,lifted"
 
 
@@ -854,6 +855,12 @@ def test_prompts_of_the_command_line_are_drawn_as_they_come(opened):
     found = evaluation.store.read().to_pylist()
     assert [row["prompt"] for row in found] == ["a cat", "a bee", "a cat"]
     assert found[0]["sharpness"] != found[2]["sharpness"]
+
+
+def test_a_module_is_called_by_what_it_decides():
+    assert policy_of(0.5, ("deviation",)) == "learned"
+    assert policy_of(1.0, ("deviation",)) == "lifted"
+    assert policy_of(1.0, ("deviation", "scale")) == policy_of(0.5, ("scale", "grid")) == "joint"
 
 
 @pytest.mark.parametrize(("bound", "name"), [(0.5, "learned"), (1.0, "lifted")])

@@ -44,7 +44,7 @@ def asked(monkeypatch):
 def shipped_module(tmp_path, monkeypatch):
     """A module that mini ships."""
     load_learned.cache_clear()
-    entry = replace(REGISTRY["mini"], tpm=save_module(tmp_path / "tpm"))
+    entry = replace(REGISTRY["mini"], modules={"learned": save_module(tmp_path / "tpm")})
     monkeypatch.setitem(REGISTRY, "mini", entry)
     yield
     load_learned.cache_clear()

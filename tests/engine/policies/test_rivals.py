@@ -16,6 +16,8 @@ from asyncdiff_cli.engine import (
     ModelDetailBoost,
     NoiseShift,
     SamplerDetailBoost,
+    ScaledSchedule,
+    ScheduledDeviation,
     StepState,
     Synchronous,
     TimeShift,
@@ -34,6 +36,7 @@ RIVALS = [
     DetailDaemon(),
     VelocityScale(0.8),
     Combined(0.5, 0.9),
+    ScaledSchedule([0.5, -0.2, 0.1], [0.9, 1.1, 0.8]),
     TimeShift(),
     EpsilonScaling(1.1),
     NoiseShift(1.5),
@@ -227,6 +230,31 @@ def test_combined_is_both():
     assert torch.allclose(factors, torch.tensor(0.85))
 
 
+@pytest.mark.parametrize("gamma", [1.0, 0.5, 0.0])
+def test_a_scaled_schedule_shortens_each_step_but_the_first(gamma):
+    """On a constant field Euler's way is the sum of the steps, each times its own factor."""
+    scheduler = scheduler_on_a_grid("euler")
+    deviations, scales = [0.5, -0.2, 0.1, 1.0, 0.0], [0.9, 1.1, 0.8, 1.2, 1.0]
+    policy = ScaledSchedule(deviations, scales)
+    final, told, factors, drawn = record(policy, scheduler, gamma)
+    _, alone, _, same = record(ScheduledDeviation(deviations), scheduler_on_a_grid("euler"), gamma)
+    assert torch.equal(told, alone)
+    assert torch.equal(drawn, same)
+    by_hand = torch.tensor([1.0, *(1 + gamma * (scale - 1) for scale in scales)])
+    assert torch.allclose(factors, by_hand[:, None].expand_as(factors))
+    start = torch.tensor([[0.7, -0.4, 1.3], [0.2, -1.1, 0.5]])
+    way = (by_hand * scheduler.sigmas.diff()).sum()
+    assert torch.allclose(final, start + way, atol=1e-6)
+
+
+def test_a_scaled_schedule_is_resampled_as_a_schedule_is():
+    policy = ScaledSchedule([0.0, 1.0], [0.8, 1.0])
+    _, _, factors, drawn = record(policy, scheduler_on_a_grid("euler"), 1.0)
+    assert torch.allclose(drawn[:, 0], torch.linspace(0, 1, STEPS - 1))
+    by_hand = torch.cat([torch.ones(1), torch.linspace(0.8, 1, STEPS - 1)])
+    assert torch.allclose(factors[:, 0], by_hand)
+
+
 class Factors(Synchronous):
     """Multiplies each image's velocity by its own number."""
 
@@ -387,6 +415,10 @@ def test_few_steps(steps):
         (lambda: VelocityScale(0.4), r"^scale 0.4 is outside \[0.5, 1.5\]$"),
         (lambda: Combined(1.1, 1), r"^deviation 1.1 is outside \[-1, 1\]$"),
         (lambda: Combined(1, 1.6), r"^scale 1.6 is outside \[0.5, 1.5\]$"),
+        (lambda: ScaledSchedule([1.1], [1]), r"^deviation 1.1 is outside \[-1, 1\]$"),
+        (lambda: ScaledSchedule([1], [1.6]), r"^scale 1.6 is outside \[0.5, 1.5\]$"),
+        (lambda: ScaledSchedule([1, 0], [1]), "each deviation has a velocity scale.* 2 and 1$"),
+        (lambda: ScaledSchedule([], []), "^no deviation given$"),
         (lambda: TimeShift(1.1), r"^window 1.1 is outside \[0, 1\]$"),
         (lambda: TimeShift(True), "window is a number, not True"),
     ],

@@ -20,6 +20,7 @@ from asyncdiff_cli.engine import (
     ModelDetailBoost,
     NoiseShift,
     SamplerDetailBoost,
+    ScaledSchedule,
     ScheduledDeviation,
     Synchronous,
     TimeShift,
@@ -27,7 +28,12 @@ from asyncdiff_cli.engine import (
     parse_policy,
     policy_from_dict,
 )
-from asyncdiff_cli.engine.policies.specs import load_learned, parse_policies, read_policy
+from asyncdiff_cli.engine.policies.specs import (
+    check_policy_of,
+    load_learned,
+    parse_policies,
+    read_policy,
+)
 from asyncdiff_cli.engine.policies.table import POLICIES
 from tests.helpers.modules import tiny
 
@@ -57,6 +63,12 @@ inside = st.floats(-1, 1)
         ("time-shift", "time-shift", TimeShift(), 1),
         (" time-shift:1 ", "time-shift:1", TimeShift(1), 1),
         ("combined:.5/0.90", "combined:0.5/0.9", Combined(0.5, 0.9), 1),
+        (
+            "scaled-schedule:.5/0.90/0/1@2",
+            "scaled-schedule:0.5/0.9/0/1",
+            ScaledSchedule([0.5, 0], [0.9, 1]),
+            2,
+        ),
     ],
 )
 def test_what_is_written_is_what_is_made(text, label, policy, gamma):
@@ -86,6 +98,9 @@ def test_what_is_written_is_what_is_made(text, label, policy, gamma):
         ("time-shift:-1", r"policy time-shift: window -1 is outside \[0, 1\]"),
         ("combined:0.5", "policy combined takes 2 numbers, such as combined:0.5/0.9, not '0.5'"),
         ("combined", "policy combined needs a value"),
+        ("scaled-schedule:0.5/0.9/0", "policy scaled-schedule takes 2 numbers for each decision"),
+        ("scaled-schedule:0.5", "policy scaled-schedule takes 2 numbers for each decision"),
+        ("scaled-schedule:0.5/2", r"policy scaled-schedule: scale 2 is outside \[0.5, 1.5\]"),
         ("calibrated", "policy calibrated needs a schedule file, such as calibrated:FILE.json"),
         ("calibrated:0.5", "policy calibrated needs a schedule file"),
         ("calibrated:nowhere.json", "cannot read nowhere.json"),
@@ -125,7 +140,15 @@ def test_any_text_is_a_policy_or_one_line(text):
 
 @given(
     st.sampled_from(
-        ["fixed", "schedule", "detail-daemon", "combined", "velocity-scale", "spectral"]
+        [
+            "fixed",
+            "schedule",
+            "detail-daemon",
+            "combined",
+            "velocity-scale",
+            "spectral",
+            "scaled-schedule",
+        ]
     ),
     st.lists(st.floats(-2, 2), min_size=1, max_size=4),
     st.none() | st.floats(allow_nan=False, allow_infinity=False),
@@ -141,8 +164,9 @@ def test_a_label_makes_the_same_policy(name, numbers, gamma):
 
 @pytest.fixture
 def modules(tmp_path):
-    """A directory of a module with each bound; one name holds an @."""
+    """A directory of a module of each kind; one name holds an @."""
     tiny(bound=0.5).save_pretrained(tmp_path / "half")
+    tiny(bound=1.0, actions=("deviation", "scale")).save_pretrained(tmp_path / "both")
     tiny(bound=1.0).save_pretrained(tmp_path / "l@1ifted")
     yield tmp_path
     load_learned.cache_clear()
@@ -163,13 +187,25 @@ def test_a_lifted_module_has_the_bound_1(modules):
         parse_policy(f"lifted:{modules}/half", SD35)
 
 
+def test_a_joint_module_decides_more_than_the_deviation(modules):
+    assert parse_policy(f"joint:{modules}/both", SD35).label == f"joint:{modules}/both"
+    alone = "decides deviation alone.*name it learned:"
+    with pytest.raises(InputError, match=alone):
+        parse_policy(f"joint:{modules}/half", SD35)
+    with pytest.raises(InputError, match=alone):
+        check_policy_of(read_policy(f"joint:{modules}/half"), SD35)
+
+
 def test_shipped_modules_are_found_again_by_their_backbones_name(modules, monkeypatch):
-    entry = replace(REGISTRY["mini"], tpm=modules / "half", lifted=modules / "l@1ifted")
+    own = {"learned": modules / "half", "lifted": modules / "l@1ifted", "joint": modules / "both"}
+    entry = replace(REGISTRY["mini"], modules=own)
     monkeypatch.setitem(REGISTRY, "mini", entry)
-    learned, lifted = (parse_policy(name, entry) for name in ("learned", "lifted"))
+    learned, lifted, joint = (parse_policy(name, entry) for name in own)
     assert (learned.label, learned.policy.source) == ("learned", "mini")
     assert (lifted.label, lifted.policy.source) == ("lifted", "mini:lifted")
     assert lifted.policy.bound == 1
+    assert (joint.label, joint.policy.source) == ("joint", "mini:joint")
+    assert joint.policy.tpm.actions == ("deviation", "scale")
     assert policy_from_dict(lifted.policy.to_dict()) == lifted.policy
 
 

@@ -324,7 +324,7 @@ def test_the_recipes_of_large_models_make_modules_of_one_to_five_million_paramet
     assert len(tpm.blocks) == 4
 
 
-@pytest.mark.parametrize("name", ["mini", "mini-lifted"])
+@pytest.mark.parametrize("name", ["mini", "mini-joint", "mini-lifted"])
 def test_the_recipes_of_mini_make_modules_that_are_small_beside_its_transformer(name):
     backbone = load_backbone("mini").pipe.transformer
     own, whole = (sum(p.numel() for p in m.parameters()) for m in (module_of(name), backbone))

@@ -49,7 +49,7 @@ def refused(*overrides, name="flux-coco"):
 
 
 def test_there_is_a_recipe_for_every_cell_of_the_paper_and_for_mini():
-    assert names() == sorted([*CELLS, *FAST, "mini", "mini-lifted"])
+    assert names() == sorted([*CELLS, *FAST, "mini", "mini-joint", "mini-lifted"])
 
 
 @pytest.mark.parametrize("name", CELLS)
