@@ -42,8 +42,8 @@ from benchmarks.evidence.rows import EULER, SOLVERS, Module
 from benchmarks.evidence.run import Runner, describe
 from benchmarks.reports import write_report
 
-SHIPPED = ("lifted", "learned")
-"""The modules of a backbone; a schedule is distilled from the first that there is."""
+DISTILLED = ("lifted", "learned")
+"""The modules of a backbone that a schedule is distilled from, the first that there is."""
 KNOWN = ("mini_judge", "fid_judge")
 """What a path may be given for beside the recipe's rewards and those that are asked for."""
 
@@ -71,8 +71,7 @@ def parse_plan(
     """
     settings = load_recipe(recipe)
     entry = provisional_entry(settings.model().name)
-    shipped = {"lifted": entry.lifted, "learned": entry.tpm}
-    own = {name: name for name in SHIPPED if shipped[name] is not None}
+    own = {name: name for name in entry.modules}
     places = {**own, **options.pairs("--module", "PLACE", module)}
     solvers = options.pairs("--solver", "SOLVER", solver)
     for name, given in solvers.items():
@@ -86,7 +85,7 @@ def parse_plan(
         settings,
         parse_numbers("--steps", steps, int),
         modules=modules,
-        distilled=distilled or next((name for name in SHIPPED if name in places), None),
+        distilled=distilled or next((name for name in DISTILLED if name in places), None),
         rewards=names,
         set_metrics=sets,
         reward_paths=parse_reward_paths(reward_path, known),

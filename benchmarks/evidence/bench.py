@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asyncdiff_cli.engine import make_scheduler
-from asyncdiff_cli.engine.backbones.adapters import Guidance
+from asyncdiff_cli.engine.backbones.adapters import Guidance, TextConditions
 from asyncdiff_cli.engine.evaluation.contender import Contender, check_descriptions
 from asyncdiff_cli.engine.evaluation.evaluation import Evaluation
 from asyncdiff_cli.engine.evaluation.setting import SETTING, Setting
@@ -88,7 +88,7 @@ class Bench:
         for (solver, shift), alike in groupby(candidates, lambda c: (c.solver, c.shift)):
             folder = prompts.name if shift is None else f"{prompts.name}-shift{shift:g}"
             contenders = {candidate: self._contender(candidate) for candidate in alike}
-            self._put(solver, shift)
+            self.put(solver, shift)
             store = self._store(place / folder, solver, shift, prompts)
             self._run(store, [*contenders.values()], prompts, count)
             table = store.read()
@@ -96,16 +96,23 @@ class Bench:
                 drawn[candidate] = Drawn(store, _of(table, contender.setting, count))
         return drawn
 
-    def _contender(self, candidate: Candidate) -> Contender:
-        spec, entry = read_policy(candidate.policy), self.evaluation.canvas.backbone.entry
-        gamma = 1.0 if spec.gamma is None else spec.gamma
-        return Contender(ChosenPolicy(spec.label, make_policy(spec, entry), gamma), candidate.steps)
-
-    def _put(self, solver: str, shift: float | None) -> None:
+    def put(self, solver: str, shift: float | None) -> None:
         """Have the model drawn by a solver, on its own grid or that of another shift."""
         backbone = self.evaluation.canvas.backbone
         config = self.scheduler if shift is None else {**self.scheduler, "shift": shift}
         backbone.pipe.scheduler = make_scheduler(solver, backbone.entry.family, config)
+
+    def encode(self, texts: Sequence[str]) -> dict[str, TextConditions]:
+        """The conditions of each distinct prompt, a batch of 1."""
+        canvas, ahead = self.evaluation.canvas, self.evaluation.encode
+        if ahead is not None:
+            ahead(canvas, texts)
+        return canvas.encode(texts)
+
+    def _contender(self, candidate: Candidate) -> Contender:
+        spec, entry = read_policy(candidate.policy), self.evaluation.canvas.backbone.entry
+        gamma = 1.0 if spec.gamma is None else spec.gamma
+        return Contender(ChosenPolicy(spec.label, make_policy(spec, entry), gamma), candidate.steps)
 
     def _store(self, path: Path, solver: str, shift: float | None, prompts: Prompts) -> Store:
         settings = {

@@ -254,7 +254,7 @@ def _cost(own: Report) -> Iterator[str]:
         f"Drawn: {tuning['pictures']:,} pictures to tune and match ({tuning['calls']:,} calls),"
         f" {measuring['pictures']:,} to measure ({measuring['calls']:,} calls), in"
         f" {(tuning['seconds'] + measuring['seconds']) / 60:.0f} minutes; at most"
-        f" {cost['schedules']['calls']:,} calls to calibrate and distill."
+        f" {cost['schedules']['calls']:,} calls to calibrate, distill and average."
     )
 
 

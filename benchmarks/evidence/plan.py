@@ -32,6 +32,8 @@ from benchmarks.evidence.rows import (
 
 FIRST = 16
 """Prompts that all candidates of a row draw."""
+AVERAGED = 64
+"""Prompts that a module's mean decisions are taken over."""
 
 
 @dataclass(frozen=True)
@@ -185,14 +187,17 @@ class Plan:
         calls_each = branches(self.entry, self.recipe.guidance_scale)
         deviations = (0.0,) * (steps - 1)
         solvers = searched_solvers() if self.search else ()
+        by_euler = [name for name, module in self.modules.items() if module.solver == EULER]
         schedules = Schedules(
-            dict.fromkeys(solvers, deviations), deviations if self.distilled else None
+            dict.fromkeys(solvers, deviations),
+            deviations if self.distilled else None,
+            dict.fromkeys(by_euler, BASELINE),
         )
         own = self.rows(steps, schedules)
         each = [row.candidates[0].evaluations for row in own]
         tuned = [rung_pictures(len(row.candidates), self.tuning) for row in own]
         calls = {
-            "schedules": self._searching(steps, len(solvers)),
+            "schedules": self._searching(steps, len(solvers)) + AVERAGED * steps * len(by_euler),
             "tuning": sum(n * count for n, count in zip(each, tuned, strict=True)),
             "measuring": sum(each) * self.limit,
         }

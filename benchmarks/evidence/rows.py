@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from asyncdiff_cli.engine.backbones.registry import evaluations
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
@@ -28,16 +28,20 @@ GAMMAS = (0.5, 1.5)
 """What the schedules that were found without a reward are multiplied by."""
 SHIFTS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)
 RIVALS = {
-    "Detail Daemon": ("detail-daemon", (-0.1, 0.05, 0.1, 0.2, 0.3, 0.4)),
+    "Detail Daemon": ("detail-daemon", (-0.1, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
     "time shift": ("time-shift", (0.1, 0.25, 0.5, 1.0)),
-    "epsilon scaling": ("epsilon-scaling", (0.98, 0.99, 0.995, 1.005, 1.01, 1.02, 1.04, 1.06)),
+    "epsilon scaling": ("epsilon-scaling", (0.98, 0.99, 1.005, 1.01, 1.02, 1.04, 1.06, 1.08)),
     "velocity scale": ("velocity-scale", (0.8, 0.85, 0.9, 0.95, 1.05, 1.1)),
-    "detail boost, model": ("model-boost", (-0.5, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0)),
+    "detail boost, model": ("model-boost", (-0.5, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)),
     "detail boost, sampler": ("sampler-boost", (-0.5, 0.25, 0.5, 1.0, 2.0)),
 }
 """Policies of others, with the numbers that are tried."""
+SHORTENED = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""Velocity scales that are tried beside each constant deviation that looks ahead."""
 BY_PICTURE = ("time-shift",)
 """Names of rivals that look at the latents of each picture."""
+MEAN = "{}, its mean for all"
+"""The row of what a module decides in the mean."""
 EACH = "{K}"
 """What stands for K in the place of modules that differ with it."""
 LONGER = (1.2, 1.4, 1.6, 2.0, 2.5, 3.0, 4.0)
@@ -97,10 +101,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Schedules:
-    """Deviations that were found without a reward, by solver, and those of a module."""
+    """What does the same to all pictures and takes a search or a module.
+
+    Attributes:
+        calibrated: deviations that were found without a reward, by solver.
+        distilled: those that come nearest to what a module draws; None for none.
+        means: policies of modules' mean decisions, by module.
+    """
 
     calibrated: Mapping[str, Sequence[float]]
     distilled: Sequence[float] | None = None
+    means: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,9 @@ def rows(
         taken = solver_steps(module.solver, steps)
         drawn = Candidate(module.policy(steps), taken, module.solver)
         found.append(Row(name, TRAINING, (drawn,), module=True))
+        if (mean := schedules.means.get(name)) is not None:
+            same = Candidate(mean, steps)
+            found.append(Row(MEAN.format(name), TRAINING, (same,), static=True))
     return found
 
 
@@ -180,6 +194,9 @@ def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
     ramps = [as_policy(ramp(a, b)) for a in ENDS for b in ENDS if a != b]
     tuned = tuple(replace(own, policy=policy) for policy in (*ramps, *scaled))
     yield Row("best constant", TUNING, _tried(own, "fixed", GRID), static=True)
+    both = [f"combined:{plain(d)}/{plain(w)}" for d in GRID if d > 0 for w in SHORTENED]
+    shortened = (own, *(replace(own, policy=policy) for policy in both))
+    yield Row("best constant with velocity scale", TUNING, shortened, static=True)
     yield Row("best ramp or scaled schedule", TUNING, tuned, static=True)
     for name, policy in found.items():
         needs = NOTHING if name == "spectral" else TUNING

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from asyncdiff_cli.engine.evaluation.summary import measure_sets
 from asyncdiff_cli.engine.rewards import COMPOSITE
 from benchmarks.evidence.bench import Bench, Drawn
 from benchmarks.evidence.comparison import Measured, SideBySide
+from benchmarks.evidence.means import mean_policies
 from benchmarks.evidence.plan import Plan, Prompts
 from benchmarks.evidence.rows import MORE_STEPS, SYNCHRONOUS, Schedules
 from benchmarks.evidence.schedules import find_schedules
@@ -42,6 +43,8 @@ class Runner:
         tuning, held_out = self.plan.chosen_on, self.plan.held_out
         for steps in self.plan.steps:
             schedules = find_schedules(self.plan, steps, self.out / "schedules")
+            means = mean_policies(self.plan, self.bench, steps, self.out / "schedules")
+            schedules = replace(schedules, means=means)
             place = self.out / "rows" / str(steps)
             chosen = self._choose(steps, schedules, place, tuning)
             yield {**self._compare(steps, chosen, place, held_out), **self._cost(steps, place)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asyncdiff_cli import render
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.policies.modules import shipped_source
 from asyncdiff_cli.engine.policies.specs import read_policy
 from asyncdiff_cli.engine.schedules.calibrate import calibration_way
 from asyncdiff_cli.engine.schedules.distill import distillation_way
@@ -65,8 +66,7 @@ def _place(plan: Plan, steps: int) -> str:
     """Where the module is that a schedule is distilled from, as `find_module` takes it."""
     assert plan.distilled is not None
     spec = read_policy(plan.modules[plan.distilled].policy(steps))
-    shipped = plan.entry.name if spec.name == "learned" else f"{plan.entry.name}:{spec.name}"
-    return spec.source or shipped
+    return spec.source or shipped_source(plan.entry.name, spec.name)
 
 
 def _made(request: DrawnRequest, choice: ModelChoice, way: Callable[..., Way]) -> tuple[float, ...]:

@@ -14,8 +14,8 @@ from benchmarks.evidence.bench import Bench, Drawn
 from benchmarks.evidence.plan import Prompts, rung_pictures, rungs
 from benchmarks.evidence.rows import MORE_STEPS, NOTHING, Candidate, Row, more_steps
 
-BOUNDED = ("fixed", "time-shift")
-"""Policies whose numbers end at 1."""
+BOUNDED = ("fixed", "combined", "time-shift")
+"""Policies whose deviations end at 1."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Tuner:
         best = max(kept, key=lambda c: means[c])
         pictures = rung_pictures(len(row.candidates), len(self.prompts.order))
         taken = pictures * best.evaluations if len(row.candidates) > 1 else 0
-        return Chosen(row, best, means[best], taken, _at_end(row, best))
+        return Chosen(row, best, means[best], taken, at_end(row, best))
 
     def match(self, steps: int, composite: float) -> Chosen:
         """Synchronous sampling with the fewest steps that reach a composite, or else the most."""
@@ -98,18 +98,24 @@ def composites(
     return relative_composite(own, other, weights)
 
 
-def _at_end(row: Row, best: Candidate) -> bool:
-    """Whether a number is the least or largest of its row, and no bound of its policy."""
-    numbers = sorted(n for c in row.candidates if (n := _number(c)) is not None)
-    own = _number(best)
-    bound = own is not None and abs(own) == 1 and best.policy.startswith(BOUNDED)
-    return own is not None and own in (numbers[0], numbers[-1]) and not bound
+def at_end(row: Row, best: Candidate) -> bool:
+    """Whether a number is the least or largest that its row tries, and no bound of its policy."""
+    if len(row.candidates) == 1:
+        return False
+    tried = [found for c in row.candidates if (found := _numbers(c))]
+    for own, values in zip(_numbers(best), zip(*tried, strict=True), strict=False):
+        bound = abs(own) == 1 and best.policy.startswith(BOUNDED)
+        if own in (min(values), max(values)) and not bound:
+            return True
+    return False
 
 
-def _number(candidate: Candidate) -> float | None:
-    """What is tried of a row: a shift, or the one number of a policy."""
-    text = candidate.policy.partition(":")[2]
+def _numbers(candidate: Candidate) -> tuple[float, ...]:
+    """What is tried of a row: a shift, or the numbers of a policy that is no schedule."""
+    if candidate.shift is not None:
+        return (candidate.shift,)
+    name, _, text = candidate.policy.partition(":")
     try:
-        return float(text) if candidate.shift is None else candidate.shift
+        return () if name == "schedule" else tuple(map(float, text.split("/")))
     except ValueError:
-        return None
+        return ()

@@ -6,10 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from asyncdiff_cli.engine import InputError
 from asyncdiff_cli.engine.drawing.seeds import EVALUATION, noise_seed
+from asyncdiff_cli.engine.evaluation.contender import seed_of_noise
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
+from asyncdiff_cli.engine.policies.specs import parse_policy
 from asyncdiff_cli.engine.prompts.load import load_prompts
 from asyncdiff_cli.engine.statistics import all_paired
 from benchmarks.calls import counted
@@ -17,15 +20,30 @@ from benchmarks.evidence import comparison, plan
 from benchmarks.evidence.__main__ import parse_plan, write
 from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.markdown import difference, to_markdown
+from benchmarks.evidence.means import mean_policies
 from benchmarks.evidence.plan import Plan, rung_pictures, rungs
-from benchmarks.evidence.rows import MORE_STEPS, SYNCHRONOUS, Module, Schedules, more_steps, rows
+from benchmarks.evidence.rows import (
+    MORE_STEPS,
+    SYNCHRONOUS,
+    Candidate,
+    Module,
+    Row,
+    Schedules,
+    more_steps,
+    rows,
+)
 from benchmarks.evidence.run import Runner, describe
-from tests.helpers.modules import save_module
+from benchmarks.evidence.tuning import at_end
+from tests.conftest import make_case
+from tests.helpers.modules import randomised, save_module, tpm_for
 from tests.helpers.training import small_recipe
 
 STEPS = 3
 FOUND = Schedules(dict.fromkeys(plan.searched_solvers(), (0.5, 0.1)), (0.2, 0.3))
-FEW = ("best constant", "shifted grid", "UniPC", "UniPC, best deviation", "chosen", "for UniPC")
+FEW = (
+    "best constant", "shifted grid", "UniPC", "UniPC, best deviation", "chosen", "for UniPC",
+    "chosen, its mean for all",
+)  # fmt: skip
 
 
 class Categorised(Plan):
@@ -73,6 +91,45 @@ def test_every_row_asks_the_denoiser_as_often(asked, bench, tmp_path):
         assert drawn[own].evaluations == own.evaluations == STEPS
         assert sum(asked_for) == 2 * 2 * STEPS, row.name  # pictures and branches of guidance
     assert bench.branches == 2
+
+
+@pytest.mark.parametrize("actions", [("deviation",), ("deviation", "scale"), ("scale", "grid")])
+def test_what_a_module_decides_in_the_mean_is_a_policy_for_all(asked, bench, tmp_path, actions):
+    tpm = randomised(tpm_for(make_case("sd3"), 1.0, actions))
+    tpm.save_pretrained(tmp_path / "tpm")
+    module = Module(str(tmp_path / "tpm"))
+    modules = {"its": module, "for UniPC": replace(module, solver="unipc")}
+    modules["no module"] = Module("time-shift:0.5")
+    own = replace(asked, modules=modules, only=None)
+    assert not mean_policies(replace(own, only=FEW), bench, STEPS, tmp_path)
+    found = mean_policies(own, bench, STEPS, tmp_path)
+    if "grid" in actions:
+        assert not found
+        return
+    assert [*found] == ["its"]
+    policy = parse_policy(found["its"], own.entry).policy
+    canvas, prompts = bench.evaluation.canvas, own.chosen_on
+    texts = [prompts.texts.texts[n] for n in prompts.order]
+    conditions = bench.encode(texts)
+    drawn = [
+        canvas.sample(
+            [conditions[text]], [seed_of_noise(prompts.seed, n, 0)],
+            parse_policy(module.policy(STEPS), own.entry).policy, STEPS,
+        )
+        for n, text in enumerate(texts)
+    ]  # fmt: skip
+    deviations = torch.cat([result.deviations for result in drawn])
+    assert deviations.std(0).min() > 0
+    assert policy.deviations == pytest.approx(deviations.mean(0).tolist(), abs=1e-3)
+    if "scale" in actions:
+        assert policy.name == "scaled-schedule"
+        assert min(abs(scale - 1) for scale in policy.scales) > 1e-3
+    else:
+        assert policy.name == "schedule"
+    (tmp_path / "mean-its-3.json").write_text('{"module": "of another", "policy": "fixed:1"}')
+    assert mean_policies(own, bench, STEPS, tmp_path) == found
+    again = replace(bench, evaluation=None)  # what is there is read
+    assert mean_policies(own, again, STEPS, tmp_path) == found
 
 
 @pytest.mark.parametrize("steps", [5, 8, 10, 15])
@@ -171,7 +228,7 @@ def test_tuning_is_counted(done):
     each = STEPS * 2  # with guidance
     assert tuned["best constant"] == rung_pictures(7, 3) * each == 3 * 7 * each
     alone = [name for name, calls in tuned.items() if not calls]  # nothing to choose
-    assert {*alone} == {SYNCHRONOUS, "UniPC", "chosen", "for UniPC"}
+    assert {*alone} == {SYNCHRONOUS, "UniPC", "chosen", "for UniPC", "chosen, its mean for all"}
     single = len(alone) * 3 * each
     assert own["cost"]["held-out"]["pictures"] == 4 * len(own["rows"])
     assert own["cost"]["tuning"]["calls"] == sum(tuned.values()) + single
@@ -246,6 +303,40 @@ def test_the_best_is_marked_where_the_intervals_tell():
     assert comparison.marks(scores, "sharpness") == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "best", "end"),
+    [
+        ("best constant", "fixed:0.5", False),
+        ("best constant", "fixed:1", False),  # there is no more
+        ("best constant", "fixed:-0.5", True),
+        ("best constant", "baseline", False),
+        ("best constant with velocity scale", "combined:0.5/0.9", False),
+        ("best constant with velocity scale", "combined:1/0.9", False),
+        ("best constant with velocity scale", "combined:0.25/0.9", True),
+        ("best constant with velocity scale", "combined:1/0.7", True),
+        ("best ramp or scaled schedule", "schedule:0/0.125/0.25/0.375/0.5/0.625/0.75", False),
+        ("best ramp or scaled schedule", "spectral@1.5", False),
+        ("detail boost, model", "model-boost:6", True),
+    ],
+)
+def test_numbers_at_the_end_of_what_was_tried_are_told(name, best, end):
+    (row,) = (row for row in rows(8, {}, FOUND, shifts=True) if row.name == name)
+    (candidate,) = (c for c in row.candidates if c.policy == best)
+    assert at_end(row, candidate) == end
+
+
+def test_a_shift_at_the_end_of_what_was_tried_is_told():
+    (row,) = (row for row in rows(8, {}, FOUND, shifts=True) if row.name == "shifted grid")
+    own, *shifted = row.candidates
+    assert [at_end(row, c) for c in shifted] == [True, *[False] * (len(shifted) - 2), True]
+    assert not at_end(row, own)
+
+
+def test_what_was_not_tuned_is_at_no_end():
+    own = Candidate("scaled-schedule:0.5/0.9", 2)
+    assert not at_end(Row("mean", "training", (own,), static=True), own)
+
+
 def test_one_picture_tells_nothing():
     (one,) = all_paired([([1.0], [0.5])])
     (two,) = all_paired([([1.0, 1.0], [0.5, 0.6])])
@@ -270,11 +361,11 @@ def test_what_cannot_be_is_refused(asked):
         with pytest.raises(InputError, match="NAME=PLACE"):
             parse_plan("mini", "5", [module], reward_path=(), **options)
     with pytest.raises(InputError, match="is none of the modules"):
-        parse_plan("mini", "5", (), reward_path=(), **{**options, "distilled": "joint"})
+        parse_plan("mini", "5", (), reward_path=(), **{**options, "distilled": "mixed"})
     for solver in ("lifted", "lifted="):
         with pytest.raises(InputError, match="--solver is NAME=SOLVER"):
             parse_plan("mini", "5", ["lifted=D"], reward_path=(), **{**options, "solver": [solver]})
-    for solver, of in (("joint=unipc", "module 'joint'"), ("lifted=uni", "solver 'uni'")):
+    for solver, of in (("mixed=unipc", "module 'mixed'"), ("lifted=uni", "solver 'uni'")):
         with pytest.raises(InputError, match=f"unknown {of}"):
             parse_plan("mini", "5", ["lifted=D"], reward_path=(), **{**options, "solver": [solver]})
     with pytest.raises(InputError, match="lifted is not for euler"):
