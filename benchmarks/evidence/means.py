@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from asyncdiff_cli.engine.policies.asking import for_run, velocity_scale_of
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.specs import make_policy, plain, read_policy
+from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.schedules.request import BATCH_SIZE
 from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.plan import AVERAGED, Plan
@@ -26,13 +25,19 @@ from benchmarks.reports import slug
 DECIMALS = 4
 
 
-class _Watched:
-    """A policy whose decisions are kept, [pictures] of each evaluation that it is asked for."""
+class _Kept(Read):
+    """What a file of a module's mean decisions holds."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy, self.last = policy, 0
-        self.deviations: dict[int, list[Tensor]] = {}
-        self.scales: dict[int, list[Tensor]] = {}
+    module: str
+    """The module's fingerprint."""
+    policy: str
+
+
+class _Watched:
+    """A policy whose velocity scales are kept, [pictures] of each evaluation that has one."""
+
+    def __init__(self, policy: Policy, scales: list[Tensor]) -> None:
+        self.policy, self.scales = policy, scales
 
     @property
     def bound(self) -> float:
@@ -40,21 +45,17 @@ class _Watched:
         return self.policy.bound
 
     def for_run(self, sigmas: Tensor, solver: str) -> _Watched:
-        """The same of the policy for a run, which keeps its decisions with the others."""
-        watched = _Watched(for_run(self.policy, sigmas, solver))
-        watched.deviations, watched.scales = self.deviations, self.scales
-        return watched
+        """The same of the policy for a run."""
+        return _Watched(for_run(self.policy, sigmas, solver), self.scales)
 
     def __call__(self, state: StepState) -> Tensor:
-        self.last, deviation = state.index, self.policy(state)
-        self.deviations.setdefault(state.index, []).append(deviation)
-        return deviation
+        return self.policy(state)
 
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor | None:
-        """The policy's factor, as it was decided with the last deviation."""
+        """The policy's factor."""
         scale = velocity_scale_of(self.policy, sigma, cond_sigma, gamma)
         if scale is not None:
-            self.scales.setdefault(self.last, []).append(scale)
+            self.scales.append(scale)
         return scale
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def mean_policies(plan: Plan, bench: Bench, steps: int, out: Path) -> dict[str, 
     moves the grid, or of a policy that is no module.
 
     Raises:
-        InputError, AsyncDiffError: as `make_policy`.
+        InputError, AsyncDiffError: as `make_policy`, and for a damaged file.
     """
     found = {}
     for name, module in plan.modules.items():
@@ -82,30 +83,32 @@ def mean_policies(plan: Plan, bench: Bench, steps: int, out: Path) -> dict[str, 
         if SPACING in policy.tpm.actions:
             continue
         file = out / f"mean-{slug(name)}-{steps}.json"
-        kept: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        if kept.get("module") != policy.fingerprint:
-            kept = {"module": policy.fingerprint, "policy": _mean(plan, bench, policy, steps)}
-            write_text(file, json.dumps(kept))
-        found[name] = kept["policy"]
+        kept = read_json(file, _Kept) if file.is_file() else None
+        if kept is None or kept.module != policy.fingerprint:
+            mean = _mean(plan, bench, policy, steps)
+            kept = _Kept(module=policy.fingerprint, policy=mean)
+            write_text(file, kept.model_dump_json() + "\n")
+        found[name] = kept.policy
     return found
 
 
 def _mean(plan: Plan, bench: Bench, policy: LearnedDeviation, steps: int) -> str:
     """The policy of the mean decisions on the first prompts that rows are tuned on."""
-    prompts, canvas, watched = plan.chosen_on, bench.evaluation.canvas, _Watched(policy)
+    prompts, canvas = plan.chosen_on, bench.evaluation.canvas
     bench.put(EULER, None)
     texts = [prompts.texts.texts[index] for index in prompts.order[:AVERAGED]]
     encoded, size = bench.encode(texts), plan.batch_size or BATCH_SIZE
+    deviations, scales = [], []
     for first in range(0, len(texts), size):
         own = [encoded[text] for text in texts[first : first + size]]
         seeds = [seed_of_noise(prompts.seed, first + n, 0) for n in range(len(own))]
-        canvas.sample(own, seeds, watched, steps)
-    deviations, scales = (
-        [float(torch.cat([each.float() for each in own]).mean()) for own in by_step.values()]
-        for by_step in (watched.deviations, watched.scales)
-    )
+        watched = _Watched(policy, [])
+        deviations.append(canvas.sample(own, seeds, watched, steps).deviations)
+        if watched.scales:
+            scales.append(torch.stack(watched.scales, dim=1))
+    mean = torch.cat(deviations).mean(0).tolist()
     if not scales:
-        return as_policy(deviations)
-    pairs = zip(deviations, scales, strict=True)
+        return as_policy(mean)
+    pairs = zip(mean, torch.cat(scales).mean(0).tolist(), strict=True)
     numbers = [plain(round(number, DECIMALS)) for pair in pairs for number in pair]
     return f"scaled-schedule:{'/'.join(numbers)}"

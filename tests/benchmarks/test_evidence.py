@@ -130,6 +130,9 @@ def test_what_a_module_decides_in_the_mean_is_a_policy_for_all(asked, bench, tmp
     assert mean_policies(own, bench, STEPS, tmp_path) == found
     again = replace(bench, evaluation=None)  # what is there is read
     assert mean_policies(own, again, STEPS, tmp_path) == found
+    (tmp_path / "mean-its-3.json").write_text('{"module": ')
+    with pytest.raises(InputError, match=r"mean-its-3\.json"):
+        mean_policies(own, bench, STEPS, tmp_path)
 
 
 @pytest.mark.parametrize("steps", [5, 8, 10, 15])

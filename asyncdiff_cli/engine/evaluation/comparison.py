@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
-from asyncdiff_cli.engine.policies.modules import own_policy, policy_of
+from asyncdiff_cli.engine.policies.modules import module_policy, own_policy
 from asyncdiff_cli.engine.policies.specs import (
     ChosenPolicy,
     PolicySpec,
@@ -315,7 +315,7 @@ def comparison_of_run(run: Path, limit: int | None, choice: ModelChoice) -> Comp
     check_model(run, model, choice)
     return Comparison(
         model,
-        f"{BASELINE},{policy_of(recipe.bound, recipe.actions)}:{run / 'tpm'}",
+        f"{BASELINE},{module_policy(recipe.bound, recipe.actions)}:{run / 'tpm'}",
         steps=(recipe.num_inference_steps,),
         dataset=recipe.prompts,
         held_out=True,

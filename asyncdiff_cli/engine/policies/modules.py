@@ -133,9 +133,9 @@ def shipped(source: str) -> Path | None:
 
 def backbone_of(source: str) -> str | None:
     """The backbone whose own module is meant; None for a directory or a repository."""
-    name, colon, policy = source.partition(":")
-    own = policy in MODULES[1:] if colon else True
-    return name if own and name in REGISTRY else None
+    name = source.partition(":")[0]
+    named = (shipped_source(name, policy) for policy in MODULES)
+    return name if name in REGISTRY and source in named else None
 
 
 def shipped_source(name: str, policy: str) -> str:
@@ -143,7 +143,7 @@ def shipped_source(name: str, policy: str) -> str:
     return name if policy == LEARNED else f"{name}:{policy}"
 
 
-def policy_of(bound: float, actions: Sequence[str]) -> str:
+def module_policy(bound: float, actions: Sequence[str]) -> str:
     """The policy that a module of this kind is drawn with."""
     if len(actions) > 1:
         return JOINT

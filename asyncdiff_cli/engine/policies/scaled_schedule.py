@@ -56,7 +56,8 @@ class ScaledSchedule(Described):
 
     def for_run(self, sigmas: Tensor, solver: str) -> Policy:
         """The same, which knows the evaluation by its time; of two at one time, the first."""
-        return _InRun(self, tuple(sigmas[:-1].tolist()))
+        times = tuple(sigmas[:-1].tolist())
+        return _InRun(self, times, (1.0, *resample(self.scales, len(times) - 1)))
 
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor:
         """Refuse: which evaluation it is, a run's own copy knows. Raises: AsyncDiffError."""
@@ -68,10 +69,11 @@ class ScaledSchedule(Described):
 
 @dataclass(frozen=True)
 class _InRun:
-    """A schedule in a run with evaluations at `times`."""
+    """A schedule in a run with evaluations at `times`, and the ω of each."""
 
     schedule: ScaledSchedule
     times: tuple[float, ...]
+    scales: tuple[float, ...]
 
     @property
     def bound(self) -> float:
@@ -83,8 +85,7 @@ class _InRun:
 
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor:
         """1 + γ·(ω − 1) with the ω of the evaluation at `sigma`, [B]; 1 at the first one."""
-        scales = torch.tensor([1.0, *resample(self.schedule.scales, len(self.times) - 1)])
-        factors = to_device(1 + gamma * (scales - 1), cond_sigma.device)
+        factors = to_device(1 + gamma * (torch.tensor(self.scales) - 1), cond_sigma.device)
         place = (to_device(torch.tensor(self.times), sigma.device) - sigma).abs().argmin()
         return factors[place].expand_as(cond_sigma)
 

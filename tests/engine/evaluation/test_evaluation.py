@@ -46,7 +46,7 @@ from asyncdiff_cli.engine.evaluation.merge import merge
 from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.figures.gallery import figure_5
-from asyncdiff_cli.engine.policies.modules import policy_of
+from asyncdiff_cli.engine.policies.modules import module_policy
 from asyncdiff_cli.engine.policies.specs import ChosenPolicy, load_learned
 from asyncdiff_cli.engine.prompts import load
 from asyncdiff_cli.engine.prompts.coco import COCO_FILES
@@ -858,9 +858,13 @@ def test_prompts_of_the_command_line_are_drawn_as_they_come(opened):
 
 
 def test_a_module_is_called_by_what_it_decides():
-    assert policy_of(0.5, ("deviation",)) == "learned"
-    assert policy_of(1.0, ("deviation",)) == "lifted"
-    assert policy_of(1.0, ("deviation", "scale")) == policy_of(0.5, ("scale", "grid")) == "joint"
+    assert module_policy(0.5, ("deviation",)) == "learned"
+    assert module_policy(1.0, ("deviation",)) == "lifted"
+    assert (
+        module_policy(1.0, ("deviation", "scale"))
+        == module_policy(0.5, ("scale", "grid"))
+        == "joint"
+    )
 
 
 @pytest.mark.parametrize(("bound", "name"), [(0.5, "learned"), (1.0, "lifted")])
