@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from asyncdiff_cli.engine.evaluation.contender import seed_of_noise
 from asyncdiff_cli.engine.files import write_text
 from asyncdiff_cli.engine.policies.actions import SPACING
-from asyncdiff_cli.engine.policies.asking import for_run, velocity_scale_of
-from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.specs import make_policy, plain, read_policy
+from asyncdiff_cli.engine.policies.watched import WatchedScales
 from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.schedules.request import BATCH_SIZE
 from benchmarks.evidence.bench import Bench
@@ -31,36 +28,6 @@ class _Kept(Read):
     module: str
     """The module's fingerprint."""
     policy: str
-
-
-class _Watched:
-    """A policy whose velocity scales are kept, [pictures] of each evaluation that has one."""
-
-    def __init__(self, policy: Policy, scales: list[Tensor]) -> None:
-        self.policy, self.scales = policy, scales
-
-    @property
-    def bound(self) -> float:
-        """The policy's bound."""
-        return self.policy.bound
-
-    def for_run(self, sigmas: Tensor, solver: str) -> _Watched:
-        """The same of the policy for a run."""
-        return _Watched(for_run(self.policy, sigmas, solver), self.scales)
-
-    def __call__(self, state: StepState) -> Tensor:
-        return self.policy(state)
-
-    def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor | None:
-        """The policy's factor."""
-        scale = velocity_scale_of(self.policy, sigma, cond_sigma, gamma)
-        if scale is not None:
-            self.scales.append(scale)
-        return scale
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and settings of the policy."""
-        return self.policy.to_dict()
 
 
 def mean_policies(plan: Plan, bench: Bench, steps: int, out: Path) -> dict[str, str]:
@@ -102,7 +69,7 @@ def _mean(plan: Plan, bench: Bench, policy: LearnedDeviation, steps: int) -> str
     for first in range(0, len(texts), size):
         own = [encoded[text] for text in texts[first : first + size]]
         seeds = [seed_of_noise(prompts.seed, first + n, 0) for n in range(len(own))]
-        watched = _Watched(policy, [])
+        watched = WatchedScales(policy, [])
         deviations.append(canvas.sample(own, seeds, watched, steps).deviations)
         if watched.scales:
             scales.append(torch.stack(watched.scales, dim=1))

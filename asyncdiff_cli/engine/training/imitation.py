@@ -1,8 +1,9 @@
-"""A module that draws a given schedule before it has learned anything (`Recipe.start`)."""
+"""A module that decides as a given policy before it has learned anything (`Recipe.start`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch.distributions import Beta, kl_divergence
 
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.seeds import SCHEDULE, noise_seed
-from asyncdiff_cli.engine.policies.actions import of_steps
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, of_steps
 from asyncdiff_cli.engine.policies.base import Policy, StepState
 from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
+from asyncdiff_cli.engine.policies.watched import WatchedScales
 from asyncdiff_cli.engine.training import grpo
 from asyncdiff_cli.engine.training.recipe import Recipe
 
@@ -35,15 +37,20 @@ def fitted_steps(recipe: Recipe) -> list[int]:
     return sorted({low + round(n * (high - low) / (FITTED - 1)) for n in range(FITTED)})
 
 
-def watch(
-    canvas: Canvas, prompts: list[str], policy: Policy, steps: int, seed: int
-) -> tuple[Observation, Tensor]:
-    """Draw an image of each prompt by a policy, one after the other, and keep what a module sees.
+class Watched(NamedTuple):
+    """Runs of one K by a policy: what a module would see, and what the policy decided."""
 
-    Returns:
-        What is seen, [S, B, …], and the deviations, fp32 [S, B] on the CPU.
-    """
-    text, batches, deviations = canvas.encode(prompts), [], []
+    seen: Observation
+    """[S, B, …]."""
+    deviations: Tensor
+    """D, fp32 [S, B] on the CPU."""
+    scales: Tensor
+    """ω of the same evaluations, fp32 [S, B] on the CPU; 1 by a policy that scales nothing."""
+
+
+def watch(canvas: Canvas, prompts: list[str], policy: Policy, steps: int, seed: int) -> Watched:
+    """Draw an image of each prompt by a policy, one after the other, and keep what is decided."""
+    text, batches, deviations, scales = canvas.encode(prompts), [], [], []
     for n, prompt in enumerate(prompts):
         seen: list[Observation] = []
 
@@ -51,31 +58,36 @@ def watch(
             if state.index + 1 < state.num_evaluations:
                 seen.append(Observation.of(state))
 
-        noise = noise_seed(seed, SCHEDULE, n)
-        result = canvas.sample([text[prompt]], [noise], policy, steps, on_step=keep)
+        noise, watched = noise_seed(seed, SCHEDULE, n), WatchedScales(policy, [])
+        result = canvas.sample([text[prompt]], [noise], watched, steps, on_step=keep)
         batches.append(Observation.stack(seen))
-        deviations.append(result.deviations.T)
-    return Observation.join(batches), torch.cat(deviations, dim=1)
+        own = result.deviations.T
+        deviations.append(own)
+        factors = watched.scales[-len(own) :]  # a module leaves evaluation 0 alone
+        scales.append(torch.stack(factors).float().cpu() if factors else torch.ones_like(own))
+    return Watched(
+        Observation.join(batches), torch.cat(deviations, dim=1), torch.cat(scales, dim=1)
+    )
 
 
-def imitate(tpm: TimestepPredictionModule, watched: Sequence[tuple[Observation, Tensor]]) -> None:
-    """Train a module until the modes of its Betas are these deviations, whatever the image.
+def imitate(tpm: TimestepPredictionModule, watched: Sequence[Watched]) -> None:
+    """Train a module until the modes of its Betas are these decisions, whatever the image.
 
     It is brought to Betas with α + β = 4, as an untrained module's, so that draws spread as wide.
-    Its other actions stay where an untrained module's are.
+    A grid stays the scheduler's, as an untrained module's.
 
     Args:
-        watched: what is seen, [S, B, …], and the deviations, [S, B], of runs of one K each, which
-            count alike. What is beyond the module's bound counts as at it.
+        watched: runs of one K each, which count alike. What is beyond the module's bound counts as
+            at it, and what is not among its actions does not count.
     """
 
-    def wanted(deviations: Tensor) -> Beta:
-        ratio = (deviations.to(tpm.device) / (2 * tpm.bound) + 0.5).clamp(MARGIN, 1 - MARGIN)
-        others = [torch.full_like(ratio, 0.5)] * (len(of_steps(tpm.actions)) - 1)
-        ratio = torch.stack([ratio, *others], dim=1).flatten(0, 1)
+    def wanted(runs: Watched) -> Beta:
+        decided = {DEVIATION: runs.deviations / (2 * tpm.bound) + 0.5, SCALING: runs.scales - 0.5}
+        ratios = torch.stack([decided[action] for action in of_steps(tpm.actions)], dim=1)
+        ratio = ratios.flatten(0, 1).to(tpm.device).clamp(MARGIN, 1 - MARGIN)
         return grpo.beta(2 * ratio, 2 * (1 - ratio))
 
-    targets = [(seen, wanted(deviations)) for seen, deviations in watched]
+    targets = [(runs.seen, wanted(runs)) for runs in watched]
     optimizer = torch.optim.Adam(tpm.parameters(), lr=FITTING_RATE)
     for _ in range(FITTING_STEPS):
         optimizer.zero_grad()

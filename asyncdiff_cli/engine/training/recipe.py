@@ -44,13 +44,22 @@ from asyncdiff_cli.engine.limits import (
     MAX_TOKENS,
     MAX_WIDTH,
 )
-from asyncdiff_cli.engine.policies.actions import DEVIATION, SPACING, check_actions
+from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, SPACING, check_actions
 from asyncdiff_cli.engine.policies.specs import read_policy
 from asyncdiff_cli.engine.rewards import EMBEDDED, PUBLISHED, checked
 
 HELD_IN = ("fp16", "bf16", "fp32")
 SCALES = ("group", "baseline")
-STATIC = ("fixed", "schedule", "spectral", "calibrated")
+DECIDED_BY = {
+    "fixed": (DEVIATION,),
+    "schedule": (DEVIATION,),
+    "spectral": (DEVIATION,),
+    "calibrated": (DEVIATION,),
+    "velocity-scale": (SCALING,),
+    "combined": (DEVIATION, SCALING),
+    "scaled-schedule": (DEVIATION, SCALING),
+}
+"""Policies that a module can begin at, and what each of them decides."""
 BASELINE_NAMES = ("group", "leave_one_out", "james_stein")
 LEAST_GROUPS = 5
 """Groups from which the baseline "james_stein" shrinks: Stein's estimate needs four others."""
@@ -209,8 +218,9 @@ class Recipe(ModelSettings, _Settings):
     velocity, ω in [0.5, 1.5] (Eq. 20), which the paper has in its place. Beside them the "grid",
     once an image: how long the steps are (as arXiv 2511.22177), for Euler's solver."""
     start: NotEmpty | None = None
-    """A static schedule that the module begins at, as a policy is written: fixed:D, schedule:…,
-    spectral or calibrated:FILE, or a hub repository in the place of a file; None for the
+    """A static policy that the module begins at, as it is written: fixed:D, schedule:…, spectral or
+    calibrated:FILE, or a hub repository in the place of a file; for a module that decides scales
+    velocity-scale:OMEGA, and for both combined:D/OMEGA or scaled-schedule:…. None for the
     synchronous sampler, as in the paper."""
     prompts: NotEmpty = "mini"
     """mini, coco2014, t2i-compbench, a file of prompts, or hf:USER/NAME[:COLUMN] of the hub."""
@@ -293,10 +303,11 @@ class Recipe(ModelSettings, _Settings):
     def _check_start(cls, start: str | None, info: ValidationInfo) -> str | None:
         if start is not None:
             spec = read_policy(start)
-            if spec.name not in STATIC or spec.gamma is not None:
-                raise ValueError(f"{start!r} is none of {', '.join(STATIC)}, without a gamma")
-            if DEVIATION not in info.data.get("actions", (DEVIATION,)):
-                raise ValueError("it has deviations, which are not among the actions")
+            if spec.name not in DECIDED_BY or spec.gamma is not None:
+                raise ValueError(f"{start!r} is none of {', '.join(DECIDED_BY)}, without a gamma")
+            actions = info.data.get("actions", (DEVIATION,))
+            if lacking := [name for name in DECIDED_BY[spec.name] if name not in actions]:
+                raise ValueError(f"{start!r} decides the {lacking[0]}, which actions lack")
         return start
 
     @field_validator("kl_weight")

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.backbone import Backbone
 from asyncdiff_cli.engine.drawing.canvas import BatchSize
-from asyncdiff_cli.engine.policies.observation import Observation
 from asyncdiff_cli.engine.policies.tpm import TimestepPredictionModule
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.training.checkpoint import Checkpoint
 from asyncdiff_cli.engine.training.early_stop import EarlyStop, Snapshot
-from asyncdiff_cli.engine.training.imitation import imitate
+from asyncdiff_cli.engine.training.imitation import Watched, imitate
 from asyncdiff_cli.engine.training.recipe import Recipe
 
 
@@ -69,8 +68,8 @@ class TrainingState:
         """The module that is evaluated and kept: the average, if there is one."""
         return self.tpm if self.average is None else self.average
 
-    def begin_at(self, watched: Sequence[tuple[Observation, Tensor]], accelerator: Any) -> None:
-        """Have the module answer such deviations, [S, B], to what is seen, [S, B, …], of each K.
+    def begin_at(self, watched: Sequence[Watched], accelerator: Any) -> None:
+        """Have the module decide as was watched, whatever it sees.
 
         All processes go on from the mean of what each has made of it: GPUs round differently.
         """

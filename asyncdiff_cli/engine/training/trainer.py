@@ -136,7 +136,7 @@ class Trainer:
             self._finish()
 
     def _begin_at(self, start: str) -> Iterator[Event]:
-        """Have the module draw a schedule; it says where its bound cuts that short."""
+        """Have the module decide as a policy; it says where its bound cuts that short."""
         recipe = self.recipe
         policy = make_policy(read_policy(start), self.canvas.backbone.entry)
         encoded = recipe.iterations * recipe.prompts_per_iteration
@@ -146,7 +146,7 @@ class Trainer:
             for steps in fitted_steps(recipe)
         ]
         self.state.begin_at(watched, self.accelerator)
-        furthest = max(float(deviations.abs().max()) for _, deviations in watched)
+        furthest = max(float(runs.deviations.abs().max()) for runs in watched)
         if furthest > recipe.bound:
             text = f"{start} has D up to {furthest:g}: the module begins at its bound"
             yield self._warned(f"{text}, {recipe.bound:g}")

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from asyncdiff_cli.engine import FixedDeviation, LearnedDeviation, ScheduledDeviation
+from asyncdiff_cli.engine import (
+    Combined,
+    FixedDeviation,
+    LearnedDeviation,
+    ScaledSchedule,
+    ScheduledDeviation,
+    VelocityScale,
+)
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.training.imitation import MARGIN, fitted_steps, imitate, watch
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
@@ -51,7 +58,7 @@ def test_it_draws_it_at_numbers_of_steps_that_it_was_not_fitted_at(canvas):
 
 
 def test_its_draws_spread_as_an_untrained_module_s(canvas):
-    seen, _ = watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0)
+    seen = watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0).seen
     alpha, beta = fitted(canvas, 1.0, SCHEDULE)(seen)
     assert torch.allclose(alpha + beta, torch.full_like(alpha, 2.0), atol=0.1)
 
@@ -61,16 +68,41 @@ def test_it_leaves_other_actions_as_they_are(canvas):
     tpm = new_tpm(recipe, canvas.backbone)
     watched = watch(canvas, [*WORLD.spectra], FixedDeviation(0.3), 5, seed=0)
     imitate(tpm, [watched])
-    alpha, beta = (answer.unflatten(0, (4, 2)) for answer in tpm(watched[0]))
-    share = alpha / (alpha + beta)
-    assert torch.allclose(share[:, 0], torch.tensor(0.8), atol=0.05)
-    assert torch.allclose(share[:, 1], torch.tensor(0.5), atol=0.05)
+    deviation, scale = modes(tpm, watched.seen)
+    assert torch.allclose(deviation, torch.tensor(0.8), atol=0.05)
+    assert torch.allclose(scale, torch.tensor(0.5), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("policy", "deviation", "scales"),
+    [
+        (Combined(0.25, 0.8), 0.75, [0.3] * 4),
+        (ScaledSchedule([0.25] * 4, [0.9, 1.1, 0.7, 1.0]), 0.75, [0.4, 0.6, 0.2, 0.5]),
+        (VelocityScale(0.8), 0.5, [0.3] * 4),
+    ],
+)
+def test_it_decides_the_scales_of_a_policy_too(canvas, policy, deviation, scales):
+    recipe = parse_recipe({**RECIPE, "actions": ["deviation", "scale"]})
+    tpm = new_tpm(recipe, canvas.backbone)
+    watched = watch(canvas, [*WORLD.spectra], policy, 5, seed=0)
+    assert torch.allclose(watched.scales, 0.5 + torch.tensor(scales)[:, None].expand(4, 2))
+    imitate(tpm, [watched])
+    found, ratio = modes(tpm, watched.seen)
+    assert torch.allclose(found, torch.tensor(deviation), atol=0.05)
+    assert torch.allclose(ratio, torch.tensor(scales)[:, None], atol=0.05)
+
+
+def modes(tpm, seen):
+    """r* of both actions, [S, B] each."""
+    alpha, beta = (answer.unflatten(0, (4, 2)) for answer in tpm(seen))
+    return (alpha / (alpha + beta)).unbind(1)
 
 
 def test_what_is_beyond_the_bound_is_at_it(canvas):
-    seen, deviations = watch(canvas, [*WORLD.spectra], ScheduledDeviation((1.0,) * 4), 5, seed=0)
-    assert deviations.tolist() == [[1.0, 1.0]] * 4
-    alpha, beta = fitted(canvas, 0.5, (1.0,) * 4)(seen)
+    watched = watch(canvas, [*WORLD.spectra], ScheduledDeviation((1.0,) * 4), 5, seed=0)
+    assert watched.deviations.tolist() == [[1.0, 1.0]] * 4
+    assert watched.scales.tolist() == [[1.0, 1.0]] * 4
+    alpha, beta = fitted(canvas, 0.5, (1.0,) * 4)(watched.seen)
     assert torch.allclose(alpha / (alpha + beta), torch.tensor(1 - MARGIN), atol=0.01)
 
 

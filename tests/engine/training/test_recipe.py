@@ -232,9 +232,24 @@ def test_mini_batches_divide_the_trajectories(prompts, size, batch):
     parse_recipe(values | {"mini_batch_size": near})
 
 
-def test_a_start_is_of_a_module_that_decides_deviations():
-    with pytest.raises(InputError, match=r"start: it has deviations, which are not among the act"):
-        load_recipe("mini", ["actions=[scale]", "start=spectral"])
+@pytest.mark.parametrize(
+    ("actions", "start", "lacking"),
+    [
+        ("scale", "spectral", "deviation"),
+        ("deviation", "velocity-scale:0.9", "scale"),
+        ("deviation", "combined:0.25/0.9", "scale"),
+        ("scale", "scaled-schedule:0/0.9", "deviation"),
+    ],
+)
+def test_a_start_is_of_a_module_that_decides_as_much(actions, start, lacking):
+    with pytest.raises(InputError, match=rf"start: '{start}' decides the {lacking}, which act"):
+        load_recipe("mini", [f"actions=[{actions}]", f"start={start}"])
+
+
+def test_a_module_that_decides_both_starts_at_either():
+    for start in ("spectral", "velocity-scale:0.9", "combined:0.25/0.9"):
+        recipe = load_recipe("mini", ["actions=[deviation, scale]", f"start={start}"])
+        assert recipe.start == start
     assert load_recipe("mini", ["actions=[scale, deviation]"]).actions == ("deviation", "scale")
 
 
