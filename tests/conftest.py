@@ -170,11 +170,14 @@ SD3: dict[str, int] = {
 """The sizes of a tiny transformer of SD3's kind."""
 
 
-def tiny_sd3() -> StableDiffusion3Pipeline:
-    """Draws 16×16 by default, in steps of 4 pixels; SD3.5's own shift of 3."""
+def tiny_sd3(layers: int = 1) -> StableDiffusion3Pipeline:
+    """Draws 16×16 by default, in steps of 4 pixels; SD3.5's own shift of 3.
+
+    Its last block leaves the text, and what a control net says, alone.
+    """
     torch.manual_seed(0)
     return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(num_layers=2, qk_norm="rms_norm", **SD3),
+        transformer=SD3Transformer2DModel(num_layers=layers, qk_norm="rms_norm", **SD3),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(latent_channels=16),
         text_encoder=CLIPTextModelWithProjection(clip_text_config()),

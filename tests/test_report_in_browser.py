@@ -198,8 +198,7 @@ def test_a_prompt_is_text_and_runs_nothing(page):
     assert page.locator("img[onerror]").count() == 0
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (400, 800)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height", "scheme"), [(1280, 900, "light"), (400, 800, "dark")])
 def test_it_fits_and_follows_the_colours(visit, store, run, width, height, scheme):
     size = {"width": width, "height": height}
     for path in (store.path, run):

@@ -33,6 +33,7 @@ def test_a_moved_grid_falls_between_its_ends():
     assert both < WORLD.least_error(4, (DEVIATION,)) < alone < float(WORLD.error(torch.zeros(3)))
 
 
+@pytest.mark.slow
 def test_a_row_has_what_each_seed_left(monkeypatch):
     names = "deviation", "deviation and velocity scale", "grid"
     monkeypatch.setattr(actions, "SETS", {name: actions.SETS[name] for name in names})

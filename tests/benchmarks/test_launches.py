@@ -19,6 +19,7 @@ def test_no_step_waits_for_the_gpu(family, tmp_path):
     assert extra["fixed"] < extra["learned"] <= 220
 
 
+@pytest.mark.slow
 def test_both_backbones_have_a_row_for_each_method(monkeypatch, capsys):
     for name, whole in ARCHITECTURES.items():
         monkeypatch.setitem(ARCHITECTURES, name, whole.narrowed())

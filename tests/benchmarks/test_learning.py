@@ -22,6 +22,7 @@ def test_no_constant_is_a_solution():
     assert float(learning.WORLD.error(none)) - min(constants) < learning.SHARE * gain
 
 
+@pytest.mark.slow
 def test_rows_are_beside_mini_s_groups_from_the_same_seeds():
     names = [learning.BESIDE, "start at fixed:0.5", learning.PATHWISE]
     rows = list(learning.measured(names, 2, SHORT))

@@ -41,6 +41,7 @@ def test_rates_of_every_reward_and_batch_are_reported():
         assert row["single"] > 0
 
 
+@pytest.mark.slow
 def test_errors_of_half_precision_are_reported_beside_the_spread():
     found = run(precision, "--prompts", "a cat", "--size", "3", "--device", "cpu")
     assert [(row["reward"], row["dtype"]) for row in found["rows"]] == [

@@ -147,7 +147,7 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 def sd3_control(class_name: str, **settings: Any) -> Drawing:
-    base = tiny_sd3()
+    base = tiny_sd3(layers=2)
     net = diffusers.SD3ControlNetModel(
         num_layers=1,
         **SD3,
@@ -160,7 +160,7 @@ def sd3_control(class_name: str, **settings: Any) -> Drawing:
 
 def perturbed(class_name: str, **settings: Any) -> Drawing:
     """SD3 with perturbed-attention guidance."""
-    parts = {**tiny_sd3().components, "pag_applied_layers": ["blocks.0"]}
+    parts = {**tiny_sd3(layers=2).components, "pag_applied_layers": ["blocks.0"]}
     kind = getattr(diffusers, class_name)
     for absent in ("image_encoder", "feature_extractor"):
         parts.pop(absent)

@@ -213,7 +213,7 @@ def loras(tmp_path_factory):
     for name, make in (("sd3", tiny_sd3), ("flux", tiny_flux)):
         pipe = make()
         torch.manual_seed(1)
-        targets = ["to_q", "to_k", "to_v"]
+        targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
         config = LoraConfig(r=4, init_lora_weights=False, target_modules=targets)
         pipe.transformer.add_adapter(config)
         layers = get_peft_model_state_dict(pipe.transformer)

@@ -71,7 +71,7 @@ def test_an_adapter(sd3, tmp_path, name):
 
 
 def without_a_block(weights):
-    return {n: w for n, w in weights.items() if not n.startswith("transformer_blocks.1.")}
+    return {n: w for n, w in weights.items() if not n.startswith("transformer_blocks.0.")}
 
 
 def with_another(weights):
@@ -89,7 +89,7 @@ def of_flux(weights):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (without_a_block, "transformer_blocks.1.norm1.linear.weight is missing"),
+        (without_a_block, "transformer_blocks.0.norm1.linear.weight is missing"),
         (with_another, "more.weight is not one of its own"),
         (of_other_sizes, "proj_out.bias is [65], not [64]"),
         (of_flux, "pos_embed.pos_embed is missing"),

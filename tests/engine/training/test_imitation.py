@@ -14,6 +14,7 @@ from asyncdiff_cli.engine import (
     VelocityScale,
 )
 from asyncdiff_cli.engine.drawing.canvas import Canvas
+from asyncdiff_cli.engine.training import imitation
 from asyncdiff_cli.engine.training.imitation import MARGIN, fitted_steps, imitate, watch
 from asyncdiff_cli.engine.training.recipe_files import parse_recipe
 from asyncdiff_cli.engine.training.state import TrainingState, new_tpm
@@ -106,7 +107,8 @@ def test_what_is_beyond_the_bound_is_at_it(canvas):
     assert torch.allclose(alpha / (alpha + beta), torch.tensor(1 - MARGIN), atol=0.01)
 
 
-def test_processes_go_on_from_the_mean_of_what_they_have(canvas):
+def test_processes_go_on_from_the_mean_of_what_they_have(canvas, monkeypatch):
+    monkeypatch.setattr(imitation, "FITTING_STEPS", 10)
     recipe = parse_recipe({**RECIPE, "ema_decay": 0.9})
     watched = [watch(canvas, [*WORLD.spectra], ScheduledDeviation(SCHEDULE), 5, seed=0)]
     alone, both = (TrainingState(recipe, canvas.backbone, torch.device("cpu")) for _ in range(2))

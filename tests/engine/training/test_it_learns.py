@@ -1,6 +1,7 @@
 """The whole of GRPO on a field whose best conditioning times are known."""
 
 import numpy as np
+import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -116,6 +117,7 @@ def test_grpo_finds_the_right_deviation_of_every_step():
     assert gained > base / 20  # a twentieth of the squared distance
 
 
+@pytest.mark.slow
 def test_the_opposite_reward_moves_it_the_opposite_way():
     """With the best deviations all above 0, the furthest from all of them is the lower bound."""
     best, recipe = BEST.abs(), RECIPE.model_copy(update={"iterations": 40})
