@@ -24,6 +24,7 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_backbone, load_reward, rewards, sample
 from asyncdiff_cli.engine.devices import resolve_device
+from asyncdiff_cli.engine.rewards import parse_reward_paths
 from benchmarks import options
 from benchmarks.parity.weights import synthetic_state_dict
 
@@ -73,10 +74,11 @@ def main(
     """Compare fp16 and bf16 with fp32."""
     render.quiet_libraries()
     where = str(resolve_device(device, torch.float32)[0])
-    paths = {n: Path(p) for n, _, p in (item.partition("=") for item in reward_path or ())}
+    chosen = names.split(",")
+    paths = parse_reward_paths(reward_path or (), chosen)
     groups = {prompt: group(prompt, size) for prompt in prompts.split(",")}
     rows = []
-    for name in names.split(","):
+    for name in chosen:
         rows += errors(build(name, paths.get(name), where), groups)
         Console(stderr=True).print(rows[-2:])
     if json:

@@ -26,6 +26,7 @@ from rich.table import Table
 from asyncdiff_cli import render
 from asyncdiff_cli.engine import Reward, load_reward, rewards
 from asyncdiff_cli.engine.devices import resolve_device
+from asyncdiff_cli.engine.rewards import parse_reward_paths
 from benchmarks import options
 
 PROMPT = "an astronaut riding a horse on Mars, digital art, highly detailed"
@@ -100,7 +101,7 @@ def main(
     """Time the published rewards, and measure their memory."""
     render.quiet_libraries()
     chosen, where = names.split(","), str(resolve_device(device, torch.float32)[0])
-    paths = {n: Path(p) for n, _, p in (item.partition("=") for item in reward_path or ())}
+    paths = parse_reward_paths(reward_path or (), chosen)
     sizes = [int(size) for size in batches.split(",")]
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(where) if where.startswith("cuda") else where,

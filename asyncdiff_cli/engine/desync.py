@@ -7,9 +7,13 @@ two neighbours of the integrator's grid, `scheduler.sigmas[k]` and `scheduler.si
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Number = TypeVar("Number", float, Tensor)
+"""A number or numbers."""
 
 SIGMA_MIN = 1e-3
 """The cleanest time that the denoiser is ever conditioned on (Algorithm 2, line 10)."""
@@ -31,6 +35,11 @@ def scale_from_ratio(ratio: Tensor) -> Tensor:
 def eta(deviation: Tensor, gamma: float) -> Tensor:
     """η = 1 + γ·D, the factor of the grid's interval (Eq. 10, 12); any shape."""
     return 1 + gamma * deviation
+
+
+def scale_factor(scale: Number, gamma: float) -> Number:
+    """1 + γ·(ω − 1), what the velocity is multiplied by for ω = `scale`; any shape."""
+    return 1 + gamma * (scale - 1)
 
 
 def next_cond_sigma(sigma: Tensor, sigma_next: Tensor, eta: Tensor) -> Tensor:

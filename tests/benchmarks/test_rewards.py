@@ -4,7 +4,7 @@ import weakref
 import pytest
 from typer.testing import CliRunner
 
-from asyncdiff_cli.engine import rewards
+from asyncdiff_cli.engine import InputError, rewards
 from benchmarks import precision
 from benchmarks import rewards as benchmark
 from tests.helpers.parity import KEYS, PARITY, TOLERANCE
@@ -66,3 +66,13 @@ def test_turns_keep_one_model_in_memory(mode, most, monkeypatch):
     monkeypatch.setattr(benchmark, "build", counted)
     assert benchmark.peak_memory(["clip", "hpsv2", "pickscore"], {}, "cpu", mode) > 0
     assert max(alive) == most
+
+
+@pytest.mark.parametrize("module", [benchmark, precision])
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [("clip", "is NAME=FILE"), ("clip=no/such", "no/such"), ("hpsv2=/", "unknown reward 'hpsv2'")],
+)
+def test_a_checkpoint_is_of_a_reward_that_is_measured(module, given, line):
+    with pytest.raises(InputError, match=line):
+        module.main(names="clip", reward_path=[given], device="cpu")

@@ -308,6 +308,16 @@ def test_panel_draws_prompts_or_shows_a_store(asyncdiff, evaluated, tmp_path):
     assert (tmp_path / "again" / "p.png").read_bytes() == (tmp_path / "p.png").read_bytes()
 
 
+def test_a_panel_is_of_the_images_that_were_kept(asyncdiff, evaluated, tmp_path):
+    name = sorted((tmp_path / "store" / "images").iterdir())[-1]
+    asyncdiff("sample", "a cat", "--size", 64, "--steps", 2, "--out", "other")
+    name.write_bytes(next((tmp_path / "other").glob("*.png")).read_bytes())
+    outcome = asyncdiff("panel", "--store", "store", "--out", "p.png")
+    assert outcome.code == 1
+    assert f"{name.relative_to(tmp_path)} has 64×64 pixels, and " in outcome.err
+    assert not (tmp_path / "p.png").exists()
+
+
 def _own(row):
     return [cell["batch"][cell["index"]] for cell in row]
 

@@ -76,6 +76,7 @@ def store_panel(
     if not places or not columns:
         raise InputError(f"{store.path} keeps no images: evaluate into another --out with --images")
     cells = [[_open(store, kept[place, setting]) for setting in columns] for place in places]
+    _check_sizes(store, [cell for row in cells for cell in row])
     above = tuple(labels(columns))
     sides = tuple(shortened(prompts[place], LABEL) for place in places)
     panel = make_panel([[cell.image for cell in row] for row in cells], above, sides, "")
@@ -96,6 +97,7 @@ def _place(setting: Setting) -> tuple[int, int, str, float]:
 
 
 class _Cell(NamedTuple):
+    name: str
     image: Image.Image
     record: Provenance
     parameters: str
@@ -108,7 +110,19 @@ def _open(store: Store, name: str) -> _Cell:
     record = read_provenance(path)
     if isinstance(record, PanelProvenance):
         raise AsyncDiffError(f"{path} is a panel, and no image of an evaluation")
-    return _Cell(read_picture(path), record, text_chunks(path).get(PARAMETERS_CHUNK, ""))
+    return _Cell(name, read_picture(path), record, text_chunks(path).get(PARAMETERS_CHUNK, ""))
+
+
+def _check_sizes(store: Store, cells: Sequence[_Cell]) -> None:
+    """Refuse an image of another size than the first. Raises: AsyncDiffError."""
+    first = cells[0]
+    for cell in cells:
+        if cell.image.size != first.image.size:
+            own, other = ("×".join(map(str, c.image.size)) for c in (cell, first))
+            raise AsyncDiffError(
+                f"{store.image(cell.name)} has {own} pixels, and {first.name} {other}: one of them"
+                " is not the image that was kept; evaluate into another --out"
+            )
 
 
 def figure_5(entry: BackboneEntry) -> str:

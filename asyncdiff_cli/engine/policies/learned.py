@@ -51,7 +51,7 @@ class _Acting:
 
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor | None:
         """1 + γ·(ω − 1) with ω as decided before this evaluation, [B]; None at the first one."""
-        return None if self._scale is None else 1 + gamma * (self._scale - 1)
+        return None if self._scale is None else desync.scale_factor(self._scale, gamma)
 
     def _act(self, ratios: Tensor) -> Tensor:
         """D of each image, [B]; what else is decided is kept for the next evaluation.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_scale
 from asyncdiff_cli.engine.deferred import to_device
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
@@ -85,7 +86,8 @@ class _InRun:
 
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor:
         """1 + γ·(ω − 1) with the ω of the evaluation at `sigma`, [B]; 1 at the first one."""
-        factors = to_device(1 + gamma * (torch.tensor(self.scales) - 1), cond_sigma.device)
+        factors = desync.scale_factor(torch.tensor(self.scales), gamma)
+        factors = to_device(factors, cond_sigma.device)
         place = (to_device(torch.tensor(self.times), sigma.device) - sigma).abs().argmin()
         return factors[place].expand_as(cond_sigma)
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.checks import check_deviation, check_scale
 from asyncdiff_cli.engine.policies.base import Described, StepState
 
@@ -19,7 +20,7 @@ class _Scaled(Described):
 
     def velocity_scale(self, sigma: Tensor, cond_sigma: Tensor, gamma: float) -> Tensor:
         """1 + γ·(ω − 1), [B]."""
-        return torch.full_like(cond_sigma, 1 + gamma * (self.scale - 1))
+        return torch.full_like(cond_sigma, desync.scale_factor(self.scale, gamma))
 
 
 @dataclass(frozen=True)
