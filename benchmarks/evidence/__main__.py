@@ -4,12 +4,13 @@
         [--module NAME=PLACE …] [--solver NAME=SOLVER …]
     python -m benchmarks.evidence --dry-run
 
-Of each K: synchronous Euler; DPM++(2M), UniPC and Heun, each without and with its best deviation;
-the grid with its best shift; constants, ramps, and schedules that are derived, calibrated and
-distilled; the modules that choose by the picture; the rivals of others; and synchronous Euler with
-more steps until it matches the best of these. What has numbers is tuned on training prompts by
-successive halving, by the rewards that the recipe trains. Everything is measured on validation
-prompts that no training looked at, and beside the trained rewards by those that are not trained on.
+Of each K: synchronous Euler; DPM++(2M), UniPC and Heun, each without and with its best deviation,
+and the first two with a velocity scale beside one; the grid with its best shift; constants, ramps,
+and schedules that are derived, calibrated and distilled; the modules that choose by the picture;
+the rivals of others; and synchronous Euler with more steps until it matches the best of these. What
+has numbers is tuned on training prompts by successive halving, by the rewards that the recipe
+trains. Everything is measured on validation prompts that no training looked at, and beside the
+trained rewards by those that are not trained on.
 
 Each row draws into a store of its own as `asyncdiff eval` does, so that what was killed goes on.
 DIR then has evidence.json, evidence.md and evidence.png.

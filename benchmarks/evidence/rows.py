@@ -38,6 +38,8 @@ RIVALS = {
 """Policies of others, with the numbers that are tried."""
 SHORTENED = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Velocity scales that are tried beside each constant deviation that looks ahead."""
+FEW = (0.25, 0.5, 0.75), (0.85, 0.9, 0.95)
+"""Deviations and velocity scales that are tried together with another solver."""
 BY_PICTURE = ("time-shift",)
 """Names of rivals that look at the latents of each picture."""
 MEAN = "{}, its mean for all"
@@ -174,7 +176,10 @@ def solver_steps(solver: str, evaluations: int) -> int:
 
 
 def _solver_rows(steps: int, schedules: Schedules) -> Iterator[Row]:
-    """Each other solver without and with its best deviation."""
+    """Each other solver without and with its best deviation, and a velocity scale beside one.
+
+    Heun, which is far behind with any deviation, has none.
+    """
     for solver, name in SOLVERS.items():
         own = Candidate(BASELINE, solver_steps(solver, steps), solver)
         calibrated = schedules.calibrated.get(solver)
@@ -183,6 +188,9 @@ def _solver_rows(steps: int, schedules: Schedules) -> Iterator[Row]:
         yield Row(name, NOTHING, (own,), static=True)
         tuned = (*_tried(own, "fixed", GRID), *given)
         yield Row(f"{name}, best deviation", TUNING, tuned, static=True)
+        if solver != HEUN:
+            scaled = _combined(own, *FEW)
+            yield Row(f"{name}, best constant with velocity scale", TUNING, scaled, static=True)
 
 
 def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
@@ -194,8 +202,7 @@ def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
     ramps = [as_policy(ramp(a, b)) for a in ENDS for b in ENDS if a != b]
     tuned = tuple(replace(own, policy=policy) for policy in (*ramps, *scaled))
     yield Row("best constant", TUNING, _tried(own, "fixed", GRID), static=True)
-    both = [f"combined:{plain(d)}/{plain(w)}" for d in GRID if d > 0 for w in SHORTENED]
-    shortened = (own, *(replace(own, policy=policy) for policy in both))
+    shortened = _combined(own, [d for d in GRID if d > 0], SHORTENED)
     yield Row("best constant with velocity scale", TUNING, shortened, static=True)
     yield Row("best ramp or scaled schedule", TUNING, tuned, static=True)
     for name, policy in found.items():
@@ -216,6 +223,14 @@ def _rival_rows(own: Candidate) -> Iterator[Row]:
 def _tried(own: Candidate, policy: str, numbers: Sequence[float]) -> tuple[Candidate, ...]:
     """A policy with each of some numbers, and synchronously."""
     return own, *(replace(own, policy=f"{policy}:{plain(number)}") for number in numbers)
+
+
+def _combined(
+    own: Candidate, deviations: Sequence[float], scales: Sequence[float]
+) -> tuple[Candidate, ...]:
+    """Each constant deviation with each velocity scale, and synchronously."""
+    both = [f"combined:{plain(d)}/{plain(w)}" for d in deviations for w in scales]
+    return own, *(replace(own, policy=policy) for policy in both)
 
 
 def _shifted(own: Candidate) -> tuple[Candidate, ...]:

@@ -317,6 +317,8 @@ def test_the_best_is_marked_where_the_intervals_tell():
         ("best constant with velocity scale", "combined:1/0.9", False),
         ("best constant with velocity scale", "combined:0.25/0.9", True),
         ("best constant with velocity scale", "combined:1/0.7", True),
+        ("UniPC, best constant with velocity scale", "combined:0.5/0.9", False),
+        ("DPM++(2M), best constant with velocity scale", "combined:0.75/0.85", True),
         ("best ramp or scaled schedule", "schedule:0/0.125/0.25/0.375/0.5/0.625/0.75", False),
         ("best ramp or scaled schedule", "spectral@1.5", False),
         ("detail boost, model", "model-boost:6", True),
