@@ -30,6 +30,7 @@ def test_the_script_scores_what_the_evaluation_scores(wanted, tmp_path):
         assert row["sharpness"] == pytest.approx(score, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_round_times_ours_and_the_script_and_counts_what_is_shared(wanted):
     seconds, rows = evaluate.compare(wanted, 1, 2)
     assert all(values.shape == (1,) and (values > 0).all() for values in seconds.values())

@@ -1,11 +1,13 @@
 import json
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from benchmarks import noise
 
 
+@pytest.mark.slow
 def test_noise_is_seen_and_detail_is_not():
     app = typer.Typer()
     app.command()(noise.main)

@@ -1,5 +1,7 @@
 """The training benchmark draws on both sides what an iteration draws."""
 
+import pytest
+
 from asyncdiff_cli.engine import Synchronous
 from asyncdiff_cli.engine.drawing.canvas import Stopwatch
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
@@ -35,6 +37,7 @@ def test_the_bare_images_are_the_synchronous_ones_of_the_iteration(tmp_path):
         assert difference <= 1  # the text of a prompt is encoded once, in a smaller batch
 
 
+@pytest.mark.slow
 def test_rounds_are_iterations_of_the_training(tmp_path):
     trainer, peaks = open_trainer(load_recipe("mini", SMALL), tmp_path / "run", device="cpu"), []
     counted, rows = counting(trainer.canvas.backbone.pipe.transformer, jobs(trainer, peaks))
