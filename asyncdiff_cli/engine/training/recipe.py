@@ -220,8 +220,8 @@ class Recipe(ModelSettings, _Settings):
     start: NotEmpty | None = None
     """A static policy that the module begins at, as it is written: fixed:D, schedule:…, spectral or
     calibrated:FILE, or a hub repository in the place of a file; for a module that decides scales
-    velocity-scale:OMEGA, and for both combined:D/OMEGA or scaled-schedule:…. None for the
-    synchronous sampler, as in the paper."""
+    velocity-scale:OMEGA, and for both combined:D/OMEGA or scaled-schedule:…, of which evaluation 0,
+    that a module leaves alone, is not scaled. None for the synchronous sampler, as in the paper."""
     prompts: NotEmpty = "mini"
     """mini, coco2014, t2i-compbench, a file of prompts, or hf:USER/NAME[:COLUMN] of the hub."""
     rewards: dict[RewardName, Weight]
