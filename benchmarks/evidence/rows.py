@@ -184,7 +184,7 @@ def _solver_rows(steps: int, schedules: Schedules) -> Iterator[Row]:
         own = Candidate(BASELINE, solver_steps(solver, steps), solver)
         calibrated = schedules.calibrated.get(solver)
         found = ["spectral", *([] if calibrated is None else [as_policy(calibrated)])]
-        given = [replace(own, policy=policy) for policy in found]
+        given = _by(own, found)
         yield Row(name, NOTHING, (own,), static=True)
         tuned = (*_tried(own, "fixed", GRID), *given)
         yield Row(f"{name}, best deviation", TUNING, tuned, static=True)
@@ -200,14 +200,14 @@ def _static_rows(own: Candidate, schedules: Schedules) -> Iterator[Row]:
         found["calibrated"] = as_policy(calibrated)
     scaled = [f"{policy}@{plain(gamma)}" for policy in found.values() for gamma in GAMMAS]
     ramps = [as_policy(ramp(a, b)) for a in ENDS for b in ENDS if a != b]
-    tuned = tuple(replace(own, policy=policy) for policy in (*ramps, *scaled))
+    tuned = _by(own, (*ramps, *scaled))
     yield Row("best constant", TUNING, _tried(own, "fixed", GRID), static=True)
     shortened = _combined(own, [d for d in GRID if d > 0], SHORTENED)
     yield Row("best constant with velocity scale", TUNING, shortened, static=True)
     yield Row("best ramp or scaled schedule", TUNING, tuned, static=True)
     for name, policy in found.items():
         needs = NOTHING if name == "spectral" else TUNING
-        yield Row(name, needs, (replace(own, policy=policy),), static=True)
+        yield Row(name, needs, _by(own, [policy]), static=True)
     if schedules.distilled is not None:
         own = replace(own, policy=as_policy(schedules.distilled))
         yield Row("distilled", TRAINING, (own,), static=True)
@@ -222,15 +222,19 @@ def _rival_rows(own: Candidate) -> Iterator[Row]:
 
 def _tried(own: Candidate, policy: str, numbers: Sequence[float]) -> tuple[Candidate, ...]:
     """A policy with each of some numbers, and synchronously."""
-    return own, *(replace(own, policy=f"{policy}:{plain(number)}") for number in numbers)
+    return own, *_by(own, [f"{policy}:{plain(number)}" for number in numbers])
 
 
 def _combined(
     own: Candidate, deviations: Sequence[float], scales: Sequence[float]
 ) -> tuple[Candidate, ...]:
     """Each constant deviation with each velocity scale, and synchronously."""
-    both = [f"combined:{plain(d)}/{plain(w)}" for d in deviations for w in scales]
-    return own, *(replace(own, policy=policy) for policy in both)
+    return own, *_by(own, [f"combined:{plain(d)}/{plain(w)}" for d in deviations for w in scales])
+
+
+def _by(own: Candidate, policies: Sequence[str]) -> tuple[Candidate, ...]:
+    """The same with each of some policies."""
+    return tuple(replace(own, policy=policy) for policy in policies)
 
 
 def _shifted(own: Candidate) -> tuple[Candidate, ...]:
