@@ -37,6 +37,9 @@ def evidence_figure(report: Mapping[str, Any]) -> Figure:
         panels = list(figure.subplots(1, len(steps), sharey=True, squeeze=False).flat)
         for axes, own in zip(panels, steps, strict=True):
             _draw(axes, own, names)
+        for need in NEEDS:
+            if any(row["needs"] == need for row in steps[0]["rows"]):
+                panels[0].errorbar([], [], xerr=[], label=f"needs {need}", **_point(need))
         panels[0].set_yticks(range(len(names)), names)
         panels[0].invert_yaxis()
         legend_below(figure, "composite over synchronous sampling of as many evaluations, in σ")
@@ -52,19 +55,17 @@ def _draw(axes: Axes, own: Mapping[str, Any], names: list[str]) -> None:
             axes.axvline(found["difference"], color=GREY, linewidth=0.8, linestyle=":")
         if row["row"] not in names:
             continue
-        colour = SERIES_COLOURS[NEEDS.index(row["needs"])]
         ends = [[found["difference"] - found["low"]], [found["high"] - found["difference"]]]
-        axes.errorbar(
-            [found["difference"]],
-            [names.index(row["row"])],
-            xerr=ends,
-            color=colour,
-            marker="o",
-            markersize=3,
-            markerfacecolor=colour if row["calls"] <= own["calls"] else "white",
-            elinewidth=0.8,
-            linestyle="",
-            label=f"needs {row['needs']}",
-        )
+        full, place = row["calls"] <= own["calls"], names.index(row["row"])
+        axes.errorbar([found["difference"]], [place], xerr=ends, **_point(row["needs"], full))
     axes.set_title(f"K = {own['steps']}")
     axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def _point(need: str, full: bool = True) -> dict[str, Any]:
+    """How a row of this need is drawn."""
+    colour = SERIES_COLOURS[NEEDS.index(need)]
+    return {
+        **{"color": colour, "marker": "o", "markersize": 3, "elinewidth": 0.8, "linestyle": ""},
+        "markerfacecolor": colour if full else "white",
+    }

@@ -19,11 +19,13 @@ from benchmarks.calls import counted
 from benchmarks.evidence import comparison, plan
 from benchmarks.evidence.__main__ import parse_plan, write
 from benchmarks.evidence.bench import Bench
+from benchmarks.evidence.figure import evidence_figure
 from benchmarks.evidence.markdown import difference, to_markdown
 from benchmarks.evidence.means import mean_policies
 from benchmarks.evidence.plan import Plan, rung_pictures, rungs
 from benchmarks.evidence.rows import (
     MORE_STEPS,
+    NEEDS,
     SYNCHRONOUS,
     Candidate,
     Module,
@@ -270,6 +272,20 @@ def test_the_table_is_made_of_the_json_alone(done, tmp_path):
         assert f"| {row['row']} |" in text
     assert "in float32 on a cpu" in text
     assert "K = 5" not in text.split("## ")[0]  # what is alone is in no overview
+
+
+def test_points_of_more_calls_are_open_and_those_of_the_legend_are_full(done):
+    report = json.loads(json.dumps(done[1]))
+    own = report["steps"][0]
+    (row,) = (row for row in own["rows"] if row["row"] == "best constant")
+    row["calls"] = own["calls"] + 1
+    more = sum(row["calls"] > own["calls"] for row in own["rows"])
+    (axes,) = evidence_figure(report).axes
+    faces = [container.lines[0].get_markerfacecolor() for container in axes.containers]
+    assert faces.count("white") == more < len(own["rows"]) - 1
+    handles, labels = axes.get_legend_handles_labels()
+    assert labels == [f"needs {need}" for need in NEEDS]
+    assert "white" not in [handle.lines[0].get_markerfacecolor() for handle in handles]
 
 
 def test_all_k_are_told_in_one_table(done):
