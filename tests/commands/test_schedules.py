@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from asyncdiff_cli.engine import Schedule
+from asyncdiff_cli.engine.downloads import file_sha256
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, directory_of
 from tests.helpers.interrupting import stopped_after
 from tests.helpers.modules import save_module
 
@@ -181,9 +183,18 @@ def test_what_cannot_be_searched_is_refused_in_a_line(search, options, message):
     assert outcome.out == ""
 
 
+def test_a_schedule_names_the_weights_that_scored_it(search):
+    own = directory_of("mini_quality") / WEIGHTS_FILE
+    outcome = search("--out", "a.json", "--rewards", "mini_quality")
+    assert outcome.code == 0, outcome.err
+    weights = {"mini_quality": file_sha256(own)[:16]}
+    assert Schedule.load("a.json").made["reward_weights"] == weights
+
+
 def test_rewards_score_what_is_tried_and_change_no_schedule(search, whole):
     outcome = search("--out", "a.json", "--rewards", "sharpness")
     assert outcome.code == 0, outcome.err
+    assert "reward_weights" not in Schedule.load("a.json").made  # formulas have none
     schedule = Schedule.load("a.json")
     assert schedule.deviations == Schedule.load(whole[1]).deviations
     rows = schedule.held_out["policies"]

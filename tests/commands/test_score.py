@@ -7,6 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
+from asyncdiff_cli.engine.downloads import file_sha256
+from asyncdiff_cli.engine.rewards.embedded import WEIGHTS_FILE, directory_of
 from tests.helpers.pictures import bad_pictures
 
 
@@ -33,6 +35,9 @@ def test_drawn_pictures_are_scored_by_what_they_carry(asyncdiff, pictures):
         assert image["scores"]["noise"] <= 0
     assert found["skipped"] == []
     assert found["rewards"]["mini_clip"]["dtype"] == "float32"
+    weights = file_sha256(directory_of("mini_clip") / WEIGHTS_FILE)[:16]
+    assert found["rewards"]["mini_clip"]["weights"] == weights
+    assert "weights" not in found["rewards"]["noise"]  # a formula has none
 
 
 def test_the_right_prompt_scores_higher(asyncdiff, pictures):

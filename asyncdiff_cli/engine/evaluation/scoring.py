@@ -16,7 +16,6 @@ from pydantic import AfterValidator, BaseModel
 
 from asyncdiff_cli.engine.checks import check_count
 from asyncdiff_cli.engine.drawing.provenance import PanelProvenance, is_panel, read_provenance
-from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.fields import Prompt, Text, not_empty, validated
 from asyncdiff_cli.engine.files import expanded, write_apart
@@ -252,6 +251,7 @@ def score_files(
     if not pictures:
         return result
     from asyncdiff_cli.engine.rewards.base import BadScoreError
+    from asyncdiff_cli.engine.rewards.group import ran_with
 
     for name in names:
         reward = load_reward(name, (reward_paths or {}).get(name), device, dtype)
@@ -269,8 +269,7 @@ def score_files(
             if on_scored:
                 on_scored(name, len(result.values[name]), len(pictures))
         result.rewards[name] = {
-            "revision": reward.revision,
-            "dtype": dtype_name(reward.dtype),
+            **ran_with(reward, (reward_paths or {}).get(name)),
             "device": str(reward.device),
             "higher_is_better": entry(name).higher_is_better,
         }

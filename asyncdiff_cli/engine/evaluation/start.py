@@ -36,7 +36,7 @@ from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.files import REFUSED, check_directory
 from asyncdiff_cli.engine.processes import in_turn, join
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
-from asyncdiff_cli.engine.rewards import check_prompts, local_weights
+from asyncdiff_cli.engine.rewards import check_prompts
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 
 
@@ -73,7 +73,7 @@ def open_evaluation(
         contenders = wanted.contenders(outline.entry)
         fetch(outline.source)
         scorers, set_metrics = _scorers(wanted, accelerator, out)
-    rewards = _ran_with(scorers, wanted.reward_paths)
+    rewards = scorers.ran_with()
     store = _open_store(out, shared, rewards, set_metrics, reference, accelerator)
     check_descriptions(store, contenders)
     batch_size = wanted.batch_on(accelerator.device.type)
@@ -214,17 +214,6 @@ def in_force(
     }
     values: dict[str, Any] = json.loads(json.dumps({**own, **known}, default=str))
     return {"model": values.pop("choice"), **values}
-
-
-def _ran_with(scorers: RewardGroup, paths: Mapping[str, Path]) -> dict[str, Any]:
-    """The revision, dtype and local weights of each reward, as JSON values that all rows of a store
-    share."""
-    found = {}
-    for name, reward in scorers.rewards.items():
-        found[name] = {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
-        if (weights := local_weights(name, paths.get(name))) is not None:
-            found[name]["weights"] = weights
-    return found
 
 
 def _unusual(backbone: Outline) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from asyncdiff_cli.engine.devices import resolve_device
+from asyncdiff_cli.engine.dtypes import dtype_name
 from asyncdiff_cli.engine.errors import AsyncDiffError
 from asyncdiff_cli.engine.files import unused, write_atomically
-from asyncdiff_cli.engine.rewards import entry, read_reward
-from asyncdiff_cli.engine.rewards.base import BadScoreError
+from asyncdiff_cli.engine.rewards import entry, local_weights, read_reward
+from asyncdiff_cli.engine.rewards.base import BadScoreError, Reward
 from asyncdiff_cli.engine.rewards.composite import composite, parse_weights
 
 
@@ -104,10 +105,11 @@ class RewardGroup(Group):
         keep: str | Path = ".",
     ) -> None:
         self.weights, self.keep = parse_weights(weights), Path(keep)
+        self.paths = dict(paths or {})
         self.device = resolve_device(device, torch.float32)[0]
         self.offload = offload and self.device.type != "cpu"
         self.rewards = {
-            name: read_reward(name, (paths or {}).get(name)).to(dtype=self._dtype(name, dtype))
+            name: read_reward(name, self.paths.get(name)).to(dtype=self._dtype(name, dtype))
             for name in self.weights
         }
 
@@ -117,6 +119,12 @@ class RewardGroup(Group):
     @property
     def models(self) -> dict[str, nn.Module | None]:
         return {name: reward.model for name, reward in self.rewards.items()}
+
+    def ran_with(self) -> dict[str, dict[str, Any]]:
+        """What each reward scores with, as JSON values, as `ran_with` tells it."""
+        return {
+            name: ran_with(reward, self.paths.get(name)) for name, reward in self.rewards.items()
+        }
 
     def score(
         self, images: Sequence[Image.Image], prompts: str | Sequence[str]
@@ -139,6 +147,17 @@ class RewardGroup(Group):
     def composite(self, scores: Mapping[str, Tensor]) -> Tensor:
         """R of one group of images of one prompt, fp64 [N] (Eq. 16)."""
         return composite(scores, self.weights)
+
+
+def ran_with(reward: Reward, path: str | Path | None = None) -> dict[str, Any]:
+    """The revision and dtype of a reward, and `local_weights` where it has such, as JSON values.
+
+    Args:
+        path: where its weights are from, as of `load_reward`.
+    """
+    weights = local_weights(reward.name, path)
+    own = {"revision": reward.revision, "dtype": dtype_name(reward.dtype)}
+    return own if weights is None else {**own, "weights": weights}
 
 
 def _kept(image: Image.Image, directory: Path, prefix: str) -> str:

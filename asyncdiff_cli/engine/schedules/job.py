@@ -28,7 +28,7 @@ from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.policies.spectrum_file import MeasuredSpectrum
 from asyncdiff_cli.engine.processes import join
 from asyncdiff_cli.engine.prompts.prompt_set import ALL, PromptSet
-from asyncdiff_cli.engine.rewards import check_prompts
+from asyncdiff_cli.engine.rewards import check_prompts, local_weights
 from asyncdiff_cli.engine.rewards.group import RewardGroup
 from asyncdiff_cli.engine.schedules.calibration import Calibration, Settled
 from asyncdiff_cli.engine.schedules.journal import Journal, difference
@@ -209,6 +209,10 @@ def open_measuring(
         on_warning=on_warning,
     )
     made = {name: value for name, value in settings.items() if name not in way.kind.model_fields}
+    if scorers is not None:
+        ran_with = scorers.ran_with()
+        if revisions := {n: own["revision"] for n, own in ran_with.items() if own["revision"]}:
+            made["reward_revisions"] = revisions
     bench = Workbench(
         _pictures(request, canvas, prompts, SCHEDULE),
         _pictures(request, canvas, held_out, EVALUATION) if held_out else None,
@@ -290,6 +294,11 @@ def _settings(
 ) -> dict[str, Any]:
     """All that decides about a file, as JSON values; by its fields' names, where it has them."""
     side = request.side or outline.size
+    weights = {
+        name: own
+        for name in request.rewards
+        if (own := local_weights(name, request.reward_paths.get(name))) is not None
+    }
     guidance = outline.entry.guidance(request.guidance)
     return {
         "steps": request.steps_of(outline.entry.num_inference_steps),
@@ -303,6 +312,7 @@ def _settings(
         "held_out_images": len(held_out),
         "batch_size": request.batch_size,
         "rewards": list(request.rewards),
+        **({"reward_weights": weights} if weights else {}),
         "prompts_sha256": PromptSet("drawn", ALL, prompts).fingerprint,
         "held_out_sha256": PromptSet("drawn", ALL, held_out).fingerprint,
         "model": outline.in_force().to_dict(),
