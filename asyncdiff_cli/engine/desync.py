@@ -27,9 +27,19 @@ def deviation_from_ratio(ratio: Tensor, bound: float) -> Tensor:
     return 2 * bound * (ratio - 0.5)
 
 
+def ratio_from_deviation(deviation: Tensor, bound: float) -> Tensor:
+    """r = D / (2·bound) + 0.5, the inverse of `deviation_from_ratio`; any shape."""
+    return deviation / (2 * bound) + 0.5
+
+
 def scale_from_ratio(ratio: Tensor) -> Tensor:
     """ω = 0.5 + r (Eq. 20), the factor of the velocity. `ratio` in [0, 1], any shape."""
     return 0.5 + ratio
+
+
+def ratio_from_scale(scale: Tensor) -> Tensor:
+    """r = ω − 0.5, the inverse of `scale_from_ratio`; any shape."""
+    return scale - 0.5
 
 
 def eta(deviation: Tensor, gamma: float) -> Tensor:

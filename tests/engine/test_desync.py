@@ -54,6 +54,17 @@ def test_a_ratio_spans_the_bound(ratio, bound):
     deviation = desync.deviation_from_ratio(torch.tensor(ratio), bound)
     assert abs(deviation) <= bound
     assert torch.isclose(deviation, torch.tensor(bound * (2 * ratio - 1)), atol=1e-6)
+    assert torch.isclose(
+        desync.ratio_from_deviation(deviation, bound), torch.tensor(ratio), atol=1e-6
+    )
+
+
+@given(st.floats(0, 1, width=32))
+def test_a_ratio_spans_the_velocity_scale(ratio):
+    """Eq. 20: 0.5 at 0, 1.5 at 1, and back."""
+    scale = desync.scale_from_ratio(torch.tensor(ratio))
+    assert torch.isclose(scale, torch.tensor(0.5 + ratio))
+    assert torch.isclose(desync.ratio_from_scale(scale), torch.tensor(ratio), atol=1e-6)
 
 
 def test_eq_6_is_eq_10_at_gamma_one_and_bound_one_half():

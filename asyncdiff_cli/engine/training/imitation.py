@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Beta, kl_divergence
 
+from asyncdiff_cli.engine import desync
 from asyncdiff_cli.engine.drawing.canvas import Canvas
 from asyncdiff_cli.engine.drawing.seeds import SCHEDULE, noise_seed
 from asyncdiff_cli.engine.policies.actions import DEVIATION, SCALING, of_steps
@@ -82,7 +83,10 @@ def imitate(tpm: TimestepPredictionModule, watched: Sequence[Watched]) -> None:
     """
 
     def wanted(runs: Watched) -> Beta:
-        decided = {DEVIATION: runs.deviations / (2 * tpm.bound) + 0.5, SCALING: runs.scales - 0.5}
+        decided = {
+            DEVIATION: desync.ratio_from_deviation(runs.deviations, tpm.bound),
+            SCALING: desync.ratio_from_scale(runs.scales),
+        }
         ratios = torch.stack([decided[action] for action in of_steps(tpm.actions)], dim=1)
         ratio = ratios.flatten(0, 1).to(tpm.device).clamp(MARGIN, 1 - MARGIN)
         return grpo.beta(2 * ratio, 2 * (1 - ratio))
