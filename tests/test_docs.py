@@ -1,6 +1,8 @@
 """The documents: what they link to is there, and the README leads to each page of docs/."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,12 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "integrations").glob("*/README.md")),
 ]
+COPIED = [
+    ROOT / "README.md",
+    ROOT / "docs/pipelines.md",
+    ROOT / "integrations/modular_diffusers/README.md",
+]
+"""Pages whose examples are there to be copied whole."""
 
 
 def prose(page: Path) -> str:
@@ -39,6 +47,17 @@ def test_what_a_page_links_to_is_there(page):
     for target, anchor in links(page):
         assert target.exists(), target
         assert not anchor or anchor in anchors(target), f"{target.name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", COPIED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_an_example_imports_what_it_names(page):
+    """All but the reader's own pipeline."""
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.S | re.M))
+    options = "--isolated", "--select", "F821", "--config", 'builtins=["pipe"]', "--quiet"
+    command = [sys.executable, "-m", "ruff", "check", *options, "-"]
+    found = subprocess.run(command, input=code, capture_output=True, text=True, encoding="utf-8")
+    assert code
+    assert found.returncode == 0, found.stdout
 
 
 def test_every_page_can_be_reached_from_the_readme():

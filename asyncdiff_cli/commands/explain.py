@@ -62,7 +62,7 @@ def explain(
             " reads its weights.",
         ),
     ] = None,
-    model: options.Model,
+    model: options.ModelOrNone,
     out: Annotated[
         Path | None, options.file_out("A chart: a .png, .svg or .pdf. (default: none)")
     ] = None,

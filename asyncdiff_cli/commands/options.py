@@ -4,7 +4,8 @@ Annotations are evaluated here, so that a group of another module can inherit fi
 """
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,17 +120,29 @@ _TYPED: dict[Any, Any] = {bool: bool | None, tuple[str, ...]: list[str] | None}
 """What a setting is on the command line, where that is another type: None is not given."""
 
 
-@in_panel(MODEL)
-def _model(**given: Any) -> ModelChoice:
-    choice = ModelChoice.parse(**{**given, "lora": tuple(given["lora"] or ()) or None})
-    check_asked(choice)
-    return choice
+def _model(default: str) -> Callable[..., ModelChoice]:
+    """The group of a model's settings, for a command whose `--backbone` is `default`."""
+
+    @in_panel(MODEL)
+    def make(**given: Any) -> ModelChoice:
+        choice = ModelChoice.parse(**{**given, "lora": tuple(given["lora"] or ()) or None})
+        check_asked(choice)
+        return choice
+
+    settings = ModelChoice.options()
+    backbone = settings["backbone"]
+    settings["backbone"] = replace(backbone, help=f"{backbone.help} (default: {default})")
+    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_model_option(name, option) for name, option in settings.items()]
+    )
+    return make
 
 
-_model.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [_model_option(name, option) for name, option in ModelChoice.options().items()]
-)
-Model = Annotated[ModelChoice, _model]
+Model = Annotated[ModelChoice, _model("mini")]
+ModelOfRecipe = Annotated[ModelChoice, _model("the recipe's")]
+ModelOfModule = Annotated[ModelChoice, _model("mini, or a distilled module's own")]
+ModelOrNone = Annotated[ModelChoice, _model("none")]
+"""Which model, for commands that have one of their own."""
 
 
 @in_panel(MODEL)

@@ -146,7 +146,7 @@ class ScheduleOptions:
     sampling: SearchSampling
     search: SearchOptions
     trial: TrialOptions
-    model: options.Model
+    model: options.ModelOfModule
     out: Out
     dry_run: DryRun = False
     json: options.Json = False

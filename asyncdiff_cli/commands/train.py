@@ -55,7 +55,7 @@ def train(
         ),
     ] = None,
     data_dir: options.DataDir = None,
-    model: options.Model,
+    model: options.ModelOfRecipe,
     processes: options.Processes,
     out: Annotated[Path | None, options.directory_out("Of the run. (default: runs/RECIPE)")] = None,
     tracker: Annotated[

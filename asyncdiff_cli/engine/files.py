@@ -267,6 +267,8 @@ def kept_apart(asked: Path, written: Path) -> str | None:
     """What to say where `unused` has found another path than the one that was asked for."""
     if asked == written:
         return None
+    if not os.path.lexists(asked):  # but a file that is written beside it
+        return f"a file beside {asked} holds something else, so it is kept: see {written}"
     return f"{asked} is there and holds something else, so it is kept: see {written}"
 
 

@@ -6,6 +6,7 @@ latents' own schedule stays as it is. It needs nothing but torch and diffusers.
 """
 
 import copy
+import math
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -90,16 +91,16 @@ def asynchronous(sigmas, deviations, gamma):
         fp32 [K], the first of them t_0, and the grid's own where gamma·D is 0.
 
     Raises:
-        ValueError: for another number of deviations, or one outside [-1, 1].
+        ValueError: for what is no number, another number of deviations, or one outside [-1, 1].
     """
-    own = torch.as_tensor(deviations, dtype=torch.float32, device=sigmas.device)
+    own, gamma = _numbers("deviations", deviations).to(sigmas), float(_numbers("gamma", gamma))
     decisions = len(sigmas) - 2
     if own.ndim > 1 or (own.ndim == 1 and len(own) != decisions):
         raise ValueError(
             f"{own.numel()} deviations for a run of {decisions + 1} evaluations: give {decisions},"
             " or one number for all"
         )
-    if not ((own.abs() <= 1).all() and torch.isfinite(torch.tensor(float(gamma)))):
+    if not ((own.abs() <= 1).all() and math.isfinite(gamma)):
         raise ValueError(
             f"deviations are in [-1, 1] and gamma is finite, not {deviations}, {gamma}"
         )
@@ -107,6 +108,13 @@ def asynchronous(sigmas, deviations, gamma):
     told = sigmas[1:-1] + gamma * own * intervals
     told = told.clamp(min=SIGMA_MIN).minimum(sigmas[0])
     return torch.cat([sigmas[:1], torch.where(gamma * own == 0, sigmas[1:-1], told)])
+
+
+def _numbers(name, given):
+    try:
+        return torch.as_tensor(given, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name}: {given!r} is no number") from None
 
 
 def make_asynchronous(blocks):

@@ -65,6 +65,15 @@ def test_it_writes_a_chart_and_its_numbers_and_replaces_no_other(explain, tmp_pa
     assert chart.read_bytes() == kept
 
 
+def test_it_says_why_a_chart_has_another_name(asyncdiff, tmp_path):
+    chart = tmp_path / "detail.png"
+    chart.with_suffix(".json").write_text("mine")
+    outcome = asyncdiff("explain", "--steps", 2, "--out", chart)
+    assert f"a file beside {chart} holds something else, so it is kept" in outcome.err
+    assert not chart.exists()
+    assert (tmp_path / "detail-2.png").exists()
+
+
 def test_it_prints_a_table_of_times(asyncdiff):
     outcome = asyncdiff("explain", "--steps", 2, "--policy", "fixed:0.5")
     assert outcome.code == 0
@@ -97,6 +106,7 @@ def test_a_backbones_reliance_on_the_time_is_measured(explain, pipelines, tmp_pa
         (["--shift", "nan"], "shift is a number above 0"),
         (["--shift", "2", "--backbone", "mini"], "leave it or --backbone out"),
         (["--size", "64"], "--size is of a backbone: give --backbone"),
+        (["--shift", "2", "--grid", "uniform"], "--grid uniform has no shift"),
         (["--dtype", "bf16"], "--dtype is of a backbone: give --backbone"),
         (["--reliance", "2"], "--reliance is of a backbone: give --backbone"),
         (["--backbone", "mini", "--reliance", "0"], "--reliance"),

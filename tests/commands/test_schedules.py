@@ -262,10 +262,16 @@ def test_of_a_run_its_recipe_says_the_rest(asyncdiff, tmp_path, pipelines, modul
     cost = asyncdiff("distill", run, *small, "--out", "a.json", "--dry-run", "--json")
     assert cost.code == 0, cost.err
     assert (cost.json["steps"], cost.json["backbone"]) == (4, str(pipelines["sd3"]))
+    assert cost.json["module"] == str(run / "tpm")
     outcome = asyncdiff("distill", run, *small, "--out", "a.json", "--steps", 3, "--json")
     assert outcome.code == 0, outcome.err
     assert (outcome.json["steps"], outcome.json["guidance_scale"]) == (3, 2.0)
     assert outcome.json["made"]["module"] == str(run / "tpm")
+
+
+def test_a_dry_run_says_that_a_module_would_be_of_the_hub(asyncdiff):
+    cost = asyncdiff("distill", "runs/mine", "--out", "a.json", "--dry-run", "--json")
+    assert cost.json["module"] == "runs/mine (of the hub: there is no such directory)"
 
 
 @pytest.mark.parametrize("source", ["nowhere", "flux", "."])

@@ -100,6 +100,8 @@ def test_image_to_image_begins_late(block):
         (1.5, 1.0, r"in \[-1, 1\]"),
         (float("nan"), 1.0, r"in \[-1, 1\]"),
         (0.5, float("inf"), "gamma is finite"),
+        ("half", 1.0, "deviations: 'half' is no number"),
+        (0.5, None, "gamma: None is no number"),
     ],
 )
 def test_what_cannot_be_is_refused(block, deviations, gamma, message):

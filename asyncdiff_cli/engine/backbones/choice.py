@@ -62,7 +62,7 @@ class ModelPlace(BaseModel):
         str | None,
         Option(
             "NAME",
-            f"{', '.join(REGISTRY)}, a pipeline directory or a hub repository. (default: mini)",
+            f"{', '.join(REGISTRY)}, a pipeline directory or a hub repository.",
         ),
     ] = None
     """A name of the registry, a pipeline directory or a hub repository."""

@@ -84,6 +84,8 @@ class ExplainRequest:
         for name, value in {**own, **model}.items():
             if value not in (None, False, ()):
                 raise InputError(f"{name} is of a backbone: give --backbone")
+        if self.shift is not None and self.model.grid == "uniform":
+            raise InputError("--grid uniform has no shift: leave --shift or --grid out")
         if self.shift is not None and not 0 < self.shift <= MOST_SHIFT:
             raise InputError(
                 f"shift is a number above 0 and at most {MOST_SHIFT:g}, not {self.shift:g}"

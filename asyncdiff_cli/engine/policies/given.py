@@ -175,6 +175,10 @@ class SolverSchedule(ScheduledDeviation):
 
 def _checked(deviation: Any, bound: float) -> tuple[float, ...]:
     try:
+        given = torch.as_tensor(deviation)
+        if given.dtype is torch.bool:
+            raise TypeError
+        # from what was given: a float that went through fp32 is another
         values = torch.as_tensor(deviation, dtype=torch.float64).reshape(-1).tolist()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"a deviation is a number, not {deviation!r}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,6 @@ from asyncdiff_cli.engine.backbones.grids import check_direction
 from asyncdiff_cli.engine.checks import check_gamma
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.given import FixedDeviation, ScheduledDeviation
-
-NOISE_PREDICTION = frozenset({"prediction_type", "beta_schedule"})
-"""Settings of diffusers' schedulers that come from noise prediction, and of no Euler for flows."""
 
 
 class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
@@ -76,7 +73,16 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
     def from_config(
         cls, config: Mapping[str, Any], return_unused_kwargs: bool = False, **kwargs: Any
     ) -> Any:
-        """Make one from a scheduler's configuration, with the settings that `kwargs` change."""
+        """Make one from a scheduler's configuration, with the settings that `kwargs` change.
+
+        Raises:
+            InputError: for a setting that there is not, which diffusers would leave out.
+        """
+        if not return_unused_kwargs and (unknown := kwargs.keys() - _settings()):
+            raise InputError(
+                f"AsyncFlowMatchEulerScheduler has no setting {min(unknown)!r}: its own are"
+                " deviations and gamma"
+            )
         made = super().from_config(config, return_unused_kwargs, **kwargs)
         scheduler = made[0] if return_unused_kwargs else made
         scheduler._refusal = _refusal(config)
@@ -160,14 +166,20 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
 def _refusal(config: Mapping[str, Any]) -> str | None:
     """Why a configuration's grid is not Euler's for flows; None if it may be."""
     name = config.get("_class_name")
+    foreign = sorted(key for key in config.keys() - _settings() if not key.startswith("_"))
     known = (FlowMatchEulerDiscreteScheduler.__name__, AsyncFlowMatchEulerScheduler.__name__)
-    if name in known or (name is None and not NOISE_PREDICTION & config.keys()):
+    if name in known or (name is None and not foreign):  # of a scheduler that was not loaded
         return None
     return (
-        f"the configuration of {name or 'a scheduler for noise prediction'} has no grid for"
+        f"the configuration of {name or f'another scheduler, with {foreign[0]},'} has no grid for"
         " AsyncFlowMatchEulerScheduler: give that of the model's FlowMatchEulerDiscreteScheduler,"
         " such as FlowMatchEulerDiscreteScheduler(shift=…).config"
     )
+
+
+def _settings() -> Set[str]:
+    """The stock scheduler's, and this one's own."""
+    return inspect.signature(AsyncFlowMatchEulerScheduler.__init__).parameters.keys()
 
 
 def _with_own(signature: inspect.Signature, stock: inspect.Signature) -> inspect.Signature:

@@ -8,7 +8,13 @@ from typing import Any
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.named import check_model
 from asyncdiff_cli.engine.files import expanded
-from asyncdiff_cli.engine.policies.modules import backbone_of, check_is_schedule, check_module
+from asyncdiff_cli.engine.policies.modules import (
+    backbone_of,
+    check_is_schedule,
+    check_module,
+    find_module,
+)
+from asyncdiff_cli.engine.repository import Repository
 from asyncdiff_cli.engine.schedules.request import ScheduleRequest, parse_drawn_request
 from asyncdiff_cli.engine.training.recipe_files import load_recipe
 
@@ -18,6 +24,12 @@ class DistillRequest(ScheduleRequest):
 
     module: str
     """Its place, as `find_module` takes it."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        remote = isinstance(find_module(self.module), Repository)
+        where = " (of the hub: there is no such directory)" if remote else ""
+        return {"module": f"{self.module}{where}"}
 
 
 def parse_distill_request(

@@ -88,6 +88,11 @@ class DrawnRequest(BaseModel):
         """The options of a search, by name."""
         return {}
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """What it is made from beside prompts, as a user reads it."""
+        return {}
+
     def steps_of(self, usual: int) -> int:
         """K, where a backbone draws in `usual` steps unless it is told."""
         return self.steps or usual
@@ -259,6 +264,7 @@ def measuring_cost(
         "dry_run": True,
         "file": str(request.out),
         "backbone": choice.name,
+        **request.sources,
         "steps": steps,
         "images": images,
         "held_out_images": tried,

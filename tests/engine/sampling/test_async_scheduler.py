@@ -9,6 +9,7 @@ import torch
 from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
     FluxImg2ImgPipeline,
     StableDiffusion3Img2ImgPipeline,
     UniPCMultistepScheduler,
@@ -24,6 +25,7 @@ from asyncdiff_cli.engine import (
 from tests.conftest import tiny_flux, tiny_sd3
 
 DEVIATIONS = [0.5, -1.0, 0.3]
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
 """The second repeats the time before it, which the first evaluation has too."""
 
 
@@ -139,12 +141,24 @@ def test_settings_of_the_stock_scheduler_are_kept():
         ({"deviations": []}, "no deviation given"),
         ({"deviations": "half"}, "a deviation is a number"),
         ({"deviations": None}, "a deviation is a number"),
+        ({"deviations": True}, "a deviation is a number"),
         ({"gamma": float("nan")}, "gamma is a finite number"),
     ],
 )
 def test_settings_that_are_none_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         AsyncFlowMatchEulerScheduler(**settings)
+
+
+def test_a_setting_that_there_is_not_is_refused():
+    """diffusers leaves it out, and the stock picture would be drawn."""
+    config = FlowMatchEulerDiscreteScheduler(shift=3.0).config
+    with pytest.raises(InputError, match="has no setting 'deviation'"):
+        AsyncFlowMatchEulerScheduler.from_config(config, deviation=0.5)
+    with_unused = AsyncFlowMatchEulerScheduler.from_config(
+        config, return_unused_kwargs=True, deviations=0.5, other=1
+    )
+    assert with_unused[1] == {"other": 1}
 
 
 def test_a_run_of_another_length_is_refused():
@@ -156,9 +170,16 @@ def test_a_run_of_another_length_is_refused():
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("foreign", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
-def test_the_configuration_of_another_solver_is_refused(tmp_path, foreign, loaded):
-    other = foreign(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+@pytest.mark.parametrize(
+    ("foreign", "settings"),
+    [
+        (DPMSolverMultistepScheduler, FLOW),
+        (UniPCMultistepScheduler, FLOW),
+        (FlowMatchLCMScheduler, {"shift": 3.0}),
+    ],
+)
+def test_the_configuration_of_another_solver_is_refused(tmp_path, foreign, settings, loaded):
+    other = foreign(**settings)
     if loaded:
         other.save_pretrained(tmp_path)
         other = foreign.from_pretrained(tmp_path)
