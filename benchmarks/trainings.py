@@ -34,7 +34,7 @@ from benchmarks.runs import check_same, finish
 ITSELF = "the recipe"
 OPTIONS: Mapping[str, Sequence[str]] = {
     ITSELF: (),
-    "start at spectral": ("start=spectral",),
+    "start at D = 0": ("start=null",),
     "draws that are not alike": ("estimator.correlation=0",),
     "one epoch": ("epochs=1",),
 }
