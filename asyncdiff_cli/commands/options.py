@@ -142,7 +142,7 @@ Model = Annotated[ModelChoice, _model("mini")]
 ModelOfRecipe = Annotated[ModelChoice, _model("the recipe's")]
 ModelOfModule = Annotated[ModelChoice, _model("mini, or a distilled module's own")]
 ModelOrNone = Annotated[ModelChoice, _model("none")]
-"""Which model, for commands that have one of their own."""
+"""Which model, by what a command takes where no `--backbone` is given."""
 
 
 @in_panel(MODEL)

@@ -254,7 +254,8 @@ def score_files(
     from asyncdiff_cli.engine.rewards.group import ran_with
 
     for name in names:
-        reward = load_reward(name, (reward_paths or {}).get(name), device, dtype)
+        path = (reward_paths or {}).get(name)
+        reward = load_reward(name, path, device, dtype)
         result.values[name], step = [], batch_size or reward.batch_size
         for start in range(0, len(pictures), step):
             batch = pictures[start : start + step]
@@ -269,7 +270,7 @@ def score_files(
             if on_scored:
                 on_scored(name, len(result.values[name]), len(pictures))
         result.rewards[name] = {
-            **ran_with(reward, (reward_paths or {}).get(name)),
+            **ran_with(reward, path),
             "device": str(reward.device),
             "higher_is_better": entry(name).higher_is_better,
         }

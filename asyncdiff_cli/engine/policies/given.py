@@ -175,10 +175,8 @@ class SolverSchedule(ScheduledDeviation):
 
 def _checked(deviation: Any, bound: float) -> tuple[float, ...]:
     try:
-        given = torch.as_tensor(deviation)
-        if given.dtype is torch.bool:
-            raise TypeError
-        # from what was given: a float that went through fp32 is another
+        if torch.as_tensor(deviation).dtype is torch.bool:
+            raise TypeError  # which as fp64 would be 0 or 1
         values = torch.as_tensor(deviation, dtype=torch.float64).reshape(-1).tolist()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"a deviation is a number, not {deviation!r}") from None

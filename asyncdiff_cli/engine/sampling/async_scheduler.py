@@ -166,9 +166,10 @@ class AsyncFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
 def _refusal(config: Mapping[str, Any]) -> str | None:
     """Why a configuration's grid is not Euler's for flows; None if it may be."""
     name = config.get("_class_name")
+    # one that was made, and not loaded, has no name, and only its settings tell
     foreign = sorted(key for key in config.keys() - _settings() if not key.startswith("_"))
     known = (FlowMatchEulerDiscreteScheduler.__name__, AsyncFlowMatchEulerScheduler.__name__)
-    if name in known or (name is None and not foreign):  # of a scheduler that was not loaded
+    if name in known or (name is None and not foreign):
         return None
     return (
         f"the configuration of {name or f'another scheduler, with {foreign[0]},'} has no grid for"

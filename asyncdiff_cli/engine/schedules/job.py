@@ -210,8 +210,8 @@ def open_measuring(
     )
     made = {name: value for name, value in settings.items() if name not in way.kind.model_fields}
     if scorers is not None:
-        ran_with = scorers.ran_with()
-        if revisions := {n: own["revision"] for n, own in ran_with.items() if own["revision"]}:
+        own = {name: reward.revision for name, reward in scorers.rewards.items()}
+        if revisions := {name: revision for name, revision in own.items() if revision}:
             made["reward_revisions"] = revisions
     bench = Workbench(
         _pictures(request, canvas, prompts, SCHEDULE),
