@@ -79,7 +79,7 @@ def check_gamma(gamma: float) -> None:
 
 def check_number(what: str, value: float) -> None:
     """`value` is a finite number."""
-    if not isinstance(value, Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"{what} is a finite number, not {value!r}")
 
 

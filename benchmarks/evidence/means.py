@@ -16,7 +16,7 @@ from asyncdiff_cli.engine.reading import Read, read_json
 from asyncdiff_cli.engine.schedules.request import BATCH_SIZE
 from benchmarks.evidence.bench import Bench
 from benchmarks.evidence.plan import AVERAGED, Plan
-from benchmarks.evidence.rows import EULER, MEAN, as_policy
+from benchmarks.evidence.rows import HEUN, MEAN, as_policy
 from benchmarks.reports import slug
 
 DECIMALS = 4
@@ -33,8 +33,8 @@ class _Kept(Read):
 def mean_policies(plan: Plan, bench: Bench, steps: int, out: Path) -> dict[str, str]:
     """The policies of the modules' mean decisions, by module; what is in a folder is read.
 
-    There is none that the plan leaves out, of a module for another solver than Euler, of one that
-    moves the grid, or of a policy that is no module.
+    There is none that the plan leaves out, of a module for Heun, which evaluates twice a step, of
+    one that moves the grid, or of a policy that is no module.
 
     Raises:
         InputError, AsyncDiffError: as `make_policy`, and for a damaged file.
@@ -45,24 +45,24 @@ def mean_policies(plan: Plan, bench: Bench, steps: int, out: Path) -> dict[str, 
             continue
         spec = read_policy(module.policy(steps))
         policy = make_policy(spec, plan.entry)
-        if not isinstance(policy, LearnedDeviation) or module.solver != EULER:
+        if not isinstance(policy, LearnedDeviation) or module.solver == HEUN:
             continue
         if SPACING in policy.tpm.actions:
             continue
         file = out / f"mean-{slug(name)}-{steps}.json"
         kept = read_json(file, _Kept) if file.is_file() else None
         if kept is None or kept.module != policy.fingerprint:
-            mean = _mean(plan, bench, policy, steps)
+            mean = _mean(plan, bench, policy, module.solver, steps)
             kept = _Kept(module=policy.fingerprint, policy=mean)
             write_text(file, kept.model_dump_json() + "\n")
         found[name] = kept.policy
     return found
 
 
-def _mean(plan: Plan, bench: Bench, policy: LearnedDeviation, steps: int) -> str:
+def _mean(plan: Plan, bench: Bench, policy: LearnedDeviation, solver: str, steps: int) -> str:
     """The policy of the mean decisions on the first prompts that rows are tuned on."""
     prompts, canvas = plan.chosen_on, bench.evaluation.canvas
-    bench.put(EULER, None)
+    bench.put(solver, None)
     texts = [prompts.texts.texts[index] for index in prompts.order[:AVERAGED]]
     encoded, size = bench.encode(texts), plan.batch_size or BATCH_SIZE
     deviations, scales = [], []

@@ -187,17 +187,17 @@ class Plan:
         calls_each = branches(self.entry, self.recipe.guidance_scale)
         deviations = (0.0,) * (steps - 1)
         solvers = searched_solvers() if self.search else ()
-        by_euler = [name for name, module in self.modules.items() if module.solver == EULER]
+        averaged = [name for name, module in self.modules.items() if module.solver != HEUN]
         schedules = Schedules(
             dict.fromkeys(solvers, deviations),
             deviations if self.distilled else None,
-            dict.fromkeys(by_euler, BASELINE),
+            dict.fromkeys(averaged, BASELINE),
         )
         own = self.rows(steps, schedules)
         each = [row.candidates[0].evaluations for row in own]
         tuned = [rung_pictures(len(row.candidates), self.tuning) for row in own]
         calls = {
-            "schedules": self._searching(steps, len(solvers)) + AVERAGED * steps * len(by_euler),
+            "schedules": self._searching(steps, len(solvers)) + AVERAGED * steps * len(averaged),
             "tuning": sum(n * count for n, count in zip(each, tuned, strict=True)),
             "measuring": sum(each) * self.limit,
         }

@@ -158,7 +158,7 @@ def rows(
         drawn = Candidate(module.policy(steps), taken, module.solver)
         found.append(Row(name, TRAINING, (drawn,), module=True))
         if (mean := schedules.means.get(name)) is not None:
-            same = Candidate(mean, steps)
+            same = Candidate(mean, taken, module.solver)
             found.append(Row(MEAN.format(name), TRAINING, (same,), static=True))
     return found
 

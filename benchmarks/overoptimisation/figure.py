@@ -25,6 +25,7 @@ from asyncdiff_cli.engine.rewards import GUARD
 from benchmarks.overoptimisation.study import SAID
 
 Report = Mapping[str, Any]
+EARLY = "kept, had it stopped early"
 
 
 def front(points: Sequence[tuple[float, float]], sign: float = 1.0) -> list[tuple[float, float]]:
@@ -54,6 +55,8 @@ def front_figure(report: Report) -> Figure:
         for axes, metric in zip(panels, names, strict=True):
             _draw(axes, report["runs"], metric)
             finish(axes, metric)
+        panels[0].plot([], [], "o", color=GREY, markersize=4, label="kept")
+        panels[0].plot([], [], "o", color=GREY, markersize=8, markerfacecolor="none", label=EARLY)
         legend_below(figure, "difference of residual noise (−σ of 255; ← noisier, cleaner →)")
         figure.supylabel("difference to synchronous sampling", fontsize=8)
         legend_above(figure, panels)

@@ -101,6 +101,7 @@ def test_what_a_module_decides_in_the_mean_is_a_policy_for_all(asked, bench, tmp
     tpm.save_pretrained(tmp_path / "tpm")
     module = Module(str(tmp_path / "tpm"))
     modules = {"its": module, "for UniPC": replace(module, solver="unipc")}
+    modules["for Heun"] = replace(module, solver="heun")
     modules["no module"] = Module("time-shift:0.5")
     own = replace(asked, modules=modules, only=None)
     assert not mean_policies(replace(own, only=FEW), bench, STEPS, tmp_path)
@@ -108,26 +109,9 @@ def test_what_a_module_decides_in_the_mean_is_a_policy_for_all(asked, bench, tmp
     if "grid" in actions:
         assert not found
         return
-    assert [*found] == ["its"]
-    policy = parse_policy(found["its"], own.entry).policy
-    canvas, prompts = bench.evaluation.canvas, own.chosen_on
-    texts = [prompts.texts.texts[n] for n in prompts.order]
-    conditions = bench.encode(texts)
-    drawn = [
-        canvas.sample(
-            [conditions[text]], [seed_of_noise(prompts.seed, n, 0)],
-            parse_policy(module.policy(STEPS), own.entry).policy, STEPS,
-        )
-        for n, text in enumerate(texts)
-    ]  # fmt: skip
-    deviations = torch.cat([result.deviations for result in drawn])
-    assert deviations.std(0).min() > 0
-    assert policy.deviations == pytest.approx(deviations.mean(0).tolist(), abs=1e-3)
-    if "scale" in actions:
-        assert policy.name == "scaled-schedule"
-        assert min(abs(scale - 1) for scale in policy.scales) > 1e-3
-    else:
-        assert policy.name == "schedule"
+    assert [*found] == ["its", "for UniPC"]
+    for name, mean in found.items():
+        _check_mean(bench, own, modules[name], parse_policy(mean, own.entry).policy)
     (tmp_path / "mean-its-3.json").write_text('{"module": "of another", "policy": "fixed:1"}')
     assert mean_policies(own, bench, STEPS, tmp_path) == found
     again = replace(bench, evaluation=None)  # what is there is read
@@ -135,6 +119,29 @@ def test_what_a_module_decides_in_the_mean_is_a_policy_for_all(asked, bench, tmp
     (tmp_path / "mean-its-3.json").write_text('{"module": ')
     with pytest.raises(InputError, match=r"mean-its-3\.json"):
         mean_policies(own, bench, STEPS, tmp_path)
+
+
+def _check_mean(bench, asked, module, policy):
+    bench.put(module.solver, None)
+    canvas, prompts = bench.evaluation.canvas, asked.chosen_on
+    texts = [prompts.texts.texts[n] for n in prompts.order]
+    conditions = bench.encode(texts)
+    choosing = parse_policy(module.policy(STEPS), asked.entry).policy
+    drawn = [
+        canvas.sample(
+            [conditions[text]], [seed_of_noise(prompts.seed, n, 0)],
+            choosing, STEPS,
+        )
+        for n, text in enumerate(texts)
+    ]  # fmt: skip
+    deviations = torch.cat([result.deviations for result in drawn])
+    assert deviations.std(0).min() > 0
+    assert policy.deviations == pytest.approx(deviations.mean(0).tolist(), abs=1e-3)
+    if "scale" in choosing.tpm.actions:
+        assert policy.name == "scaled-schedule"
+        assert min(abs(scale - 1) for scale in policy.scales) > 1e-3
+    else:
+        assert policy.name == "schedule"
 
 
 @pytest.mark.parametrize("steps", [5, 8, 10, 15])

@@ -192,6 +192,7 @@ def test_nan_weights_stop_the_run_at_the_first_step():
         ({"num_inference_steps": True}, "steps is a whole number from 1 to 1000, not True"),
         ({"gamma": math.nan}, "gamma is a finite number, not nan"),
         ({"gamma": "1"}, "gamma is a finite number"),
+        ({"gamma": True}, "gamma is a finite number, not True"),
         ({"guidance_scale": math.nan}, "guidance_scale is a finite number, not nan"),
         ({"true_cfg_scale": math.inf}, "true_cfg_scale is a finite number, not inf"),
         ({"height": "16"}, "height is a whole number of pixels, not '16'"),
