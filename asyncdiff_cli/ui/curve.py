@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.table import POLICIES, SCHEDULE_FILE
@@ -34,7 +35,7 @@ def schedule_line(deviations: Sequence[float]) -> str:
         >>> schedule_line([0.5, 0.0, -0.25])
         'schedule:0.5/0/-0.25'
     """
-    return f"schedule:{'/'.join(map(plain, deviations))}" if deviations else "baseline"
+    return f"schedule:{'/'.join(map(plain, deviations))}" if deviations else BASELINE
 
 
 def policy_of(place: str) -> str:

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry, branches, provisional_entry
+from asyncdiff_cli.engine.backbones.registry import (
+    BASELINE,
+    BackboneEntry,
+    branches,
+    provisional_entry,
+)
 from asyncdiff_cli.engine.errors import InputError
 from asyncdiff_cli.engine.evaluation.comparison import Comparison
 from asyncdiff_cli.engine.evaluation.set_metrics import SHIPPED
 from asyncdiff_cli.engine.evaluation.set_metrics.reference import default_reference
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.prompts.load import load_prompts
 from asyncdiff_cli.engine.prompts.prompt_set import PromptSet
 from asyncdiff_cli.engine.rewards.composite import parse_weights

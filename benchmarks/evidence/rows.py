@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from asyncdiff_cli.engine.backbones.registry import evaluations
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
+from asyncdiff_cli.engine.backbones.registry import BASELINE, evaluations
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.table import POLICIES
 from benchmarks.reports import slug

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.locks import hold
 from asyncdiff_cli.engine.rewards import GUARD
 from asyncdiff_cli.engine.statistics import all_paired

@@ -11,8 +11,9 @@ from asyncdiff_cli.engine.assets import ASSETS
 from asyncdiff_cli.engine.errors import InputError
 
 MINI_DIRECTORY = ASSETS / "mini"
-SYNCHRONOUS = "baseline"
-"""The policy of a backbone for which none better has been measured."""
+BASELINE = "baseline"
+"""The policy of synchronous sampling, t* = t: that of a backbone for which none better has been
+measured."""
 
 SCHEDULER_CLASSES = {
     "euler": "FlowMatchEulerDiscreteScheduler",
@@ -138,7 +139,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=28,
             guidance_scale=3.5,
             size=1024,
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="Stability AI Community License",
             licence_url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
             gated=True,
@@ -152,7 +153,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             num_inference_steps=4,
             guidance_scale=0.0,
             size=1024,
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.1-schnell",
             gated=True,
@@ -167,7 +168,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=4.0,
             size=1024,
             dtype="bf16",
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="FLUX Non-Commercial License",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-dev",
             gated=True,
@@ -181,7 +182,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=1.0,
             size=1024,
             dtype="bf16",
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B",
             size_multiple=16,
@@ -194,7 +195,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=4.0,
             size=1328,
             dtype="bf16",
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Qwen/Qwen-Image",
             negative_prompt=" ",
@@ -208,7 +209,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=4.0,
             size=1024,
             dtype="bf16",
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image",
             size_multiple=16,
@@ -222,7 +223,7 @@ REGISTRY: dict[str, BackboneEntry] = {
             guidance_scale=0.0,
             size=1024,
             dtype="bf16",
-            policy=SYNCHRONOUS,
+            policy=BASELINE,
             licence="Apache-2.0",
             licence_url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo",
             size_multiple=16,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asyncdiff_cli.engine.backbones.control_nets import ControlNet
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import BASELINE, BackboneEntry
 from asyncdiff_cli.engine.drawing.input_image import check_controlled, check_drawn_from
 from asyncdiff_cli.engine.drawing.plan import Plan, plan_request, with_steps
 from asyncdiff_cli.engine.drawing.redraw import plan_redraw
@@ -40,7 +40,7 @@ def make_plan(
         plan = plan_redraw(request, recorded, request.source.stem, entry, policies)
     if not request.stepwise:
         return plan
-    return with_steps(plan, policies.asked(Options(policy="baseline"), entry))
+    return with_steps(plan, policies.asked(Options(policy=BASELINE), entry))
 
 
 def from_images(plan: Plan, scheduler: str | None, edits: bool) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import BASELINE, BackboneEntry
 from asyncdiff_cli.engine.drawing.input_image import (
     NO_CONTROL_IMAGE,
     NO_IMAGE,
@@ -33,7 +33,7 @@ ARGUMENTS = {
 """Options, and the settings that they are as they stand."""
 FROM_IMAGES = "image", "control"
 """The settings that are images."""
-_NO_DEVIATION = PolicySpec("baseline")
+_NO_DEVIATION = PolicySpec(BASELINE)
 """No deviation."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
 from asyncdiff_cli.engine.backbones.compatibility import check_asked, check_known_size
 from asyncdiff_cli.engine.backbones.named import check_model
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry, provisional_entry
+from asyncdiff_cli.engine.backbones.registry import BASELINE, BackboneEntry, provisional_entry
 from asyncdiff_cli.engine.checks import check_choice, check_count, check_gamma, check_steps
 from asyncdiff_cli.engine.downloads import OnProgress
 from asyncdiff_cli.engine.dtypes import DTYPES
@@ -25,7 +25,6 @@ from asyncdiff_cli.engine.evaluation.set_metrics.reference import (
     find_reference,
 )
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.fields import parse_numbers
 from asyncdiff_cli.engine.limits import MAX_COUNT
 from asyncdiff_cli.engine.policies.modules import module_policy, own_policy

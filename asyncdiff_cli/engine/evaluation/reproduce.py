@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from asyncdiff_cli.engine.backbones.choice import RecordedSettings, flag
-from asyncdiff_cli.engine.backbones.registry import REGISTRY
+from asyncdiff_cli.engine.backbones.registry import BASELINE, REGISTRY
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.limits import MAX_BATCH
 from asyncdiff_cli.engine.policies.recorded import RecordedPolicy, member_of
 from asyncdiff_cli.engine.policies.specs import plain

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.setting import SETTING, Setting
 from asyncdiff_cli.engine.evaluation.store import Store
@@ -23,8 +24,6 @@ from asyncdiff_cli.engine.text import one_line
 
 _Row = TypeVar("_Row")
 
-BASELINE = "baseline"
-"""The label of the synchronous policy."""
 AT_BOUND = 0.999
 """A deviation of this share of its bound counts as at it."""
 

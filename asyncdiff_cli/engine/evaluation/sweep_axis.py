@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import BASELINE, BackboneEntry
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.policies.modules import main_policy
 
 BY_BOUND = {0.5: "learned", 1.0: "lifted"}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
-from asyncdiff_cli.engine.backbones.registry import BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import BASELINE, BackboneEntry
 from asyncdiff_cli.engine.drawing.panel import LABEL, make_panel
 from asyncdiff_cli.engine.drawing.parameters import (
     PARAMETERS_CHUNK,
@@ -25,7 +25,6 @@ from asyncdiff_cli.engine.drawing.provenance import (
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.evaluation.setting import Setting, labels
 from asyncdiff_cli.engine.evaluation.store import Store
-from asyncdiff_cli.engine.evaluation.summary import BASELINE
 from asyncdiff_cli.engine.pictures import read_picture
 from asyncdiff_cli.engine.policies.modules import MODULES, main_policy
 from asyncdiff_cli.engine.text import shortened

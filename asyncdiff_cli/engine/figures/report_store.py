@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.evaluation.reproduce import Origin, eval_commands, origins
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.evaluation.store_rows import described
-from asyncdiff_cli.engine.evaluation.summary import BASELINE, Summary, summarize
+from asyncdiff_cli.engine.evaluation.summary import Summary, summarize
 from asyncdiff_cli.engine.evaluation.tables import TableBlock, blocks, category_blocks
 from asyncdiff_cli.engine.figures.charts import Chart, inline_chart
 from asyncdiff_cli.engine.figures.histogram import histogram_figure

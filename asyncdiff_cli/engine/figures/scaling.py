@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import offset_copy
 
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.checks import check_choice
 from asyncdiff_cli.engine.errors import InputError
-from asyncdiff_cli.engine.evaluation.summary import BASELINE, Result, Summary
+from asyncdiff_cli.engine.evaluation.summary import Result, Summary
 from asyncdiff_cli.engine.figures.style import (
     FIXED,
     GREY,

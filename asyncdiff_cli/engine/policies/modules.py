@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
-from asyncdiff_cli.engine.backbones.registry import REGISTRY, SYNCHRONOUS, BackboneEntry
+from asyncdiff_cli.engine.backbones.registry import BASELINE, REGISTRY, BackboneEntry
 from asyncdiff_cli.engine.errors import AsyncDiffError, InputError
 from asyncdiff_cli.engine.files import expanded
 from asyncdiff_cli.engine.limits import MAX_CHANNELS, MAX_LAYERS, MAX_PATCH, MAX_TOKENS, MAX_WIDTH
@@ -171,7 +171,7 @@ def check_suits(policy: str, source: str | Path | None, module: Deciding) -> Non
 
 def own_policy(entry: BackboneEntry) -> str:
     """The policy that a backbone is drawn with, or some deviation where that is synchronous."""
-    return SOME_DEVIATION if entry.policy == SYNCHRONOUS else entry.policy
+    return SOME_DEVIATION if entry.policy == BASELINE else entry.policy
 
 
 def main_policy(entry: BackboneEntry) -> str:

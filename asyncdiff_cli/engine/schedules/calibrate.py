@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.policies.schedule_file import Schedule
 from asyncdiff_cli.engine.policies.specs import plain
 from asyncdiff_cli.engine.policies.spectral import optimal_deviations
@@ -43,7 +44,7 @@ def _calibrate(search: Search, bench: Workbench, on_line: OnLine) -> Schedule:
         own = journal.once("errors", lambda: search_errors(calibration, deviations))
         spectral = optimal_deviations(tuple(calibration.sigmas.tolist()), solver)
     rivals = {
-        "baseline": calibration.synchronous,
+        BASELINE: calibration.synchronous,
         "spectral": spectral,
         f"fixed:{plain(constant)}": (constant,) * len(deviations),
         "calibrated": deviations,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asyncdiff_cli.engine.backbones.choice import ModelChoice
+from asyncdiff_cli.engine.backbones.registry import BASELINE
 from asyncdiff_cli.engine.policies.base import Policy
 from asyncdiff_cli.engine.policies.learned import LearnedDeviation
 from asyncdiff_cli.engine.policies.modules import check_is_schedule
@@ -114,7 +115,7 @@ def _tried(
     drawn = [*bench.held_out.drawn_by(policy)]
     with bench.held_out.calibration(search) as calibration:
         draws = {
-            "baseline": partial(calibration.drawn, calibration.synchronous),
+            BASELINE: partial(calibration.drawn, calibration.synchronous),
             "distilled": partial(calibration.drawn, deviations),
             "module": partial(_last, drawn),
         }
