@@ -187,7 +187,7 @@ def test_the_baselines_image_is_the_stock_samplers(opened, pipelines):
 @pytest.mark.parametrize("backbone", ["sd3", "flux", "mini"])
 def test_every_image_of_a_mixed_batch_is_redrawn_to_the_byte(tmp_path, opened, modules, backbone):
     policies = f"{MIXED}{modules[backbone]}"
-    size = {} if backbone != "mini" else {"size": None, "guidance": None}
+    size = {} if backbone != "mini" else {"size": 64, "guidance": None}
     limit = {"limit": 1, "batch_size": 8} if backbone == "mini" else {"limit": 3, "batch_size": 16}
     evaluation = opened(backbone=backbone, policies=policies, **size, **limit)
     assert finish(evaluation) == {"mini": [8]}.get(backbone, [16, 8])

@@ -21,7 +21,7 @@ from asyncdiff_cli.engine.evaluation.start import open_evaluation
 from asyncdiff_cli.engine.evaluation.store import Store
 from asyncdiff_cli.engine.launching import launch, must_launch
 from tests.helpers.evaluations import assert_alike, finish, rows
-from tests.helpers.processes import Forked, server
+from tests.helpers.processes import Forked, ranks, server
 
 PROMPTS = 60
 
@@ -49,11 +49,11 @@ def opened(sd3_directory, texts):
 
 
 @pytest.fixture
-def start(sd3_directory, texts):
-    """The same as `asyncdiff eval`, in a process of its own."""
+def line(sd3_directory, texts):
+    """The same as a command line."""
 
     def make(out, *arguments):
-        return Forked(
+        return (
             "eval", "--policies", "baseline,fixed:0.5", "--steps", 2, "--dataset", texts,
             "--size", 16, "--rewards", "sharpness", "--batch-size", 2, "--images", PROMPTS,
             "--backbone", sd3_directory, "--device", "cpu", "--out", out, *arguments,
@@ -62,14 +62,34 @@ def start(sd3_directory, texts):
     return make
 
 
+@pytest.fixture
+def start(line):
+    """The same in a process of its own."""
+    return lambda out, *arguments: Forked(*line(out, *arguments))
+
+
 def stored(path):
     """How many parts a store has, which may be in the making."""
     return len(list((path / "parts").glob("[!.]*.parquet")))
 
 
-def test_two_processes_draw_what_one_draws(tmp_path, opened, start):
-    run = start(tmp_path / "two", "--processes", 2, "--shard", "0/2", "--limit", 5, "--json")
-    out, err = run.communicate(timeout=300)
+def started(*arguments):
+    """What the first of two processes tells; the other one is silent."""
+    first, second = ranks(2, *arguments)
+    told = first.communicate(timeout=300)
+    assert second.communicate(timeout=300)[0] == ""
+    assert second.returncode == 0
+    return first, *told
+
+
+def launched(*arguments):
+    run = Forked(*arguments, "--processes", 2)
+    return run, *run.communicate(timeout=300)
+
+
+@pytest.mark.parametrize("draw", [started, pytest.param(launched, marks=pytest.mark.slow)])
+def test_two_processes_draw_what_one_draws(tmp_path, opened, line, draw):
+    run, out, err = draw(*line(tmp_path / "two", "--shard", "0/2", "--limit", 5, "--json"))
     assert run.returncode == 0, err
     assert json.loads(out)["drawn"] == 6
     other = opened(tmp_path / "two", limit=5, shard=(1, 2))

@@ -19,6 +19,7 @@ from tests.conftest import make_case
 
 PROMPTS = ["a cat", "a red rose", "a dog"]
 STEPS = 3
+SIZE = 64
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def mini():
 @pytest.fixture(scope="module")
 def schedule(mini):
     search = Search(split=4, candidates=3, sweeps=1)
-    return calibrated_schedule(mini, PROMPTS, STEPS, search=search)
+    return calibrated_schedule(mini, PROMPTS, STEPS, size=SIZE, search=search)
 
 
 def test_it_comes_no_further_from_many_steps_than_without_deviations(mini, schedule):
@@ -39,6 +40,7 @@ def test_it_comes_no_further_from_many_steps_than_without_deviations(mini, sched
     for policy, steps in ((Synchronous(), STEPS), (schedule.policy(), STEPS)):
         seeds = [torch.Generator().manual_seed(seed) for seed in range(3)]
         settings = {"num_inference_steps": steps, "generator": seeds, "output_type": "latent"}
+        settings |= {"height": SIZE, "width": SIZE}
         drawn.append(sample(mini, PROMPTS, policy, **settings).latents)
     apart = float((drawn[0] - drawn[1]).square().mean())
     # three latents whose distances are these make a triangle
@@ -49,7 +51,7 @@ def test_it_comes_no_further_from_many_steps_than_without_deviations(mini, sched
 def test_the_schedule_knows_what_it_is_for(mini, schedule, tmp_path):
     assert (schedule.backbone, schedule.solver, schedule.steps) == ("mini", "euler", STEPS)
     guidance = REGISTRY["mini"].guidance_scale
-    assert (schedule.grid, schedule.guidance_scale, schedule.height) == ("model", guidance, 128)
+    assert (schedule.grid, schedule.guidance_scale, schedule.height) == ("model", guidance, SIZE)
     assert schedule.made["images"] == 3
     schedule.save(tmp_path / "s.json")
     assert Schedule.load(tmp_path / "s.json") == schedule
