@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     "group_size": 4,
     "noises_per_prompt": None,
     "scale_rewards": "group",
+    "start": None,
     "mini_batch_size": 2,
     "epochs": 1,
     "estimator": {"correlation": 0},

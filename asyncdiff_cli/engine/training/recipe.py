@@ -307,14 +307,18 @@ class Recipe(ModelSettings, _Settings):
                 raise ValueError(f"{start!r} is none of {', '.join(DECIDED_BY)}, without a gamma")
             actions = info.data.get("actions", (DEVIATION,))
             if lacking := [name for name in DECIDED_BY[spec.name] if name not in actions]:
-                raise ValueError(f"{start!r} decides the {lacking[0]}, which actions lack")
+                raise ValueError(
+                    f"{start!r} decides the {lacking[0]}, which actions lack: give start=null"
+                )
         return start
 
     @field_validator("kl_weight")
     @classmethod
     def _check_kl(cls, weight: float, info: ValidationInfo) -> float:
         if weight and info.data.get("start") is not None:
-            raise ValueError("it is to the synchronous sampler's policy: not with a start")
+            raise ValueError(
+                "it is to the synchronous sampler's policy: not with a start: give start=null"
+            )
         return weight
 
     @field_validator("kl_weight", "entropy_weight")

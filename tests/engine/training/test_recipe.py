@@ -109,10 +109,11 @@ def test_the_flops_of_a_pass_are_those_of_the_full_size_transformer(name, flops)
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_fast_recipes_are_the_paper_s_in_groups_like_mini_s(name):
+def test_fast_recipes_are_the_paper_s_in_groups_and_from_a_start_like_mini_s(name):
     paper, mini = load_recipe(name.replace("fast", "coco")), load_recipe("mini")
     groups = {
-        key: getattr(mini, key) for key in ("group_size", "noises_per_prompt", "scale_rewards")
+        key: getattr(mini, key)
+        for key in ("group_size", "noises_per_prompt", "scale_rewards", "start")
     }
     own = {"iterations": 1000, "prompts_per_iteration": 8, "mini_batch_size": 8}
     assert load_recipe(name) == paper.model_copy(update=groups | own)
@@ -122,7 +123,7 @@ def test_lifted_recipes_differ_in_the_bound_and_that_of_mini_in_its_start():
     for name in names():
         if name.endswith("-lifted"):
             other = load_recipe(name.removesuffix("-lifted"))
-            start = "spectral" if name == "mini-lifted" else None
+            start = "spectral" if name == "mini-lifted" else other.start
             assert load_recipe(name) == other.model_copy(update={"bound": 1.0, "start": start})
 
 
@@ -265,7 +266,7 @@ def test_a_module_that_decides_both_starts_at_either():
 )
 def test_a_grid_refuses_what_is_of_single_decisions(setting, reason):
     with pytest.raises(InputError, match=reason):
-        load_recipe("mini", ["actions=[deviation, grid]", setting])
+        load_recipe("mini", ["actions=[deviation, grid]", "start=null", setting])
 
 
 def test_overrides_reach_into_mappings_and_the_last_one_wins():
