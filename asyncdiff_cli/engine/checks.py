@@ -79,16 +79,21 @@ def check_gamma(gamma: float) -> None:
 
 def check_number(what: str, value: float) -> None:
     """`value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         raise InputError(f"{what} is a finite number, not {value!r}")
 
 
 def check_range(what: str, value: float, low: float, high: float) -> None:
     """`value` is a number in [low, high]; NaN is in none."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not _is_number(value):
         raise InputError(f"{what} is a number, not {value!r}")
     if not low <= value <= high:
         raise InputError(f"{what} {value:g} is outside [{low:g}, {high:g}]")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a real number, and not a truth value, which Python counts among them."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_deviation(deviation: float, bound: float = 1.0) -> None:
